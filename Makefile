@@ -1,0 +1,126 @@
+# The few commands of the house.  `make help` lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+VENV := .venv
+DEMO_VENV := .venv-demo
+DOCS_VENV := .venv-docs
+export PYTHON
+
+# What `make check` runs (offline), and what `make test` runs besides (real peers).
+# tests/standards/test_suites.py fails when a suite is in neither.
+CHECK_SUITES := tests/unit tests/property tests/standards tests/contract
+PEER_SUITES := tests/contract tests/interop tests/e2e tests/packaging
+
+# Longest that one test against real peers may take, in seconds: some start three programs and
+# wait for a certificate from each.
+PEER_TIMEOUT_SECONDS := 300
+
+# An environment is up to date when it holds a stamp named after the hash of what it was made
+# from.  Times of files play no part, so that a checkout or a copy changes nothing.  Of
+# pyproject.toml only the part before "== Checks" counts: the rest configures tools.
+hash = $(shell { sed '/^\# == Checks/q' pyproject.toml; cat agents/pyproject.toml agents/__init__.py hatch_build.py requirements/install $(1); } | sha256sum | cut -c1-16)
+DEV_STAMP := penstock-dev-$(call hash,requirements/dev.txt)
+RUN_STAMP := penstock-run-$(call hash,requirements/prod.txt requirements/build.txt)
+DEMO_STAMP := penstock-demo-$(call hash,requirements/demo.txt)
+DOCS_STAMP := penstock-docs-$(call hash,requirements/docs.txt)
+
+# The development environment holds all that running needs.
+RUNNABLE := $(firstword $(wildcard $(VENV)/$(DEV_STAMP)) $(VENV)/$(RUN_STAMP))
+
+.PHONY: help
+help: ## Say what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: dev
+dev: $(VENV)/$(DEV_STAMP) ## Set up .venv for work on the broker (needs a package index once)
+
+$(VENV)/$(DEV_STAMP):
+	@requirements/install $(VENV) $(DEV_STAMP) --project dev
+
+$(VENV)/$(RUN_STAMP):
+	@requirements/install $(VENV) $(RUN_STAMP) --project prod build
+
+$(DEMO_VENV)/$(DEMO_STAMP):
+	@requirements/install $(DEMO_VENV) $(DEMO_STAMP) demo
+
+$(DOCS_VENV)/$(DOCS_STAMP):
+	@requirements/install $(DOCS_VENV) $(DOCS_STAMP) docs
+
+.PHONY: ready
+ready:
+	@test -e $(VENV)/$(DEV_STAMP) || { \
+		echo 'penstock: error: $(VENV) is missing, or older than what it is made from' >&2; \
+		echo 'penstock: hint: run `make dev` first; it needs a package index, make check does not' >&2; \
+		exit 1; }
+
+.PHONY: check
+check: ready ## Format, lint, types, import contracts and the fast tests; offline
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/pytest -q -n 2 -m 'not peers and not e2e' $(CHECK_SUITES)
+
+.PHONY: peers
+peers: ready ## Put the real programs in place that the tests talk to (Debian; root or sudo)
+	tests/peers/install
+
+.PHONY: test
+test: ## Everything: dev, check, real peers, whole deployments, both wheels
+	@$(MAKE) --no-print-directory dev
+	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory peers
+	@$(MAKE) --no-print-directory $(DEMO_VENV)/$(DEMO_STAMP)
+	$(VENV)/bin/pytest -p no:randomly --timeout=$(PEER_TIMEOUT_SECONDS) $(PEER_SUITES)
+
+.PHONY: demo
+demo: $(RUNNABLE) $(DEMO_VENV)/$(DEMO_STAMP) ## See one certificate go through both halves; no root, no service
+	@$(VENV)/bin/penstock demo --certbot $(DEMO_VENV)/bin/certbot
+
+.PHONY: bench
+bench: ready ## Measure (nothing to measure with yet: exits 2)
+	@test -x bench/run || { \
+		echo 'penstock: error: there is nothing to measure with yet: bench/run is not written' >&2; \
+		echo 'penstock: hint: the benchmarks arrive with the work on speed; until then no figure is claimed' >&2; \
+		exit 2; }
+	bench/run
+
+.PHONY: docs
+docs: $(DOCS_VENV)/$(DOCS_STAMP) ## Build the documents into build/docs
+	$(DOCS_VENV)/bin/sphinx-build -q -W --keep-going -b html docs build/docs
+	@echo 'build/docs/index.html'
+
+.PHONY: fix
+fix: ready ## Format, and mend what the linter can mend
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+.PHONY: golden
+golden: ready ## Write golden files and generated documents anew; review the diff
+	$(VENV)/bin/pytest -q -p no:randomly -m 'not peers and not e2e' --update-golden $(CHECK_SUITES)
+
+.PHONY: help-text
+help-text: golden ## The same: README shows the output of `penstock --help`
+
+.PHONY: news
+news: ready ## Show what the next release notes would say
+	$(VENV)/bin/towncrier build --draft --version next
+
+# The lists are compiled in this order because the later ones are held to the pins of the earlier.
+LOCKS := prod dev build demo docs
+.PHONY: lock
+lock: ready ## Pin requirements/*.in into requirements/*.txt, by hash; UPGRADE=--upgrade to renew
+	for list in $(LOCKS); do \
+		env -C requirements ../$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
+			--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+			$(UPGRADE) $$list.in --output-file $$list.txt; \
+	done
+
+.PHONY: clean
+clean: ## Remove what was built and the tools' caches, not the environments
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

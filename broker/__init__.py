@@ -1,0 +1,1 @@
+"""Penstock, a brokered ACME proxy: internal servers ask it, it asks the real CA."""

@@ -1,0 +1,7 @@
+"""The composition root: the only room that names concrete adapters."""
+
+from broker.app.looping import run_to_end
+from broker.app.serving import open_offline, serve
+from broker.storage.faults import StoreLocked
+
+__all__ = ["StoreLocked", "open_offline", "run_to_end", "serve"]

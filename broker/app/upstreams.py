@@ -1,0 +1,314 @@
+"""The upstreams that configuration names, made once for each community that they serve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from broker.app.authorities import Authorities
+from broker.app.observed import ObservedUpstream
+from broker.app.settings import secret_octets
+from broker.config import Config, Endpoint
+from broker.config.upstreams import AcmeUpstream as AcmeSection
+from broker.config.upstreams import BuiltinUpstream as BuiltinSection
+from broker.config.upstreams import HttpSolver, Rfc2136Solver
+from broker.config.upstreams import Solver as SolverSection
+from broker.issuance.errors import Broken, Conflict
+from broker.issuance.ports import Clock, Signer, Store, Upstream
+from broker.issuance.records import UpstreamAccountRecord
+from broker.operations.parties import UpstreamEntry
+from broker.policy.decisions import UpstreamFacts
+from broker.policy.names import PatternSet
+from broker.telemetry import Telemetry
+from broker.upstreams.account import EabCredential, Registration, check_account, register
+from broker.upstreams.acme import AcmeUpstream, AcmeUpstreamSettings
+from broker.upstreams.authority_files import CaState
+from broker.upstreams.authorizing import AuthorizingSettings
+from broker.upstreams.builtin import BuiltinCa, BuiltinSettings
+from broker.upstreams.builtin_leaf import CaProfile
+from broker.upstreams.client import AcmeClient
+from broker.upstreams.http01 import Http01Answers
+from broker.upstreams.lookup import Lookup, NameServer
+from broker.upstreams.rfc2136 import DynamicZone, Rfc2136Settings
+from broker.upstreams.selfcheck import SelfCheck
+from broker.upstreams.solvers import Dns01Solver, Http01Solver, Solver
+from broker.upstreams.transport import HttpTransport, TransportSettings
+
+__all__ = ["ConfiguredUpstreams"]
+
+
+class ConfiguredUpstreams:
+    """Implements ``ports.Upstreams``, ``release.Anchors`` and ``operations.UpstreamKeeper``."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        facts: Mapping[str, UpstreamFacts],
+        authorities: Authorities,
+        signer: Signer,
+        store: Store,
+        clock: Clock,
+        telemetry: Telemetry,
+        answers: Http01Answers,
+        user_agent: str,
+    ) -> None:
+        self._config = config
+        self._signer = signer
+        self._store = store
+        self._clock = clock
+        self._telemetry = telemetry
+        self._answers = answers
+        self._user_agent = user_agent
+        self._facts = facts
+        self._clients: dict[str, AcmeClient] = {}
+        self._transports: list[HttpTransport] = []
+        self._anchors: dict[str, Sequence[bytes]] = {}
+        self._community_anchors = {
+            name: _read_anchors(community.anchors)
+            for name, community in config.communities.items()
+            if community.anchors is not None
+        }
+        self._upstreams: dict[tuple[str, str], Upstream] = {}
+        self._registered: set[tuple[str, str]] = set()
+        self.authorities: dict[str, BuiltinCa] = {}
+        """Built-in CAs that have been made, by upstream."""
+        for name, upstream in config.upstreams.items():
+            if isinstance(upstream, AcmeSection):
+                self._add_acme(name, upstream)
+            elif (state := authorities.load(name)) is not None:
+                self._open_authority(name, state)
+        authorities.on_made = self._open_authority
+
+    # ------------------------------------------------------------------------------- as ports
+
+    def get(self, upstream: str, community: str) -> Upstream:
+        """Return the upstream; raises Broken when it cannot serve this community."""
+        found = self._upstreams.get((upstream, community))
+        if found is None:
+            raise Broken(f"upstream '{upstream}' does not serve community '{community}'")
+        return found
+
+    def facts(self, community: str) -> Sequence[UpstreamFacts]:
+        """Return the facts of each upstream that is ready, in the order of the configuration."""
+        ready = []
+        for name, upstream in self._config.upstreams.items():
+            if community not in upstream.communities:
+                continue
+            if name in self.authorities:
+                ready.append(self.authorities[name].facts())
+            elif (name, community) in self._registered:
+                ready.append(self._facts[name])
+        return ready
+
+    def of(self, upstream: str, community: str) -> Sequence[bytes] | None:
+        """Return the anchors that chains have to end at, None for any.
+
+        Where the community names anchors of its own and the upstream does as well, only those
+        that both name are believed.
+        """
+        if upstream in self.authorities:
+            theirs: Sequence[bytes] | None = self.authorities[upstream].anchors()
+        else:
+            theirs = self._anchors.get(upstream)
+        ours = self._community_anchors.get(community)
+        if ours is None or theirs is None:
+            return theirs if ours is None else ours
+        return [anchor for anchor in theirs if anchor in ours]
+
+    async def load_accounts(self) -> None:
+        """Read which accounts exist; an upstream without one serves nobody.
+
+        An account at another directory than the configured one is none: the CA was replaced.
+        """
+        for account in await self._store.list_upstream_accounts():
+            client = self._clients.get(account.upstream)
+            if client is not None and client.directory_url == account.directory_url:
+                self._registered.add((account.upstream, account.community))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for transport in self._transports:
+            await transport.close()
+
+    # ---------------------------------------------------------------------------- as a keeper
+
+    def entries(self) -> Sequence[UpstreamEntry]:
+        """Return all upstreams, in the order of the configuration."""
+        return [
+            UpstreamEntry(
+                name=name,
+                kind=upstream.kind,
+                communities=tuple(upstream.communities),
+                where=upstream.directory
+                if isinstance(upstream, AcmeSection)
+                else upstream.base_url,
+            )
+            for name, upstream in self._config.upstreams.items()
+        ]
+
+    async def register(
+        self, upstream: str, community: str, *, agree_to_terms: bool
+    ) -> UpstreamAccountRecord:
+        """Find or make our account, with a key of its own for this community."""
+        config = self._acme(upstream)
+        key_id = _account_key_id(upstream, community)
+        with suppress(Conflict):
+            # A key of an earlier registration stays: with it the same account is found again.
+            await self._signer.create_key(key_id, config.account_key.kind)
+        binding = config.external_account_binding
+        registration = Registration(
+            upstream=upstream,
+            community=community,
+            key_id=key_id,
+            contacts=tuple(config.contacts),
+            is_terms_agreed=agree_to_terms,
+            eab=None
+            if binding is None
+            else EabCredential(
+                key_id=binding.key_id,
+                mac_key=secret_octets(binding.mac_key, "base64url"),
+                algorithm=binding.algorithm,
+            ),
+        )
+        record = await register(registration, client=self._clients[upstream], clock=self._clock)
+        self._registered.add((upstream, community))
+        return record
+
+    async def check(self, upstream: str, community: str) -> Sequence[str]:
+        """Return a sentence for each thing that stands between us and the CA."""
+        if isinstance(self._config.upstreams[upstream], BuiltinSection):
+            if upstream in self.authorities:
+                return ()
+            return (f"built-in CA '{upstream}' has not been made; see penstock ca init",)
+        record = await self._store.find_upstream_account(upstream, community)
+        return await check_account(record, client=self._clients[upstream])
+
+    # ------------------------------------------------------------------------------- assembly
+
+    def _acme(self, upstream: str) -> AcmeSection:
+        config = self._config.upstreams[upstream]
+        if not isinstance(config, AcmeSection):
+            raise Broken(f"upstream '{upstream}' is built in and knows no accounts")
+        return config
+
+    def _open_authority(self, name: str, state: CaState) -> None:
+        """Put a built-in CA to work, at the start or when a command has just made it."""
+        config = self._config.upstreams[name]
+        if not isinstance(config, BuiltinSection) or state.issuers is None:
+            return
+        settings = BuiltinSettings(
+            name=name,
+            base_url=config.base_url,
+            profiles={
+                profile: CaProfile(
+                    lifetime=made.lifetime,
+                    max_lifetime=made.max_lifetime,
+                    extended_key_usages=made.extended_key_usages,
+                    policy_oids=made.policy_oids,
+                )
+                for profile, made in config.profiles.items()
+            },
+            default_profile=next(iter(config.profiles)),
+            issuers=state.issuers,
+            crl_lifetime=config.crl_lifetime,
+            backdate=config.backdate,
+        )
+        ca = BuiltinCa(settings, signer=self._signer, store=self._store, clock=self._clock)
+        self.authorities[name] = ca
+        for community in config.communities:
+            self._put(name, community, ca)
+
+    def _add_acme(self, name: str, config: AcmeSection) -> None:
+        shown = config.client_certificate
+        transport = HttpTransport(
+            TransportSettings(
+                user_agent=self._user_agent,
+                ca_bundle=config.ca_bundle,
+                proxy=config.proxy,
+                client_certificate=None if shown is None else shown.certificate,
+                client_key=None if shown is None else shown.key,
+            )
+        )
+        self._transports.append(transport)
+        client = AcmeClient(
+            directory_url=config.directory,
+            transport=transport,
+            signer=self._signer,
+            clock=self._clock,
+            allowed_origins=config.allowed_origins,
+        )
+        self._clients[name] = client
+        if config.anchors is not None:
+            self._anchors[name] = _read_anchors(config.anchors)
+        solvers = [self._solver(one) for one in config.solvers]
+        for community in config.communities:
+            settings = AcmeUpstreamSettings(
+                name=name,
+                community=community,
+                authorizing=AuthorizingSettings(poll_interval=config.poll_interval),
+            )
+            acme = AcmeUpstream(
+                settings, client=client, accounts=self._store, solvers=solvers, clock=self._clock
+            )
+            self._put(name, community, acme)
+
+    def _solver(self, config: SolverSection) -> Solver:
+        names = PatternSet.parse(config.names)
+        if isinstance(config, HttpSolver):
+            return Http01Solver(self._answers, names)
+        return self._dns_solver(config, names)
+
+    def _dns_solver(self, config: Rfc2136Solver, names: PatternSet) -> Solver:
+        update = config.rfc2136
+        resolvers = _name_servers(update.resolvers)
+        zone = DynamicZone(
+            Rfc2136Settings(
+                server=_name_server(update.server),
+                tsig_name=update.tsig.name,
+                tsig_secret=secret_octets(update.tsig.secret, "base64"),
+                tsig_algorithm=update.tsig.algorithm,
+                zone=update.zone,
+                resolvers=resolvers,
+            )
+        )
+        check = None
+        if config.self_check.enabled:
+            check = SelfCheck(
+                self._clock,
+                view=Lookup(resolvers),
+                servers=_name_servers(config.self_check.servers),
+                total=config.self_check.timeout,
+            )
+        return Dns01Solver(zone, check, names)
+
+    def _put(self, name: str, community: str, upstream: Upstream) -> None:
+        self._upstreams[name, community] = ObservedUpstream(name, upstream, self._telemetry)
+
+
+def _account_key_id(upstream: str, community: str) -> str:
+    # No name holds '@': with a '-' the community c of a-b would share a key with b-c of a.
+    return f"account-{upstream}@{community}"
+
+
+def _name_server(endpoint: Endpoint) -> NameServer:
+    return NameServer(endpoint.host, endpoint.port)
+
+
+def _name_servers(endpoints: Sequence[Endpoint]) -> tuple[NameServer, ...]:
+    return tuple(_name_server(one) for one in endpoints)
+
+
+def _read_anchors(path: Path) -> Sequence[bytes]:
+    try:
+        found = x509.load_pem_x509_certificates(path.read_bytes())
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise Broken(f"anchors {path} cannot be read: {reason}") from error
+    except ValueError:
+        raise Broken(f"anchors {path} are no PEM certificates") from None
+    return [one.public_bytes(Encoding.DER) for one in found]

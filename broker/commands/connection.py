@@ -1,0 +1,145 @@
+"""How a command gets done: by the running broker, or, when none runs, here.
+
+The operator socket is asked first.  When nobody answers there, the store is opened with its
+exclusive lock, so that a broker that starts meanwhile waits or fails instead of racing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from broker.commands.failures import CommandFailed, readable
+
+__all__ = ["ask", "working"]
+
+ANSWER_SECONDS: Final = 180
+"""Longest wait for the running broker: registering at a CA that is slow takes a minute or two."""
+
+SPINNER_SECONDS: Final = 0.2
+"""Pause between two pictures of the spinner, in seconds."""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=ANSWER_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(ANSWER_SECONDS)
+        try:
+            self.sock.connect(str(self._path))
+        except OSError:
+            self.close()
+            raise
+
+
+def ask(
+    config_path: Path, command: str, arguments: Mapping[str, object], reason: str | None = None
+) -> Any:
+    """Have *command* done and return its answer.
+
+    Raises:
+        CommandFailed: It could not be done; says why.
+    """
+    from broker.config import load_config
+
+    with readable():
+        config = load_config(config_path)
+    given = {name: value for name, value in arguments.items() if value is not None}
+    body = json.dumps({"command": command, "arguments": given, "reason": reason})
+    with working(f"{command.replace('_', ' ')} …"):
+        answer = _ask_running(config.operator_socket, body)
+        if answer is not None:
+            return answer["result"]
+        with readable():
+            return asyncio.run(_do_here(config, command, given, reason))
+
+
+def _ask_running(path: Path, body: str) -> dict[str, Any] | None:
+    """Return the running broker's answer, or None when no broker runs."""
+    from broker.web.operator import COMMAND_PATH
+
+    connection = _UnixConnection(path)
+    try:
+        connection.connect()
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+    except PermissionError as error:
+        raise CommandFailed(
+            f"operator socket {path} is not for this user", "run it as the broker's user, or root"
+        ) from error
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise CommandFailed(f"operator socket {path} cannot be used: {reason}") from error
+    try:
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST", COMMAND_PATH, body=body, headers=headers)
+        response = connection.getresponse()
+        answer: dict[str, Any] = json.loads(response.read())
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise CommandFailed(
+            f"the broker at {path} gave no usable answer: {error}",
+            "whether it was done is not known: look before asking again",
+        ) from error
+    finally:
+        connection.close()
+    if "result" not in answer:
+        raise CommandFailed(str(answer.get("error")), answer.get("hint"))
+    return answer
+
+
+async def _do_here(
+    config: Any, command: str, arguments: Mapping[str, object], reason: str | None
+) -> Any:
+    from broker.app import open_offline
+    from broker.issuance.errors import Broken, Conflict, Refused, Unreachable
+    from broker.issuance.events import Actor
+    from broker.protocol.problems import Problem
+    from broker.web.operator import OperationError, failure_of, perform, user_name
+
+    actor = Actor(f"operator:{user_name(os.getuid())}", reason)
+    try:
+        async with open_offline(config) as operations:
+            return await perform(operations, command, arguments, actor)
+    except (OperationError, Problem, Refused, Unreachable, Broken, Conflict) as error:
+        failure = failure_of(error) or {}
+        raise CommandFailed(str(failure.get("error")), failure.get("hint")) from error
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show on a terminal that something is going on; elsewhere say nothing."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    is_done = threading.Event()
+
+    def spin() -> None:
+        seconds = 0.0
+        while not is_done.wait(SPINNER_SECONDS):
+            seconds += SPINNER_SECONDS
+            if seconds >= 1:
+                print(f"\r{what} {seconds:.0f} s", end="", file=sys.stderr, flush=True)
+        if seconds >= 1:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+    spinner = threading.Thread(target=spin, daemon=True)
+    spinner.start()
+    try:
+        yield
+    finally:
+        is_done.set()
+        spinner.join()

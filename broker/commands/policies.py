@@ -1,0 +1,78 @@
+"""``penstock policy``: what would be decided, and the form of the files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from broker.commands.connection import ask
+from broker.commands.options import as_json, config_option
+from broker.commands.output import print_json
+
+__all__ = ["policy"]
+
+
+@click.group("policy", short_help="What the policies say.")
+def policy() -> None:
+    """What the policies say."""
+
+
+@policy.command("explain")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option("--community", metavar="NAME", default="default", show_default=True)
+@click.option("--account", metavar="ID", help="Asked by this account.")
+@click.option("--eab", metavar="KEY", help="Asked by an account that this key binds.")
+@click.option("--profile", metavar="NAME", help="With this profile.")
+@config_option
+@as_json
+def explain(config_path: Path, *, is_json: bool, **given: Any) -> None:
+    """Tell how an order for NAME... would be decided, and by which rules.
+
+    Nothing is ordered. Exit status 0 whether it is allowed or not.
+    """
+    if given["account"] and given["eab"]:
+        raise click.UsageError("--account and --eab exclude each other")
+    given["names"] = list(given["names"])
+    found = ask(config_path, "policy_explain", given)
+    if is_json:
+        print_json(found)
+    else:
+        _tell(found)
+
+
+@policy.command("schema")
+def schema() -> None:
+    """Print the JSON schema of policy files, for editors."""
+    from broker.policy.form import schema as policy_schema
+
+    print_json(policy_schema())
+
+
+def _tell(found: dict[str, Any]) -> None:
+    allowed = "allowed" if found["allowed"] else "refused"
+    click.echo(f"{', '.join(found['names'])}: {allowed} in community {found['community']}")
+    click.echo(f"profile: {found['profile'] or '-'}")
+    for step in found["checks"]:
+        mark = "no " if step["findings"] else "ok "
+        click.echo(f"  {mark} {step['check']}")
+        for finding in step["findings"]:
+            click.echo(f"       {finding['sentence']}")
+            if finding["rule"]:
+                click.echo(f"       by {finding['rule']}")
+    for name in found["not_run"]:
+        click.echo(f"  --  {name}")
+    for name, needed in found["requirements"].items():
+        if needed["granted_by"]:
+            click.echo(f"{name}: no challenge, by {needed['granted_by']}")
+        else:
+            click.echo(f"{name}: {' or '.join(needed['challenges'])}")
+    if found["cap"]:
+        click.echo(f"cap: {found['cap']}, by {found['cap_rule']}")
+    for upstream in found["upstreams"]:
+        mark = "taken " if upstream["taken"] else ""
+        click.echo(f"{mark}{upstream['choice']}: {upstream['sentence']}")
+    if found["plan"]:
+        click.echo(f"lever: {found['plan']['lever']}")
+    click.echo(f"policy sha256: {found['policy_sha256']}")

@@ -1,0 +1,62 @@
+"""``penstock serve`` and ``penstock demo``."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from broker.commands.failures import CommandFailed, readable
+from broker.commands.options import config_option
+
+__all__ = ["demo", "serve"]
+
+
+@click.command("serve", short_help="Run the broker until it is told to stop.")
+@config_option
+def serve(config_path: Path) -> None:
+    """Run the broker until SIGTERM or SIGINT.
+
+    Clients that are being answered then have 15 seconds to get their answer.
+    """
+    from broker.app import StoreLocked, run_to_end
+    from broker.app import serve as run
+    from broker.config import load_all
+    from broker.issuance.errors import Unreachable
+    from broker.telemetry import set_up_log
+
+    with readable():
+        # Read once more by the broker itself; here for faults with the lines of both.
+        config, _ = load_all(config_path)
+        set_up_log(form=config.log.format, level=config.log.level)
+        try:
+            run_to_end(run(config))
+        except (StoreLocked, Unreachable) as error:
+            raise CommandFailed(error.reason) from error
+
+
+@click.command("demo", short_help="Show one order through both halves.")
+@click.option(
+    "--certbot",
+    metavar="FILE",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The certbot that plays the client.",
+)
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep the demonstration's files here instead of throwing them away.",
+)
+def demo(certbot: Path, directory: Path | None) -> None:
+    """Show one order through both halves: a broker, a CA behind it, a client, a TLS server.
+
+    Everything runs on loopback and ends with the command. `make demo` brings certbot along.
+    """
+    from broker.demo import DemoFailed, run_demo
+
+    try:
+        asyncio.run(run_demo(directory, certbot=certbot, say=click.echo))
+    except DemoFailed as error:
+        raise CommandFailed(str(error)) from error

@@ -1,0 +1,20 @@
+"""The broker's configuration: one YAML file, read once and validated whole.
+
+Units are in the types, secrets are references, every fault is told at once with its line.
+Environment variables change nothing in it but what ``env:`` references point to.
+"""
+
+from broker.config.load import load_all, load_config
+from broker.config.model import Config
+from broker.config.policies import LoadedPolicies, load_policies
+from broker.config.values import Endpoint, SecretRef
+
+__all__ = [
+    "Config",
+    "Endpoint",
+    "LoadedPolicies",
+    "SecretRef",
+    "load_all",
+    "load_config",
+    "load_policies",
+]

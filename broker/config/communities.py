@@ -1,0 +1,104 @@
+"""Communities: groups of requesters that share a directory, policy, anchors and accounts."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pydantic import Field
+
+from broker.config.section import ConfigName, PatternText, ProfileName, Section
+from broker.config.values import (
+    AbsolutePath,
+    Address,
+    CaaIdentity,
+    HttpUrl,
+    Network,
+    ResolverText,
+    Secret,
+)
+from broker.policy.units import Duration
+
+__all__ = ["Community", "DeclaredKey", "Networks", "Validation"]
+
+
+class Networks(Section):
+    """Which addresses validation may contact."""
+
+    allow: tuple[Network, ...] = Field(default=(), examples=[["10.0.0.0/8", "192.168.0.0/16"]])
+    """Networks that may be contacted. An empty list allows public addresses only."""
+
+    deny: tuple[Network, ...] = Field(default=(), examples=[["10.0.0.0/24"]])
+    """Networks that may never be contacted, even where `allow` has them."""
+
+
+class Validation(Section):
+    """How the broker looks at its clients' challenges."""
+
+    resolvers: tuple[ResolverText, ...] = Field(default=(), examples=[["10.0.0.53:53"]])
+    """Name servers to ask. An empty list means those of the system."""
+
+    hosts: dict[str, tuple[Address, ...]] = Field(
+        default_factory=dict, examples=[{"printer.corp.example": ["10.1.2.3"]}]
+    )
+    """Addresses of names that no name server knows, like a hosts file."""
+
+    http_port: int = Field(default=80, ge=1, le=65_535)
+    """Port at which http-01 is looked for. RFC 8555 §8.3 says 80; another is for laboratories."""
+
+    https_port: int = Field(default=443, ge=1, le=65_535)
+    """Port to which an http-01 redirect to HTTPS may lead."""
+
+    networks: Networks = Field(default_factory=Networks)
+    """Which addresses may be contacted."""
+
+    timeout: Duration = timedelta(seconds=10)
+    """How long one look may take, redirects included."""
+
+
+class Community(Section):
+    """One community; its directory stands at /acme/NAME/directory."""
+
+    website: HttpUrl | None = Field(default=None, examples=["https://pki.corp.example"])
+    """Page for people, told in the directory."""
+
+    terms_of_service: HttpUrl | None = Field(
+        default=None, examples=["https://pki.corp.example/terms"]
+    )
+    """Terms that a new account has to agree to. Without it there is nothing to agree to."""
+
+    caa_identities: tuple[CaaIdentity, ...] = Field(default=(), examples=[["pki.corp.example"]])
+    """Names that CAA records may name to allow issuance, told in the directory."""
+
+    external_account_required: bool = False
+    """Whether a new account has to bring an external account binding."""
+
+    anchors: AbsolutePath | None = Field(
+        default=None, examples=["/etc/penstock/community-anchors.pem"]
+    )
+    """PEM file of the roots that certificates of this community have to lead to, whichever CA
+    issues them. Without it: those of the upstream, if it names any."""
+
+    validation: Validation = Field(default_factory=Validation)
+    """How challenges are looked at."""
+
+
+class DeclaredKey(Section):
+    """An external account binding key that stands here instead of being minted by a command."""
+
+    key_id: str = Field(min_length=1, max_length=256, examples=["build-farm"])
+    """The key's id, which the client is given with the MAC key."""
+
+    community: ConfigName = Field(default="default")
+    """The community in which it is good."""
+
+    mac_key: Secret = Field(examples=["file:/etc/penstock/build-farm.key"])
+    """Where the MAC key lies, in base64url as clients are given it."""
+
+    names: tuple[PatternText, ...] = Field(default=(), examples=[["*.build.corp.example"]])
+    """Name patterns that its accounts are limited to. An empty list leaves it to the policy."""
+
+    profiles: tuple[ProfileName, ...] = Field(default=(), examples=[["server"]])
+    """Profiles that its accounts are limited to. An empty list leaves it to the policy."""
+
+    is_reusable: bool = True
+    """Whether more than one account may bind it."""

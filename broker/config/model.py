@@ -1,0 +1,222 @@
+"""The shape of the configuration file.
+
+Each key's docstring is its documentation: docs/configuration.md and the full sample are written
+from here.  A key that is left out has a harmless default.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import Field, model_validator
+
+from broker.config.communities import Community, DeclaredKey
+from broker.config.section import ConfigName, Section
+from broker.config.upstreams import UpstreamSection
+from broker.config.values import AbsolutePath, Endpoint, EndpointText, ExternalUrl, Secret
+from broker.policy.units import Duration, Size
+
+__all__ = [
+    "AcmeListener",
+    "Config",
+    "HealthListener",
+    "Keys",
+    "Limits",
+    "Listen",
+    "Log",
+    "LogFormat",
+    "LogLevel",
+    "OperatorListener",
+    "PlainListener",
+    "WeakKeys",
+]
+
+OPERATOR_SOCKET = "operator.sock"
+"""Name of the operator socket in the state directory, where no other path is configured."""
+
+
+_EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - serving a network is what these listeners are for
+
+
+class LogFormat(StrEnum):
+    """How log lines are written; auto is text for a terminal and JSON for anything else."""
+
+    AUTO = "auto"
+    JSON = "json"
+    TEXT = "text"
+
+
+class LogLevel(StrEnum):
+    """The least level that is written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class AcmeListener(Section):
+    """The HTTPS listener that ACME clients speak to."""
+
+    address: EndpointText = Endpoint(_EVERYWHERE, 8443)
+    """Where to listen."""
+
+    certificate: AbsolutePath | None = Field(default=None, examples=["/etc/penstock/tls.crt"])
+    """PEM chain of the listener's own certificate, leaf first."""
+
+    key: AbsolutePath | None = Field(default=None, examples=["/etc/penstock/tls.key"])
+    """PEM private key of that certificate."""
+
+    issued_by: ConfigName | None = Field(
+        default=None, alias="from", examples=["local"], json_schema_extra={"instead": True}
+    )
+    """Built-in upstream that issues the listener's certificate, once; instead of files."""
+
+    @model_validator(mode="after")
+    def _check_source(self) -> AcmeListener:
+        has_files = self.certificate is not None and self.key is not None
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key go together, one of them is missing")
+        if has_files == (self.issued_by is not None):
+            raise ValueError("expected either certificate and key, or from, for its TLS")
+        return self
+
+
+class PlainListener(Section):
+    """The plain HTTP listener: answers to http-01, issuer certificates, CRLs."""
+
+    address: EndpointText = Endpoint(_EVERYWHERE, 8080)
+    """Where to listen."""
+
+
+class HealthListener(Section):
+    """The listener for probes and metrics; it tells more than clients should learn."""
+
+    address: EndpointText = Endpoint("127.0.0.1", 8081)
+    """Where to listen."""
+
+
+class OperatorListener(Section):
+    """The local socket that operator commands reach a running broker by."""
+
+    socket: AbsolutePath | None = Field(default=None, examples=["/run/penstock/operator.sock"])
+    """Path of the socket. Without it: operator.sock in the state directory."""
+
+
+class Listen(Section):
+    """Where the broker listens."""
+
+    acme: AcmeListener
+    """For ACME clients."""
+
+    plain: PlainListener | None = None
+    """For CAs that validate and parties that verify. Without it that is not served."""
+
+    health: HealthListener = Field(default_factory=HealthListener)
+    """For probes and metrics."""
+
+    operator: OperatorListener = Field(default_factory=OperatorListener)
+    """For operator commands."""
+
+
+class Limits(Section):
+    """How much and how long."""
+
+    body: Size = 64 * 1024
+    """Largest ACME request body."""
+
+    body_timeout: Duration = timedelta(seconds=10)
+    """How long a body may take to arrive."""
+
+    idle_timeout: Duration = timedelta(seconds=75)
+    """How long a connection may stay without a complete set of headers."""
+
+    finalize_wait: Duration = timedelta(seconds=5)
+    """How long the answer to finalize is held back for a fast CA, before it says `processing`."""
+
+    order_lifetime: Duration = timedelta(hours=8)
+    """How long an order may stay pending or ready; its authorizations end with it."""
+
+    poll_deadline: Duration = timedelta(seconds=60)
+    """How long one run waits for an upstream order before it makes room and is tried again."""
+
+
+class Keys(Section):
+    """The private keys that the broker keeps in its state directory."""
+
+    passphrase: Secret = Field(examples=["file:/etc/penstock/key.pass"])
+    """Where the passphrase lies that encrypts account keys and CA keys."""
+
+
+class WeakKeys(Section):
+    """Keys that are refused beyond those that are known to be weak."""
+
+    blocklists: tuple[AbsolutePath, ...] = Field(
+        default=(), examples=[["/etc/penstock/blocked-keys.txt"]]
+    )
+    """Files of further public keys, one SHA-256 of a SubjectPublicKeyInfo in hex a line."""
+
+
+class Log(Section):
+    """What is written to standard error."""
+
+    format: LogFormat = LogFormat.AUTO
+    """auto, json or text."""
+
+    level: LogLevel = LogLevel.INFO
+    """debug, info, warning or error."""
+
+
+class Config(Section):
+    """The whole configuration."""
+
+    api_version: Literal["penstock.dev/v1"] = Field(alias="apiVersion")
+    """Version of this file's form."""
+
+    kind: Literal["Broker"]
+    """What the file describes."""
+
+    external_url: ExternalUrl = Field(examples=["https://acme.corp.example:8443"])
+    """URL under which clients reach the ACME listener; every URL they are given begins with it."""
+
+    state: AbsolutePath = Path("/var/lib/penstock")
+    """Directory of the store and the keys."""
+
+    policies: tuple[AbsolutePath, ...] | None = Field(
+        default=None, min_length=1, examples=[["/etc/penstock/policies"]]
+    )
+    """Directories of policy files. Without it: the defaults that came with the broker."""
+
+    listen: Listen
+    """Where the broker listens."""
+
+    limits: Limits = Field(default_factory=Limits)
+    """How much and how long."""
+
+    keys: Keys
+    """How private keys are kept."""
+
+    communities: dict[ConfigName, Community] = Field(
+        default_factory=lambda: {"default": Community()}, min_length=1
+    )
+    """The communities by name."""
+
+    upstreams: dict[ConfigName, UpstreamSection] = Field(min_length=1)
+    """The CAs by name."""
+
+    external_account_bindings: tuple[DeclaredKey, ...] = ()
+    """External account binding keys that stand here instead of being minted."""
+
+    weak_keys: WeakKeys = Field(default_factory=WeakKeys)
+    """Which public keys are refused."""
+
+    log: Log = Field(default_factory=Log)
+    """What is logged."""
+
+    @property
+    def operator_socket(self) -> Path:
+        """Return the path of the operator socket."""
+        return self.listen.operator.socket or self.state / OPERATOR_SOCKET

@@ -1,0 +1,229 @@
+"""The configuration's documentation, written from its types.
+
+docs/configuration.md and docs/sample/penstock.yaml come from here; a test compares them.  Nothing
+about a key is said in two places.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+from pydantic.fields import FieldInfo
+
+from broker.config.model import Config
+from broker.config.section import Section
+from broker.config.values import (
+    AbsolutePath,
+    Address,
+    CaaIdentity,
+    EndpointText,
+    ExternalUrl,
+    HttpsUrl,
+    HttpUrl,
+    Network,
+    ResolverText,
+    Secret,
+)
+from broker.policy.units import Duration, Size
+
+__all__ = ["reference_page", "sample_file"]
+
+COMMENT_WIDTH: Final = 96
+"""Longest line of a comment in the sample, in characters."""
+
+EXAMPLE_NAMES: Final = {
+    "Community": ("default",),
+    "BuiltinUpstream": ("local",),
+    "AcmeUpstream": ("lets-encrypt",),
+    "CaProfileSection": ("server",),
+}
+"""Names that things have in the sample."""
+
+_KINDS: Final[dict[str, Any]] = {
+    "duration": Duration,
+    "size": Size,
+    "secret reference": Secret,
+    "host:port": EndpointText,
+    "address:port": ResolverText,
+    "absolute path": AbsolutePath,
+    "network": Network,
+    "IP address": Address,
+    "https URL": HttpsUrl,
+    "http or https URL": HttpUrl,
+    "external URL": ExternalUrl,
+    "domain name": CaaIdentity,
+}
+
+
+def reference_page() -> str:
+    """Return the Markdown page that lists every key."""
+    parts = [
+        "# Configuration\n",
+        "<!-- Written from broker/config; `make help-text` writes it anew. -->\n",
+        "One YAML file, `/etc/penstock/penstock.yaml` unless `--config` or `PENSTOCK_CONFIG` says",
+        "otherwise. It is read once and checked whole: `penstock check` tells every fault with its",
+        "line. Unknown keys are refused. Durations and sizes are text with a unit (`90d`,",
+        "`64KiB`), secrets are references (`file:/path` or `env:NAME`).",
+        "A file that shows every key is [sample/penstock.yaml](sample/penstock.yaml).\n",
+        *_tables(Config, "", set()),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def sample_file() -> str:
+    """Return a configuration that shows every key with its meaning, and is valid."""
+    head = [
+        "# A configuration that shows every key. Most of them may be left out.",
+        "# Written from broker/config; `make help-text` writes it anew.",
+        "",
+    ]
+    return "\n".join([*head, *_sample(Config, 0)]) + "\n"
+
+
+def _tables(section: type[Section], path: str, done: set[str]) -> Iterator[str]:
+    """Yield the table of *section* and of all that stand below it."""
+    if section.__name__ in done:
+        return
+    done.add(section.__name__)
+    yield f"## {f'`{path}`' if path else 'Top level'}\n"
+    yield _flat(section.__doc__) + "\n"
+    yield "| Key | Value | Default | Meaning |\n|---|---|---|---|"
+    below: list[tuple[type[Section], str]] = []
+    for name, field in section.model_fields.items():
+        key = field.alias or name
+        sections, container = _sections(field.annotation)
+        place = f"{path}.{key}" if path else key
+        place += {"dict": ".NAME", "tuple": "[]", "": ""}[container]
+        below += [(each, place) for each in sections]
+        kind = _kind(field, sections, container)
+        cells = (f"`{key}`", kind, _default(field, bool(sections)), _flat(field.description))
+        yield f"| {' | '.join(cells)} |"
+    yield ""
+    for each, place in below:
+        tag = next(iter(each.model_fields))
+        several = len([1 for other, where in below if where == place]) > 1
+        word = typing.get_args(each.model_fields[tag].annotation)
+        yield from _tables(each, f"{place} ({tag}: {word[0]})" if several else place, done)
+
+
+def _sample(section: type[Section], indent: int) -> Iterator[str]:
+    pad = " " * indent
+    for name, field in section.model_fields.items():
+        key = field.alias or name
+        width = COMMENT_WIDTH - indent - 2
+        for line in textwrap.wrap(_flat(field.description).replace("`", "'"), width):
+            yield f"{pad}# {line}"
+        sections, container = _sections(field.annotation)
+        if not sections:
+            extra = field.json_schema_extra
+            mark = "# " if isinstance(extra, dict) and extra.get("instead") else ""
+            yield f"{pad}{mark}{key}: {json.dumps(_example(section, field))}"
+            continue
+        yield f"{pad}{key}:"
+        for each in sections:
+            yield from _sample_of(each, container, indent + 2)
+
+
+def _sample_of(section: type[Section], container: str, indent: int) -> Iterator[str]:
+    pad = " " * indent
+    if container == "dict":
+        for name in EXAMPLE_NAMES[section.__name__]:
+            yield f"{pad}{name}:"
+            yield from _sample(section, indent + 2)
+    elif container == "tuple":
+        lines = list(_sample(section, indent + 2))
+        first = next(place for place, line in enumerate(lines) if not line.lstrip().startswith("#"))
+        comments = [line[2:] for line in lines[:first]]
+        yield from comments
+        yield f"{pad}- {lines[first].lstrip()}"
+        yield from lines[first + 1 :]
+    else:
+        yield from _sample(section, indent)
+
+
+def _example(section: type[Section], field: FieldInfo) -> object:
+    if field.examples:
+        return field.examples[0]
+    words = typing.get_args(field.annotation)
+    if typing.get_origin(field.annotation) is typing.Literal and field.is_required():
+        return words[0]
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if value is None:
+        raise ValueError(f"{section.__name__} has a key without default and example")
+    return _written(field, value)
+
+
+def _written(field: FieldInfo, value: object) -> object:
+    annotation: Any = field.annotation
+    for each in field.metadata:
+        annotation = typing.Annotated[annotation, each]
+    adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+    return adapter.dump_python(value, mode="json")
+
+
+def _default(field: FieldInfo, is_section: bool) -> str:
+    if field.is_required():
+        return "required"
+    if is_section:
+        return ""
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if value is None or value in ((), {}):
+        return "none"
+    return f"`{json.dumps(_written(field, value))}`"
+
+
+def _sections(annotation: Any) -> tuple[list[type[Section]], str]:
+    """Return the sections in a key's type, and whether they stand in a mapping or a list."""
+    origin = typing.get_origin(annotation)
+    arguments = typing.get_args(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation], ""
+    if origin in (dict, tuple):
+        inner = arguments[1] if origin is dict else arguments[0]
+        return _sections(inner)[0], origin.__name__
+    if origin is typing.Annotated:
+        return _sections(arguments[0])
+    if origin in (typing.Union, types.UnionType):
+        found = [_sections(each) for each in arguments]
+        return [each for some, _ in found for each in some], ""
+    return [], ""
+
+
+def _kind(field: FieldInfo, sections: Sequence[type[Section]], container: str) -> str:
+    if sections:
+        return {"dict": "mapping by name", "tuple": "list", "": "section"}[container]
+    annotation: Any = field.annotation
+    for each in field.metadata:
+        annotation = typing.Annotated[annotation, each]
+    return _schema_kind(TypeAdapter(annotation).json_schema())
+
+
+def _schema_kind(schema: dict[str, Any]) -> str:
+    schema = {key: value for key, value in schema.items() if key not in {"title", "description"}}
+    if "$ref" in schema:
+        schema = schema["$defs"][schema["$ref"].rpartition("/")[2]]
+    for name, kind in _KINDS.items():
+        if schema == TypeAdapter(kind).json_schema():
+            return name
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if "enum" in schema:
+        return ", ".join(f"`{word}`" for word in schema["enum"])
+    if "anyOf" in schema:
+        return _schema_kind(next(each for each in schema["anyOf"] if each.get("type") != "null"))
+    if schema.get("type") == "array":
+        return f"list of {_schema_kind(schema['items'])}"
+    if schema.get("type") == "object":
+        return f"mapping to {_schema_kind(schema['additionalProperties'])}"
+    words = {"string": "text", "integer": "number", "boolean": "`true` or `false`"}
+    return words[schema["type"]]
+
+
+def _flat(text: str | None) -> str:
+    return " ".join((text or "").split())

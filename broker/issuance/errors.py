@@ -1,0 +1,62 @@
+"""Outcomes that a port may raise, cut by what the caller does next.
+
+Every adapter translates its library's exceptions into one of these four; nothing else may leave
+it.  A refusal towards one of our own clients is a :class:`broker.protocol.problems.Problem`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from broker.protocol.problems import Problem
+
+__all__ = ["Broken", "Conflict", "Refused", "Unreachable"]
+
+
+class Refused(Exception):
+    """The peer looked at what we asked and said no: asking again changes nothing.
+
+    ``problem`` is the peer's own document (or one made in its place); what of it a client may
+    see is decided by the workflow, never by the adapter.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+
+class Unreachable(Exception):
+    """No usable answer came: try later.  The state of the peer is unknown until it is read.
+
+    ``retry_at`` is the earliest time the peer named (Retry-After), aware UTC, or None.
+    ``left_nothing`` is True only when the request certainly changed nothing at the peer: no
+    connection was made, or the peer answered that it is over a limit (429).
+    """
+
+    def __init__(
+        self, reason: str, *, retry_at: datetime | None = None, left_nothing: bool = False
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_at = retry_at
+        self.left_nothing = left_nothing
+
+
+class Broken(Exception):
+    """Stop and fetch a person: the peer breaks its protocol, or our own set-up is wrong.
+
+    Trying again at once is useless; the workflow backs off as for :class:`Unreachable` and
+    shows the reason to the operator.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Conflict(Exception):
+    """A compare-and-set lost: somebody else was first.  Read again and decide anew."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

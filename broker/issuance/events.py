@@ -1,0 +1,79 @@
+"""What happened, as frozen values: the append-only event table, telemetry and audit read these.
+
+An event is written in the transaction of the change that it tells of, so there is never a change
+without its event, nor an event without its change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+__all__ = ["SYSTEM", "Actor", "Event", "EventKind"]
+
+
+class EventKind(StrEnum):
+    """Names of events; stable, since metrics and queries are built on them."""
+
+    ACCOUNT_CREATED = "account-created"
+    ACCOUNT_UPDATED = "account-updated"
+    ACCOUNT_DEACTIVATED = "account-deactivated"
+    EAB_MINTED = "eab-minted"
+    EAB_REVOKED = "eab-revoked"
+    ORDER_CREATED = "order-created"
+    ORDER_READY = "order-ready"
+    ORDER_FINALIZED = "order-finalized"
+    ORDER_REFUSED = "order-refused"
+    ORDER_EXPIRED = "order-expired"
+    REQUEST_REFUSED = "request-refused"
+    CHALLENGE_RESPONDED = "challenge-responded"
+    CHALLENGE_VALID = "challenge-valid"
+    CHALLENGE_INVALID = "challenge-invalid"
+    AUTHORIZATION_DEACTIVATED = "authorization-deactivated"
+    UPSTREAM_ORDER_OPENED = "upstream-order-opened"
+    UPSTREAM_ORDER_ADOPTED = "upstream-order-adopted"
+    UPSTREAM_ORDER_LOST = "upstream-order-lost"
+    UPSTREAM_ACCOUNT_REGISTERED = "upstream-account-registered"
+    UPSTREAM_SUSPENDED = "upstream-suspended"
+    UPSTREAM_RESUMED = "upstream-resumed"
+    CERTIFICATE_ISSUED = "certificate-issued"
+    CERTIFICATE_WITHHELD = "certificate-withheld"
+    CERTIFICATE_REVOCATION_REQUESTED = "certificate-revocation-requested"
+    CERTIFICATE_REVOCATION_REFUSED = "certificate-revocation-refused"
+    CERTIFICATE_REVOKED = "certificate-revoked"
+    CA_CREATED = "ca-created"
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who caused a change.
+
+    ``account:ID``, ``operator:NAME``, ``certificate-key`` (whoever proved to hold a certificate's
+    key), ``anonymous`` (a refused request that nobody was seen behind) or ``system``.
+    """
+
+    name: str
+    reason: str | None = None
+
+
+SYSTEM = Actor("system")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One thing that happened.
+
+    ``data`` holds only strings, numbers, booleans, None and lists or mappings of these; never a
+    key, a token or a CSR body.  Fingerprints and identifiers are welcome.
+    """
+
+    kind: EventKind
+    at: datetime
+    actor: Actor = SYSTEM
+    community: str | None = None
+    account_id: str | None = None
+    order_id: str | None = None
+    upstream: str | None = None
+    data: Mapping[str, object] = field(default_factory=dict)

@@ -1,0 +1,192 @@
+"""Finalize up to the claim: the CSR is read, policy is asked again, one caller wins.
+
+Policy may have changed since newOrder, and the stricter of its two versions holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from broker.issuance.events import Actor, Event, EventKind
+from broker.issuance.planning import Planner, decided_rule, decision_facts
+from broker.issuance.ports import (
+    AccountStore,
+    Attached,
+    Clock,
+    FinalizeClaim,
+    KeyInspector,
+    OrderStore,
+    Policies,
+)
+from broker.issuance.records import AccountRecord, Job, JobKind, OrderRecord
+from broker.issuance.refusals import Refusals
+from broker.policy.chains import decide_finalize
+from broker.policy.decisions import (
+    CapPlan,
+    EabGrant,
+    FinalizeFacts,
+    Lever,
+    NewOrderDecision,
+)
+from broker.protocol.csr import ParsedCsr, parse_csr, verify_csr_names
+from broker.protocol.identifiers import Identifier
+from broker.protocol.transitions import OrderEvent, advance_order
+
+__all__ = ["Finalizing"]
+
+RESOURCE: Final = "finalize"
+
+
+class Finalizing:
+    """Judges a finalize and claims the order for it."""
+
+    def __init__(
+        self,
+        *,
+        orders: OrderStore,
+        accounts: AccountStore,
+        refusals: Refusals,
+        planner: Planner,
+        policies: Policies,
+        inspector: KeyInspector,
+        clock: Clock,
+    ) -> None:
+        self._orders = orders
+        self._accounts = accounts
+        self._refusals = refusals
+        self._planner = planner
+        self._policies = policies
+        self._inspector = inspector
+        self._clock = clock
+
+    async def claim(
+        self, account: AccountRecord, order: OrderRecord, csr_der: bytes, csr_sha256: str
+    ) -> tuple[OrderRecord, Job]:
+        """Return the order as claimed for this CSR, with the job that is to be run for it.
+
+        Raises:
+            Problem: The CSR or the order is refused; the order stays READY.
+            Conflict: The order is READY no more: read it again.
+        """
+        csr = verify_csr_names(parse_csr(csr_der), order.identifiers)
+        facts = await self._planner.facts(
+            account,
+            identifiers=order.identifiers,
+            profile=order.profile,
+            not_before=order.not_before,
+            not_after=order.not_after,
+        )
+        decision = self._planner.decide(facts)
+        plan = decision.plan
+        if decision.is_refused or plan is None:
+            await self._refuse(account, order, decision)
+            raise decision.problem()
+        await self._refuse_findings(account, order, csr, facts.eab)
+        claim = self._make_claim(order, csr_der, csr_sha256, decision, _stricter(order, plan))
+        claimed, _ = await self._orders.claim_finalize(claim)
+        return claimed, claim.attached.jobs[0]
+
+    async def _refuse_findings(
+        self, account: AccountRecord, order: OrderRecord, csr: ParsedCsr, eab: EabGrant | None
+    ) -> None:
+        is_account_key = csr.key_thumbprint is not None and await self._accounts.is_account_key(
+            csr.key_thumbprint
+        )
+        document = self._policies.current(order.community)
+        facts = FinalizeFacts(
+            identifiers=order.identifiers,
+            profile=order.profile,
+            csr=csr,
+            is_account_key=is_account_key,
+            weaknesses=tuple(await self._inspector.inspect(csr)),
+            eab=eab,
+            at=self._clock.now(),
+            granted=_granted(order),
+        )
+        findings = decide_finalize(document, facts)
+        if findings:
+            refused = NewOrderDecision(
+                findings=findings,
+                checks=tuple(found.check for found in findings),
+                policy_sha256=document.sha256,
+            )
+            await self._refuse(account, order, refused)
+            raise refused.problem()
+
+    async def _refuse(
+        self, account: AccountRecord, order: OrderRecord, decision: NewOrderDecision
+    ) -> None:
+        await self._refusals.record(account, decision, resource=RESOURCE, order_id=order.order_id)
+
+    def _make_claim(
+        self,
+        order: OrderRecord,
+        csr_der: bytes,
+        csr_sha256: str,
+        decision: NewOrderDecision,
+        plan: CapPlan,
+    ) -> FinalizeClaim:
+        now = self._clock.now()
+        work = self._planner.plan_work(order, plan, taken_by=order.order_id)
+        job = Job(kind=JobKind.FULFIL, subject=order.order_id, due_at=now)
+        return FinalizeClaim(
+            order_id=order.order_id,
+            expected=order.status,
+            status=advance_order(order.status, OrderEvent.FINALIZE_ACCEPTED),
+            csr_der=csr_der,
+            csr_sha256=csr_sha256,
+            at=now,
+            decision=decision_facts(decision, plan, now),
+            upstream=plan.upstream,
+            upstream_profile=plan.upstream_profile,
+            cap_seconds=int(plan.cap.total_seconds()),
+            ask_not_after=plan.ask_not_after,
+            work_key=work.work.work_key,
+            work_since=work.since,
+            new_work=work.work,
+            attached=Attached(events=(_event(order, plan, csr_sha256, now),), jobs=(job,)),
+        )
+
+
+def _stricter(order: OrderRecord, plan: CapPlan) -> CapPlan:
+    """Return *plan*, or the one that the order was made under where that holds a tighter cap.
+
+    The cap never grows between newOrder and finalize.  What a looser cap would choose may well
+    be too long for the tighter one, so the choice stays with the cap that it was made for.
+    """
+    if plan.cap.total_seconds() <= order.cap_seconds:
+        return plan
+    tolerance = order.decision.get("tolerance_seconds")
+    return replace(
+        plan,
+        lever=Lever(str(order.decision.get("lever", plan.lever))),
+        cap=timedelta(seconds=order.cap_seconds),
+        rule=decided_rule(order.decision) or plan.rule,
+        upstream=order.upstream,
+        upstream_profile=order.upstream_profile,
+        ask_not_after=order.ask_not_after,
+        tolerance=timedelta(seconds=tolerance if isinstance(tolerance, int) else 0),
+    )
+
+
+def _granted(order: OrderRecord) -> frozenset[Identifier]:
+    """Return the identifiers that a trusted-requester rule gave at newOrder."""
+    granted = order.decision.get("granted")
+    names = granted if isinstance(granted, Mapping) else {}
+    return frozenset(one for one in order.identifiers if str(one) in names)
+
+
+def _event(order: OrderRecord, plan: CapPlan, csr_sha256: str, at: datetime) -> Event:
+    return Event(
+        kind=EventKind.ORDER_FINALIZED,
+        at=at,
+        actor=Actor(f"account:{order.account_id}"),
+        community=order.community,
+        account_id=order.account_id,
+        order_id=order.order_id,
+        upstream=plan.upstream,
+        data={"identifiers": [str(one) for one in order.identifiers], "csr": csr_sha256},
+    )

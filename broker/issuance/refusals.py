@@ -1,0 +1,71 @@
+"""Keeps what policy refused, so that an operator can tell a client why."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from broker.issuance.events import Actor, Event, EventKind
+from broker.issuance.ports import Clock, EventLog
+from broker.issuance.records import AccountRecord
+from broker.policy.decisions import Finding, NewOrderDecision
+
+__all__ = ["Refusals"]
+
+
+PER_MINUTE: Final = 600
+"""Most refusals kept a minute: a client in a loop must not fill the disk, and says nothing new."""
+
+
+class Refusals:
+    """Writes refusals of policy into the event table, without waiting for the disk."""
+
+    def __init__(self, log: EventLog, clock: Clock) -> None:
+        self._log = log
+        self._clock = clock
+        self._minute: datetime | None = None
+        self._kept = 0
+        self._left_out = 0
+
+    async def record(
+        self,
+        account: AccountRecord,
+        decision: NewOrderDecision,
+        *,
+        resource: str,
+        order_id: str | None = None,
+    ) -> None:
+        """Keep why *account* was refused at *resource*; past the limit only how often."""
+        now = self._clock.now()
+        if self._minute is None or now - self._minute >= timedelta(minutes=1):
+            self._minute, self._kept = now, 0
+        if self._kept >= PER_MINUTE:
+            self._left_out += 1
+            return
+        self._kept += 1
+        left_out, self._left_out = self._left_out, 0
+        event = Event(
+            kind=EventKind.REQUEST_REFUSED,
+            at=now,
+            actor=Actor(f"account:{account.account_id}"),
+            community=account.community,
+            account_id=account.account_id,
+            order_id=order_id,
+            data={
+                "resource": resource,
+                "policy_sha256": decision.policy_sha256,
+                "findings": [_facts(found) for found in decision.findings],
+                **({"left_out_before": left_out} if left_out else {}),
+            },
+        )
+        await self._log.append(event, durable=False)
+
+
+def _facts(found: Finding) -> dict[str, object]:
+    return {
+        "check": found.check,
+        "type": found.type.token,
+        "sentence": found.sentence,
+        "identifier": str(found.identifier) if found.identifier else None,
+        "rule": f"{found.rule.source}:{found.rule.line}" if found.rule else None,
+    }

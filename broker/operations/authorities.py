@@ -1,0 +1,185 @@
+"""The part of the desk about those whom we ask: upstreams, and the CA that we are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from broker.issuance.events import Actor, Event, EventKind
+from broker.operations import views
+from broker.operations.parties import UpstreamEntry
+from broker.operations.rooms import Desk
+from broker.web.operator import OperationError
+
+__all__ = ["AuthorityDesk"]
+
+
+class AuthorityDesk(Desk):
+    """Commands about upstreams."""
+
+    # ------------------------------------------------------------------------------- upstreams
+
+    async def upstream_list(self) -> Any:
+        """Return the upstreams with our accounts there and what is suspended."""
+        accounts = await self._store.list_upstream_accounts()
+        suspensions = await self._store.suspensions()
+        return [
+            {
+                "upstream": entry.name,
+                "kind": entry.kind,
+                "url": entry.where,
+                "communities": list(entry.communities),
+                "accounts": [
+                    views.upstream_account_view(each)
+                    for each in accounts
+                    if each.upstream == entry.name
+                ],
+                "suspensions": [
+                    views.suspension_view(each)
+                    for each in suspensions
+                    if each.upstream == entry.name
+                ],
+            }
+            for entry in self._rooms.upstreams.entries()
+        ]
+
+    async def upstream_register(
+        self,
+        *,
+        actor: Actor,
+        upstream: str,
+        community: str | None = None,
+        agree_to_terms: bool = False,
+    ) -> Any:
+        """Find or make our account for each community that the upstream serves, or for one."""
+        entry = self._entry(upstream)
+        if entry.kind != "acme":
+            raise OperationError(f"upstream '{upstream}' is built in and knows no accounts")
+        if community is not None and community not in entry.communities:
+            served = ", ".join(entry.communities)
+            raise OperationError(f"upstream '{upstream}' serves {served}, not '{community}'")
+        made = []
+        for name in [community] if community is not None else entry.communities:
+            record = await self._rooms.upstreams.register(
+                upstream, name, agree_to_terms=agree_to_terms
+            )
+            event = self._event(
+                EventKind.UPSTREAM_ACCOUNT_REGISTERED,
+                actor,
+                upstream,
+                community=name,
+                account_url=record.account_url,
+                thumbprint=record.thumbprint,
+            )
+            await self._store.save_upstream_account(record, event)
+            made.append(views.upstream_account_view(record))
+        return made
+
+    async def upstream_check(self, *, upstream: str | None = None) -> Any:
+        """Ask each upstream, or one, whether we could order there now."""
+        entries = (
+            [self._entry(upstream)] if upstream is not None else self._rooms.upstreams.entries()
+        )
+        return [
+            {
+                "upstream": entry.name,
+                "community": community,
+                "faults": list(await self._rooms.upstreams.check(entry.name, community)),
+            }
+            for entry in entries
+            for community in entry.communities
+        ]
+
+    async def upstream_resume(
+        self, *, actor: Actor, upstream: str, profile: str | None = None
+    ) -> Any:
+        """Lift a suspension."""
+        event = self._event(EventKind.UPSTREAM_RESUMED, actor, upstream, profile=profile)
+        await self._store.resume(upstream, profile, event)
+        return {"upstream": upstream, "profile": profile, "suspended": False}
+
+    def _entry(self, upstream: str | None, kind: str | None = None) -> UpstreamEntry:
+        """Return an upstream by its name, or the only one of *kind* where none is named."""
+        entries = [each for each in self._rooms.upstreams.entries() if kind in (None, each.kind)]
+        if upstream is None and len(entries) == 1:
+            return entries[0]
+        for entry in entries:
+            if entry.name == upstream:
+                return entry
+        known = ", ".join(each.name for each in entries) or "none"
+        what = f"{kind} upstream" if kind is not None else "upstream"
+        if upstream is None:
+            raise OperationError(f"which {what} is meant has to be said", f"there is {known}")
+        raise OperationError(f"no {what} is called '{upstream}'", f"there is {known}")
+
+    # ------------------------------------------------------------------------------ built-in CA
+
+    async def ca_show(self, *, upstream: str | None = None) -> Any:
+        """Return root and issuers of a built-in CA."""
+        return await self._rooms.authorities.show(self._entry(upstream, "built-in").name)
+
+    async def ca_init(
+        self,
+        *,
+        actor: Actor,
+        upstream: str | None = None,
+        subject: str | None = None,
+        permitted_names: Sequence[str] | None = None,
+        permitted_networks: Sequence[str] | None = None,
+        unconstrained: bool = False,
+        issuing_csr: bool = False,
+    ) -> Any:
+        """Make the keys of a built-in CA: root and issuer, or an issuer for an offline root.
+
+        Where nothing is said about names, the CA is held to those that the policies of its
+        communities allow.
+        """
+        entry = self._entry(upstream, "built-in")
+        name = entry.name
+        if not (permitted_names or permitted_networks or unconstrained or issuing_csr):
+            permitted_names = self._allowed_names(entry)
+        made: dict[str, object]
+        if issuing_csr:
+            pem = await self._rooms.authorities.request(name, subject=subject)
+            made = {"upstream": name, "csr_pem": pem}
+        else:
+            made = dict(
+                await self._rooms.authorities.initialise(
+                    name,
+                    subject=subject,
+                    permitted_names=permitted_names or (),
+                    permitted_networks=permitted_networks or (),
+                )
+            )
+        await self._store.append(self._event(EventKind.CA_CREATED, actor, name), durable=True)
+        return made
+
+    def _allowed_names(self, entry: UpstreamEntry) -> Sequence[str]:
+        """Return the suffixes that policy allows; none where it allows every name."""
+        found: dict[str, None] = {}
+        for community in entry.communities:
+            document = self._rooms.policies.current(community)
+            found |= dict.fromkeys(document.allow.bases)
+        return () if "" in found else tuple(found)
+
+    async def ca_accept(
+        self, *, actor: Actor, chain_pem: str, anchors_pem: str, upstream: str | None = None
+    ) -> Any:
+        """Take the issuing certificate that an offline root signed."""
+        name = self._entry(upstream, "built-in").name
+        made = await self._rooms.authorities.accept(
+            name, chain_pem=chain_pem, anchors_pem=anchors_pem
+        )
+        await self._store.append(self._event(EventKind.CA_CREATED, actor, name), durable=True)
+        return made
+
+    def _event(self, kind: EventKind, actor: Actor, upstream: str, **data: object) -> Event:
+        community = data.pop("community", None)
+        return Event(
+            kind=kind,
+            at=self._rooms.clock.now(),
+            actor=actor,
+            community=str(community) if community is not None else None,
+            upstream=upstream,
+            data=data,
+        )

@@ -1,0 +1,30 @@
+"""The operator's desk: each command as one method, over workflows and store.
+
+What changes something is done by a workflow or written with its event in one transaction; the
+event names the operator and the reason.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from broker.operations import views
+from broker.operations.authorities import AuthorityDesk
+from broker.operations.requesters import RequesterDesk
+
+__all__ = ["OperatorDesk"]
+
+
+class OperatorDesk(RequesterDesk, AuthorityDesk):
+    """Implements ``web.operator.Operations``."""
+
+    async def status(self) -> Any:
+        """Return what a person looks at first."""
+        suspensions = await self._store.suspensions()
+        policies = {name: self._rooms.policies.current(name) for name in self._rooms.communities}
+        return {
+            "version": self._rooms.version,
+            "policies": {name: made.sha256 for name, made in policies.items()},
+            "counts": await self._store.outcome_counts(),
+            "suspensions": [views.suspension_view(each) for each in suspensions],
+        }

@@ -1,0 +1,79 @@
+"""Whom the desk asks about upstreams and CA keys; ``app`` puts the adapters behind these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from broker.issuance.records import UpstreamAccountRecord
+
+__all__ = ["AuthorityKeeper", "UpstreamEntry", "UpstreamKeeper"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamEntry:
+    """An upstream as configured."""
+
+    name: str
+    kind: str
+    """``built-in`` or ``acme``."""
+    communities: tuple[str, ...]
+    where: str
+    """Its directory or base URL."""
+
+
+class UpstreamKeeper(Protocol):
+    """Knows the configured upstreams and speaks to them outside any order."""
+
+    def entries(self) -> Sequence[UpstreamEntry]:
+        """Return all upstreams, in the order of the configuration."""
+        ...
+
+    async def register(
+        self, upstream: str, community: str, *, agree_to_terms: bool
+    ) -> UpstreamAccountRecord:
+        """Find or make our account there, and return its record without keeping it.
+
+        Raises:
+            Refused: The CA said no, or its terms have to be agreed to.
+            Unreachable: It cannot answer now.
+            Broken: It answers nonsense, or is no CA with accounts.
+        """
+        ...
+
+    async def check(self, upstream: str, community: str) -> Sequence[str]:
+        """Return a sentence for each thing that stands between us and the CA."""
+        ...
+
+
+class AuthorityKeeper(Protocol):
+    """Makes and shows the keys of built-in CAs.
+
+    Each method raises Broken where what is asked for cannot be done.
+    """
+
+    async def show(self, upstream: str) -> Mapping[str, object]:
+        """Return what there is: root, issuers, a request that waits."""
+        ...
+
+    async def initialise(
+        self,
+        upstream: str,
+        *,
+        subject: str | None,
+        permitted_names: Sequence[str],
+        permitted_networks: Sequence[str],
+    ) -> Mapping[str, object]:
+        """Make a root and an issuing CA, and return them as ``show`` does."""
+        ...
+
+    async def request(self, upstream: str, *, subject: str | None) -> str:
+        """Make an issuing key alone and return the PEM request for the offline root."""
+        ...
+
+    async def accept(
+        self, upstream: str, *, chain_pem: str, anchors_pem: str
+    ) -> Mapping[str, object]:
+        """Take what the offline root signed, and return it as ``show`` does."""
+        ...

@@ -1,0 +1,54 @@
+"""What the desk works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from broker.issuance.accounts import Accounts
+from broker.issuance.enrollment import Enrollment
+from broker.issuance.planning import Planner
+from broker.issuance.ports import Clock, Policies, Store
+from broker.issuance.records import AccountRecord
+from broker.issuance.revocations import Revocations
+from broker.operations.parties import AuthorityKeeper, UpstreamKeeper
+from broker.web.operator import OperationError
+
+__all__ = ["Desk", "Rooms"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rooms:
+    """What the desk works with."""
+
+    store: Store
+    accounts: Accounts
+    enrollment: Enrollment
+    revocations: Revocations
+    planner: Planner
+    policies: Policies
+    upstreams: UpstreamKeeper
+    authorities: AuthorityKeeper
+    clock: Clock
+    communities: tuple[str, ...]
+    version: str
+
+
+class Desk:
+    """What every part of the desk has."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+        self._store = rooms.store
+
+    async def _account(self, account_id: str) -> AccountRecord:
+        account = await self._store.find_account(account_id)
+        if account is None:
+            raise OperationError(f"there is no account '{account_id}'", "see penstock account list")
+        return account
+
+    def _check_community(self, community: str) -> None:
+        if community not in self._rooms.communities:
+            raise OperationError(
+                f"no community is called '{community}'",
+                f"there is {', '.join(self._rooms.communities)}",
+            )

@@ -1,0 +1,51 @@
+"""How a community lets a requester show that a name is theirs.
+
+One of the challenges that it offers, or a rule that trusts the requester without any.  Which
+trust anchors a community has will belong here as well.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from broker.policy.decisions import EabGrant, Requirement
+from broker.policy.document import PolicyDocument, Profile, TrustedRule
+from broker.protocol.challenges import ChallengeType
+from broker.protocol.identifiers import Identifier
+
+__all__ = ["grant_for", "requirement_for"]
+
+_WILDCARD_CHALLENGES: Final = frozenset({ChallengeType.DNS_01})
+"""Challenges that can show control of a wildcard name (RFC 8555 §8.3 rules out http-01)."""
+
+
+def grant_for(
+    document: PolicyDocument, profile: Profile, eab: EabGrant | None, identifier: Identifier
+) -> TrustedRule | None:
+    """Return the rule that gives *identifier* to this requester without a challenge, if any."""
+    if eab is None:
+        return None
+    for trusted in document.trusted:
+        if (
+            eab.key_id in trusted.eab
+            and profile.name in trusted.profiles
+            and (trusted.wildcards or not identifier.is_wildcard)
+            and trusted.names.covering(identifier.value) is not None
+        ):
+            return trusted
+    return None
+
+
+def requirement_for(
+    document: PolicyDocument, profile: Profile, eab: EabGrant | None, identifier: Identifier
+) -> Requirement | None:
+    """Return what *identifier* needs before it is authorized; None if nothing offered will do."""
+    grant = grant_for(document, profile, eab, identifier)
+    if grant is not None:
+        return Requirement(challenges=(), granted_by=grant.rule)
+    offered = dict.fromkeys(document.challenges)
+    if identifier.is_wildcard:
+        fitting = tuple(kind for kind in offered if kind in _WILDCARD_CHALLENGES)
+    else:
+        fitting = tuple(offered)
+    return Requirement(challenges=fitting) if fitting else None

@@ -1,0 +1,251 @@
+"""The values that policy takes and gives: facts, findings, decisions.
+
+They carry no behaviour beyond small properties; ``checks.py`` and ``chains.py`` do the deciding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from broker.protocol.certificates import Chain
+from broker.protocol.challenges import ChallengeType
+from broker.protocol.csr import ParsedCsr
+from broker.protocol.identifiers import Identifier
+from broker.protocol.problems import Problem, ProblemType
+
+__all__ = [
+    "CapPlan",
+    "EabGrant",
+    "FinalizeFacts",
+    "Finding",
+    "IssuedFacts",
+    "Lever",
+    "NewOrderDecision",
+    "NewOrderFacts",
+    "ProfileLifetime",
+    "Requirement",
+    "RuleRef",
+    "UpstreamFacts",
+]
+
+
+RETRY_WHEN_UNSERVED: Final = timedelta(seconds=60)
+"""When a client may ask again for what no upstream can be ordered for now.
+
+What stands in the way (a suspension, an account that is not registered yet) ends by a person's
+doing, so asking more often than once a minute finds nothing sooner.
+"""
+
+UNSERVED_STATUS: Final = 503
+"""HTTP status of a finding that is no fault of the request: 500 would send clients away for good,
+503 with Retry-After has them come again (RFC 9110 §15.6.4)."""
+
+
+class Lever(StrEnum):
+    """What holds the validity cap, in the order in which they are tried.
+
+    ASK: the upstream honours ``notAfter`` and is asked for it.  PROFILE: the upstream profile is
+    short enough on that date by the dated facts.  REFUSE: nothing could meet it, so nothing was
+    ordered.  VERIFY: what came back was longer, was withheld and revoked.
+    """
+
+    ASK = "ask"
+    PROFILE = "profile"
+    REFUSE = "refuse"
+    VERIFY = "verify"
+
+
+@dataclass(frozen=True, slots=True)
+class RuleRef:
+    """Where a rule stands: file name, line from 1, and its path in the file."""
+
+    source: str
+    line: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One reason to refuse, from one named check."""
+
+    check: str
+    type: ProblemType
+    sentence: str
+    identifier: Identifier | None = None
+    rule: RuleRef | None = None
+    lever: Lever | None = None
+    """The lever that this refusal is, for findings about the validity cap."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileLifetime:
+    """A lifetime that holds from a date on."""
+
+    valid_from: date
+    lifetime: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamFacts:
+    """The dated description of what one upstream can do, as of its source's date."""
+
+    name: str
+    """The upstream's name in the configuration."""
+    description: str
+    """Name of the description in the facts file, such as ``lets-encrypt``."""
+    honours_not_after: bool
+    min_lifetime: timedelta
+    max_lifetime: timedelta | None
+    """Longest lifetime it grants when asked; None: no known limit."""
+    default_lifetimes: tuple[ProfileLifetime, ...]
+    """Lifetime when no profile is named; empty: unknown."""
+    profiles: Mapping[str, tuple[ProfileLifetime, ...]]
+    backdate_tolerance: timedelta
+    is_ct_logged: bool
+    """Whether it writes names to public Certificate Transparency logs."""
+    identifier_types: frozenset[str] = frozenset({"dns"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EabGrant:
+    """What the account's external account binding key is limited to."""
+
+    key_id: str
+    names: tuple[str, ...]
+    profiles: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewOrderFacts:
+    """All that a newOrder decision may look at."""
+
+    community: str
+    identifiers: tuple[Identifier, ...]
+    profile: str | None
+    not_before: datetime | None
+    not_after: datetime | None
+    at: datetime
+    account_thumbprint: str
+    eab: EabGrant | None
+    public_suffixes: frozenset[str]
+    """Those names among the identifiers (without wildcard label) that are public suffixes."""
+    upstreams: tuple[UpstreamFacts, ...]
+    """Upstreams that are ready, in configuration order."""
+    suspended: frozenset[tuple[str, str | None]] = frozenset()
+    """(upstream, upstream profile) pairs that may not be ordered from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requirement:
+    """What an identifier needs before it is authorized: one of these challenges, or nothing
+    because *granted_by* names a trusted-requester rule."""
+
+    challenges: tuple[ChallengeType, ...]
+    granted_by: RuleRef | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapPlan:
+    """How the validity cap will be held."""
+
+    lever: Lever
+    cap: timedelta
+    rule: RuleRef
+    upstream: str
+    upstream_profile: str | None
+    ask_not_after: bool
+    tolerance: timedelta
+    is_ct_logged: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewOrderDecision:
+    """The answer to a newOrder: findings, or all that is needed to go on."""
+
+    findings: tuple[Finding, ...]
+    checks: tuple[str, ...]
+    """Names of the checks that ran, in order."""
+    policy_sha256: str
+    profile: str | None = None
+    requirements: Mapping[Identifier, Requirement] = field(default_factory=dict)
+    plan: CapPlan | None = None
+
+    @property
+    def is_refused(self) -> bool:
+        """Return whether anything was found, or no plan could be made."""
+        return bool(self.findings) or self.plan is None
+
+    def problem(self) -> Problem:
+        """Return the one problem that tells all findings; meaningful only when refused.
+
+        One finding: that problem.  Several: a compound problem, one subproblem each; its detail
+        begins with the first of them, since most clients show nothing else.
+        """
+        made = [
+            Problem(found.type, found.sentence, identifier=found.identifier)
+            for found in self.findings
+        ]
+        if not made:
+            return Problem(ProblemType.SERVER_INTERNAL, "policy made no plan for this order")
+        if len(made) == 1:
+            return _combined(made[0].type, made[0].detail, made)
+        kinds = {problem.type for problem in made}
+        kind = kinds.pop() if len(kinds) == 1 else ProblemType.COMPOUND
+        detail = f"{made[0].detail}; and {len(made) - 1} more, see subproblems"
+        return _combined(kind, detail, made)
+
+
+def _combined(kind: ProblemType | None, detail: str, subproblems: Sequence[Problem]) -> Problem:
+    """Return the problem over *subproblems*; one that is not the client's doing says when again."""
+    if kind is not ProblemType.SERVER_INTERNAL:
+        return Problem(kind or ProblemType.COMPOUND, detail, subproblems=subproblems)
+    return Problem(
+        kind,
+        detail,
+        status=UNSERVED_STATUS,
+        subproblems=subproblems,
+        retry_after=RETRY_WHEN_UNSERVED,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalizeFacts:
+    """All that a finalize decision may look at."""
+
+    identifiers: tuple[Identifier, ...]
+    profile: str
+    csr: ParsedCsr
+    is_account_key: bool
+    weaknesses: tuple[str, ...]
+    eab: EabGrant | None
+    at: datetime
+    granted: frozenset[Identifier] = frozenset()
+    """Those of the identifiers that were authorized by a trusted-requester rule and not by a
+    challenge: the rule must still stand."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuedFacts:
+    """All that the release gate may look at."""
+
+    identifiers: tuple[Identifier, ...]
+    profile: str
+    csr: ParsedCsr
+    chain: Chain
+    is_chain_anchored: bool | None
+    """None: no anchors are configured for this upstream, so there is nothing to check."""
+    anchor_fault: str | None
+    is_known: bool
+    """Whether this very certificate was kept before."""
+    received_at: datetime
+    cap: timedelta
+    tolerance: timedelta
+    not_before: datetime | None
+    not_after: datetime | None
+    """As the client asked."""
+    rule: RuleRef | None = None
+    """The rule that set ``cap``; None: the one that would set it now."""

@@ -1,0 +1,218 @@
+"""The form of a policy file: which keys there are, and what may stand in them.
+
+``document`` turns a file of this form into the document that decides; ``policies/schema.json``
+is made from it.  What a key means for an order is told there and in ``checks``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
+
+from broker.policy.names import NamePattern, parse_pattern
+from broker.policy.units import Duration
+from broker.policy.yamlfile import FileModel, KeyPath, values_at
+from broker.protocol.challenges import ChallengeType
+
+__all__ = ["KeyKind", "KeyUsage", "Pattern", "PolicyForm", "Usage", "check_references", "schema"]
+
+
+class KeyKind(StrEnum):
+    """Certificate keys that a policy may allow, in the words of ``protocol.extensions``."""
+
+    EC_P256 = "ec-p256"
+    EC_P384 = "ec-p384"
+    RSA_2048 = "rsa-2048"
+    RSA_3072 = "rsa-3072"
+    RSA_4096 = "rsa-4096"
+
+
+class Usage(StrEnum):
+    """What a certificate is for: its extended key usages."""
+
+    SERVER_AUTH = "server-auth"
+    CLIENT_AUTH = "client-auth"
+
+
+class KeyUsage(StrEnum):
+    """Key usages that a profile may allow; those of a CA are not among them."""
+
+    DIGITAL_SIGNATURE = "digital-signature"
+    KEY_ENCIPHERMENT = "key-encipherment"
+    KEY_AGREEMENT = "key-agreement"
+
+
+_RULED_OIDS: Final = {
+    "2.5.29.15": "key_usages",
+    "2.5.29.17": "the order's identifiers",
+    "2.5.29.19": "nothing: a CA certificate is never issued",
+    "2.5.29.30": "nothing: name constraints belong to CAs",
+    "2.5.29.36": "nothing: policy constraints belong to CAs",
+    "2.5.29.37": "usages",
+    "1.3.6.1.5.5.7.1.24": "must_staple",
+}
+"""Extensions that a list of extensions cannot allow, and what decides about them instead."""
+
+
+def _read_pattern(value: object) -> NamePattern:
+    if not isinstance(value, str):
+        raise ValueError("expected a name pattern such as '**.example.com', in quotes")
+    return parse_pattern(value)
+
+
+def _check_challenge(value: ChallengeType) -> ChallengeType:
+    if value is ChallengeType.TLS_ALPN_01:
+        raise ValueError("tls-alpn-01 is not offered, expected http-01 or dns-01")
+    return value
+
+
+def _check_oid(value: str) -> str:
+    if value in _RULED_OIDS:
+        raise ValueError(f"extension {value} is decided by {_RULED_OIDS[value]}")
+    return value
+
+
+Pattern = Annotated[
+    NamePattern,
+    PlainValidator(_read_pattern),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "examples": ["www.example.com", "**.example.com"]}),
+]
+"""A name pattern (see ``names``)."""
+
+Challenge = Annotated[ChallengeType, AfterValidator(_check_challenge)]
+CommunityName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+ProfileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Oid = Annotated[
+    str, Field(pattern=r"^[0-2](\.(0|[1-9][0-9]{0,18})){1,30}$"), AfterValidator(_check_oid)
+]
+Text = Annotated[str, Field(min_length=1, max_length=1000)]
+SubjectAttribute = Annotated[str, Field(pattern=r"^([A-Z]{1,10}|[0-2](\.[0-9]{1,19}){1,30})$")]
+
+
+class NamesForm(FileModel):
+    """Which names the community may have."""
+
+    allow: tuple[Pattern, ...] = Field(
+        default=(), description="Patterns of names that may be ordered."
+    )
+    deny: tuple[Pattern, ...] = Field(
+        default=(), description="Patterns refused in spite of 'allow'."
+    )
+    wildcards: bool = Field(default=False, description="Whether wildcard names may be ordered.")
+
+
+class KeysForm(FileModel):
+    """Which certificate keys are accepted."""
+
+    allow: tuple[KeyKind, ...] = Field(default=(), description="Kinds of certificate key accepted.")
+
+
+class ChoiceForm(FileModel):
+    """One upstream to take, with one of its profiles."""
+
+    upstream: Text = Field(description="Name of an upstream in the configuration.")
+    profile: Text | None = Field(
+        default=None, description="The upstream's profile; none: its default."
+    )
+
+
+class ProfileForm(FileModel):
+    """A named class of issuance, offered to clients in the directory."""
+
+    description: Text = Field(description="Shown to clients in the directory.")
+    cap: Duration | None = Field(
+        default=None, description="Longest validity, counted from receipt."
+    )
+    usages: tuple[Usage, ...] = Field(default=(), description="Extended key usages it may have.")
+    key_usages: tuple[KeyUsage, ...] = Field(
+        default=tuple(KeyUsage), description="Key usages it may have."
+    )
+    upstreams: tuple[ChoiceForm, ...] = Field(
+        default=(), description="Upstreams, the preferred first."
+    )
+    names: tuple[Pattern, ...] | None = Field(
+        default=None, description="Narrows the community's names; an empty list refuses every name."
+    )
+    csr_extensions: tuple[Oid, ...] = Field(
+        default=(), description="Further extensions that a CSR may ask for, as dotted OIDs."
+    )
+    certificate_extensions: tuple[Oid, ...] = Field(
+        default=(), description="Further extensions that an upstream may add, as dotted OIDs."
+    )
+    must_staple: bool = Field(
+        default=False, description="Whether a CSR may ask for OCSP must-staple."
+    )
+    subject: tuple[SubjectAttribute, ...] = Field(
+        default=(), description="Subject attributes beside CN that a CSR may carry, such as O or C."
+    )
+
+
+class CapForm(FileModel):
+    """A validity cap for some names."""
+
+    names: tuple[Pattern, ...]
+    cap: Duration
+    because: Text | None = None
+
+
+class TrustedForm(FileModel):
+    """Who may have which names without a challenge: a trusted requester."""
+
+    eab: tuple[Text, ...] = Field(description="Ids of external account binding keys.")
+    names: tuple[Pattern, ...]
+    wildcards: bool = False
+    profiles: tuple[str, ...]
+    because: Text = Field(description="Why no proof of control is asked for.")
+
+
+class CtForm(FileModel):
+    """What may be written into public Certificate Transparency logs."""
+
+    allow_private_names: bool = Field(
+        default=False, description="Whether private names may go to an upstream that logs publicly."
+    )
+    private_names: tuple[Pattern, ...] = Field(
+        default=(), description="Names kept private, besides those like .internal and .local."
+    )
+
+
+class PolicyForm(FileModel):
+    """A policy file: what one community may be issued."""
+
+    api_version: Literal["penstock.dev/v1"] = Field(alias="apiVersion")
+    kind: Literal["Policy"]
+    community: CommunityName
+    description: Text | None = None
+    names: NamesForm = NamesForm()
+    challenges: tuple[Challenge, ...] = Field(
+        default=(), description="Challenges that are offered."
+    )
+    keys: KeysForm = KeysForm()
+    cap: Duration = Field(description="Longest validity of any certificate of this community.")
+    caps: tuple[CapForm, ...] = Field(default=(), description="Tighter caps for some names.")
+    profiles: dict[ProfileName, ProfileForm] = Field(default={}, description="Classes of issuance.")
+    default_profile: str | None = Field(default=None, description="Taken when a client names none.")
+    trusted: tuple[TrustedForm, ...] = Field(default=(), description="Trusted requesters.")
+    ct: CtForm = CtForm()
+
+
+def check_references(values: object) -> Iterator[tuple[KeyPath, str, str | None]]:
+    """Find profiles that are spoken of and not there (a cross-check for ``load_model``)."""
+    known = [str(path[-1]) for path, _ in values_at(values, "profiles", "*")]
+    for pattern in (("default_profile",), ("trusted", "*", "profiles", "*")):
+        for path, name in values_at(values, *pattern):
+            if isinstance(name, str) and name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean '{near[0]}'?" if near else None
+                yield path, f"there is no profile '{name}'", hint
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of a policy file, for editors."""
+    made = PolicyForm.model_json_schema(mode="validation")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}

@@ -1,0 +1,168 @@
+"""The pattern language for DNS names, and sets of patterns that answer fast.
+
+    www.example.com      that name and no other
+    *.example.com        exactly one label below example.com
+    **.example.com       any number of labels below example.com, not example.com itself
+    **                   every name
+
+Labels are compared whole, in their one spelling (lower case A-labels): no suffix of a text and
+no regular expression can be fooled by ``evil-example.com`` or ``example.com.evil.net``.
+
+A wildcard name such as ``*.a.example`` stands for every name one label below ``a.example``.  A
+pattern *covers* it when it covers all of those, which allowing needs; a pattern *touches* it
+when it covers any of those, which is enough for denying and for a tighter cap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from broker.protocol.identifiers import MAX_NAME_CHARS, canonical_dns_name
+from broker.protocol.problems import Problem, printable
+
+__all__ = ["NamePattern", "PatternSet", "Reach", "is_private_name", "parse_pattern"]
+
+
+class Reach(Enum):
+    """How far below its base a pattern reaches."""
+
+    EXACT = ""
+    ONE = "*"
+    ANY = "**"
+
+
+@dataclass(frozen=True, slots=True)
+class NamePattern:
+    """A pattern, taken apart.  ``parse_pattern`` makes them."""
+
+    reach: Reach
+    base: str
+    """The name without stars; empty for ``**`` alone."""
+
+    def __str__(self) -> str:
+        return ".".join(part for part in (self.reach.value, self.base) if part)
+
+
+def parse_pattern(text: str) -> NamePattern:
+    """Return the pattern that *text* stands for.
+
+    Raises:
+        ValueError: With a sentence for whoever wrote it, naming the A-label where one is meant.
+    """
+    shown = printable(text, 300)
+    if text == "**":
+        return NamePattern(Reach.ANY, "")
+    if text.strip("*") in {"", "."}:
+        raise ValueError(f"'{shown}' is no pattern, expected a name, '*.name', '**.name' or '**'")
+    head, _, rest = text.partition(".")
+    reach = {"*": Reach.ONE, "**": Reach.ANY}.get(head, Reach.EXACT)
+    base = text if reach is Reach.EXACT else rest
+    if "*" in base:
+        raise ValueError(f"'{shown}' has a '*' that is not the whole leftmost label")
+    return NamePattern(reach, _canonical_base(base, is_exact=reach is Reach.EXACT))
+
+
+def _canonical_base(base: str, *, is_exact: bool) -> str:
+    if is_exact:
+        try:
+            return canonical_dns_name(base)
+        except Problem as problem:
+            raise ValueError(problem.detail) from None
+    # A base may be one label ('**.internal'), which no name may: judge a name below it.
+    if len(base) > MAX_NAME_CHARS - 2:
+        raise ValueError(f"'{printable(base, 60)}…' is too long to have names below it")
+    try:
+        return canonical_dns_name(f"x.{base}").removeprefix("x.")
+    except Problem as problem:
+        raise ValueError(problem.detail.replace("'x.", "'")) from None
+
+
+def _covering(name: str) -> Iterator[NamePattern]:
+    """Yield every pattern that covers *name*, from the narrowest on."""
+    if not name.startswith("*."):
+        yield NamePattern(Reach.EXACT, name)
+    base = _parent(name)
+    if base:
+        yield NamePattern(Reach.ONE, base)
+    while base:
+        yield NamePattern(Reach.ANY, base)
+        base = _parent(base)
+    yield NamePattern(Reach.ANY, "")
+
+
+def _parent(name: str) -> str:
+    return name.partition(".")[2]
+
+
+class PatternSet:
+    """Patterns in the order of their file, asked which of them speaks of a name.
+
+    The answers are positions in the sequence it was made from.  A question costs a look-up per
+    label of the name, however many patterns there are.
+    """
+
+    __slots__ = ("_below", "_places", "patterns")
+
+    def __init__(self, patterns: Sequence[NamePattern]) -> None:
+        self.patterns = tuple(patterns)
+        self._places: dict[NamePattern, list[int]] = {}
+        self._below: dict[str, list[int]] = {}
+        for place, pattern in enumerate(self.patterns):
+            self._places.setdefault(pattern, []).append(place)
+            if pattern.reach is Reach.EXACT:
+                self._below.setdefault(_parent(pattern.base), []).append(place)
+
+    @classmethod
+    def parse(cls, texts: Sequence[str]) -> PatternSet:
+        """Return the set of *texts*; raises ValueError for the first that is no pattern."""
+        return cls([parse_pattern(text) for text in texts])
+
+    def __len__(self) -> int:
+        return len(self.patterns)
+
+    def covering(self, name: str) -> int | None:
+        """Return the first pattern that covers *name*, or None."""
+        return min(self._find(name), default=None)
+
+    def touching(self, name: str) -> tuple[int, ...]:
+        """Return every pattern that touches *name*, in order."""
+        found = set(self._find(name))
+        if name.startswith("*."):
+            found.update(self._below.get(name[2:], ()))
+        return tuple(sorted(found))
+
+    def _find(self, name: str) -> Iterator[int]:
+        return (place for p in _covering(name) for place in self._places.get(p, ()))
+
+
+_PRIVATE: Final = PatternSet.parse(
+    [
+        "**.internal",  # reserved by ICANN in July 2024 for private use
+        "**.local",  # RFC 6762 §3: multicast DNS
+        "**.localhost",  # RFC 6761 §6.3
+        "**.home.arpa",  # RFC 8375 §3: residential networks
+        "**.test",  # RFC 6761 §6.2
+        "**.invalid",  # RFC 6761 §6.4
+        "**.alt",  # RFC 9476 §2: names outside the DNS
+        # RFC 6762 appendix G: in private use for so long that they will not be delegated.
+        "**.intranet",
+        "**.private",
+        "**.corp",
+        "**.home",
+        "**.lan",
+    ]
+)
+
+
+def is_private_name(name: str) -> bool:
+    """Return whether *name* can mean something inside a private network only.
+
+    A public CA could not issue for it, and the attempt alone may write the name into a
+    Certificate Transparency log for ever.  ``.example`` is left out: it is for documents, nobody
+    names a host by it.
+    """
+    bare = name.removeprefix("*.")
+    return "." not in bare or bare == "home.arpa" or _PRIVATE.covering(name) is not None

@@ -1,0 +1,201 @@
+"""What each kind of upstream can do about lifetimes, as dated facts.
+
+CAs change what they issue by the calendar, so a lifetime is never a number alone: it is a number
+from a day on, read on a stated day from a stated source.  The facts are a file,
+``policies/upstreams.yaml``; the configuration may override them for one upstream, whose operator
+knows better.  Nothing here talks to an upstream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from types import MappingProxyType
+from typing import Annotated, Final, Literal, Protocol
+
+from pydantic import Field
+
+from broker.policy.decisions import ProfileLifetime, UpstreamFacts
+from broker.policy.units import Duration
+from broker.policy.yamlfile import FileModel, load_model
+from broker.protocol.identifiers import IdentifierType
+
+__all__ = [
+    "BACKDATE_TOLERANCE",
+    "Overrides",
+    "UnknownDescription",
+    "UpstreamDescription",
+    "UpstreamOverrides",
+    "facts_for",
+    "lifetime_on",
+    "parse_upstream_facts",
+]
+
+BACKDATE_TOLERANCE: Final = timedelta(seconds=60)
+"""How far past the cap a certificate may end, unless the facts or the configuration say more.
+
+It covers clocks that differ and a CA that counts from its own time of signing.
+"""
+
+_Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+_Text = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class LifetimeForm(FileModel):
+    """A lifetime and the day from which on it holds."""
+
+    valid_from: date = Field(
+        default=date.min, alias="from", description="First day; none: for as long as is known."
+    )
+    lifetime: Duration
+
+
+class UpstreamDescription(FileModel):
+    """What is known of one kind of upstream."""
+
+    as_of: date = Field(description="The day on which this was last read in the source.")
+    source: _Text = Field(description="Where it was read.")
+    note: _Text | None = None
+    honours_not_after: bool = Field(description="Whether it issues to the notAfter of an order.")
+    is_ct_logged: bool = Field(description="Whether names go into public CT logs.")
+    min_lifetime: Duration | None = None
+    max_lifetime: Duration | None = None
+    default_lifetimes: tuple[LifetimeForm, ...] = Field(
+        default=(), description="Lifetime without a profile; none: unknown."
+    )
+    profiles: dict[_Text, tuple[LifetimeForm, ...]] = Field(
+        default={}, description="Lifetime of each profile."
+    )
+    backdate_tolerance: Duration = BACKDATE_TOLERANCE
+    identifier_types: tuple[IdentifierType, ...] = (IdentifierType.DNS,)
+
+
+class FactsForm(FileModel):
+    """The facts file."""
+
+    api_version: Literal["penstock.dev/v1"] = Field(alias="apiVersion")
+    kind: Literal["UpstreamFacts"]
+    descriptions: dict[_Name, UpstreamDescription]
+
+
+class Overrides(Protocol):
+    """What is known better about one upstream than its description tells; None: nothing."""
+
+    @property
+    def honours_not_after(self) -> bool | None: ...
+    @property
+    def min_lifetime(self) -> timedelta | None: ...
+    @property
+    def max_lifetime(self) -> timedelta | None: ...
+    @property
+    def default_lifetime(self) -> timedelta | None: ...
+    @property
+    def profiles(self) -> Mapping[str, timedelta]: ...
+    @property
+    def backdate_tolerance(self) -> timedelta | None: ...
+    @property
+    def is_ct_logged(self) -> bool | None: ...
+
+
+class UpstreamOverrides(FileModel):
+    """Overrides as they are written in a file; every key may be left out."""
+
+    honours_not_after: bool | None = None
+    min_lifetime: Duration | None = None
+    max_lifetime: Duration | None = None
+    default_lifetime: Duration | None = Field(
+        default=None, description="Lifetime without a profile."
+    )
+    profiles: dict[str, Duration] = Field(
+        default={}, description="Lifetime of a profile; others keep what is known of them."
+    )
+    backdate_tolerance: Duration | None = None
+    is_ct_logged: bool | None = None
+
+
+class UnknownDescription(Exception):
+    """An upstream names a description that the facts file does not have.
+
+    The configuration has to be mended.
+    """
+
+    def __init__(self, description: str, known: Sequence[str]) -> None:
+        self.description = description
+        self.known = tuple(sorted(known))
+        listed = ", ".join(self.known) or "none"
+        super().__init__(f"there is no description '{description}', known are {listed}")
+
+
+def parse_upstream_facts(text: str, *, source: str) -> Mapping[str, UpstreamDescription]:
+    """Return the descriptions in *text* by name.
+
+    Raises:
+        Faults: Everything that is wrong with it.
+    """
+    form, _ = load_model(text, source, FactsForm)
+    return MappingProxyType(dict(form.descriptions))
+
+
+def facts_for(
+    name: str,
+    description: str,
+    overrides: Overrides | None,
+    descriptions: Mapping[str, UpstreamDescription],
+) -> UpstreamFacts:
+    """Return the facts of the upstream *name*: its description with *overrides* laid over it.
+
+    Raises:
+        UnknownDescription: There is no such description.
+    """
+    known = descriptions.get(description)
+    if known is None:
+        raise UnknownDescription(description, list(descriptions))
+    over: Overrides = overrides or UpstreamOverrides()
+    profiles = {profile: _steps(steps) for profile, steps in known.profiles.items()}
+    profiles |= {profile: _always(lifetime) for profile, lifetime in over.profiles.items()}
+    return UpstreamFacts(
+        name=name,
+        description=description,
+        honours_not_after=_first(over.honours_not_after, known.honours_not_after),
+        min_lifetime=over.min_lifetime or known.min_lifetime or timedelta(),
+        max_lifetime=over.max_lifetime or known.max_lifetime,
+        default_lifetimes=(
+            _always(over.default_lifetime)
+            if over.default_lifetime
+            else _steps(known.default_lifetimes)
+        ),
+        profiles=MappingProxyType(profiles),
+        backdate_tolerance=over.backdate_tolerance or known.backdate_tolerance,
+        is_ct_logged=_first(over.is_ct_logged, known.is_ct_logged),
+        identifier_types=frozenset(str(kind) for kind in known.identifier_types),
+    )
+
+
+def lifetime_on(steps: Sequence[ProfileLifetime], at: datetime) -> timedelta | None:
+    """Return the longest lifetime that may be in force at *at*, or None if nothing is known.
+
+    On the day of a change and on the day before it, both lifetimes count: a CA switches at an
+    hour of its own, and an order made the evening before is issued after.
+    """
+    today = at.astimezone(UTC).date()
+    if _latest(steps, today) is None:
+        return None
+    in_force = [_latest(steps, today + timedelta(days=offset)) for offset in (-1, 0, 1)]
+    return max(step.lifetime for step in in_force if step is not None)
+
+
+def _latest(steps: Sequence[ProfileLifetime], day: date) -> ProfileLifetime | None:
+    begun = [step for step in steps if step.valid_from <= day]
+    return max(begun, key=lambda step: step.valid_from, default=None)
+
+
+def _steps(forms: Sequence[LifetimeForm]) -> tuple[ProfileLifetime, ...]:
+    return tuple(ProfileLifetime(valid_from=f.valid_from, lifetime=f.lifetime) for f in forms)
+
+
+def _always(lifetime: timedelta) -> tuple[ProfileLifetime, ...]:
+    return (ProfileLifetime(valid_from=date.min, lifetime=lifetime),)
+
+
+def _first(override: bool | None, known: bool) -> bool:
+    return known if override is None else override

@@ -1,0 +1,208 @@
+"""The validity cap: which rule sets it, and how it can be held.
+
+Caps only narrow: of the community's, the profile's and those of names, the tightest wins.  Of the
+four levers three are pulled before anything is ordered: ask for an end where that is honoured,
+take an upstream profile that is short enough on the day, or refuse.  The fourth, looking at the
+certificate that came back, is in ``checks_issued``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+from broker.policy.decisions import CapPlan, Lever, NewOrderFacts, RuleRef, UpstreamFacts
+from broker.policy.document import Choice, PolicyDocument, Profile
+from broker.policy.names import is_private_name
+from broker.policy.units import format_duration
+from broker.policy.upstream_facts import lifetime_on
+from broker.protocol.identifiers import Identifier, IdentifierType
+
+__all__ = [
+    "CapRuling",
+    "Judgement",
+    "Obstacle",
+    "cap_now",
+    "is_kept_private",
+    "judge_choices",
+    "judge_upstream",
+    "rule_cap",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class CapRuling:
+    """The cap that holds, the rule that set it, and every rule that had a say."""
+
+    cap: timedelta
+    rule: RuleRef
+    considered: tuple[tuple[timedelta, RuleRef], ...]
+
+
+class Obstacle(StrEnum):
+    """Why a choice cannot be taken."""
+
+    NOT_READY = "not-ready"
+    SUSPENDED = "suspended"
+    IDENTIFIER_TYPE = "identifier-type"
+    CT_LOGGED = "ct-logged"
+    NOT_AFTER = "not-after"
+    CAP = "cap"
+
+    @property
+    def is_passing(self) -> bool:
+        """Return whether it may be gone when the same order is tried again."""
+        return self in {Obstacle.NOT_READY, Obstacle.SUSPENDED}
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What became of one choice: a plan, or why not."""
+
+    choice: Choice
+    plan: CapPlan | None
+    obstacle: Obstacle | None
+    sentence: str
+
+
+def rule_cap(
+    document: PolicyDocument, profile: Profile, identifiers: Sequence[Identifier]
+) -> CapRuling:
+    """Return the tightest of all caps that speak of *identifiers* under *profile*.
+
+    A wildcard name is under the cap of every name that it stands for.  Of equal caps the wider
+    rule is named: it is the one that would have to change.
+    """
+    considered = [(document.cap, document.cap_rule)]
+    if profile.cap is not None:
+        considered.append((profile.cap, profile.cap_rule))
+    touched = {
+        rule: document.cap_by_rule[rule]
+        for identifier in identifiers
+        for rule in document.name_caps.touching(identifier.value)
+    }
+    considered += [(cap, rule) for rule, cap in touched.items()]
+    cap, rule = min(considered, key=lambda entry: entry[0])
+    return CapRuling(cap, rule, tuple(considered))
+
+
+def cap_now(
+    document: PolicyDocument,
+    *,
+    identifiers: Sequence[Identifier],
+    profile: str,
+    at: datetime,
+) -> tuple[timedelta, RuleRef]:
+    """Return the cap that *document* sets, and its rule.  *at* is for rules with dates; no rule
+    has one yet.
+
+    Raises:
+        KeyError: The profile is gone; refuse.
+    """
+    del at
+    ruling = rule_cap(document, document.profiles[profile], identifiers)
+    return ruling.cap, ruling.rule
+
+
+def is_kept_private(document: PolicyDocument, identifier: Identifier) -> bool:
+    """Return whether *identifier* must not reach an upstream that logs publicly."""
+    if document.allow_private_names or identifier.type is not IdentifierType.DNS:
+        return False
+    name = identifier.value
+    return is_private_name(name) or bool(document.private_names.touching(name))
+
+
+def judge_choices(
+    document: PolicyDocument, profile: Profile, facts: NewOrderFacts, ruling: CapRuling
+) -> tuple[Judgement, ...]:
+    """Return what becomes of each choice of *profile*, in order of preference."""
+    ready = {upstream.name: upstream for upstream in facts.upstreams}
+    kept_private = any(is_kept_private(document, i) for i in facts.identifiers)
+    types = frozenset(str(identifier.type) for identifier in facts.identifiers)
+    judged: list[Judgement] = []
+    for choice in profile.choices:
+        upstream = ready.get(choice.upstream)
+        if upstream is None:
+            obstacle, why = Obstacle.NOT_READY, "is not ready"
+        elif kept_private and upstream.is_ct_logged:
+            obstacle = Obstacle.CT_LOGGED
+            why = "logs publicly, and a private name is asked for"
+        elif not types <= upstream.identifier_types:
+            obstacle = Obstacle.IDENTIFIER_TYPE
+            why = f"takes identifiers of type {', '.join(sorted(upstream.identifier_types))} only"
+        else:
+            held = judge_upstream(choice, upstream, ruling, at=facts.at, not_after=facts.not_after)
+            suspended = (choice.upstream, choice.upstream_profile) in facts.suspended
+            if held.plan is None or not suspended:
+                judged.append(held)
+                continue
+            # Only a choice that would hold the cap is worth waiting for.
+            obstacle, why = Obstacle.SUSPENDED, "is suspended until an operator resumes it"
+        judged.append(Judgement(choice, None, obstacle, f"{choice} {why}"))
+    return tuple(judged)
+
+
+def judge_upstream(
+    choice: Choice,
+    upstream: UpstreamFacts,
+    ruling: CapRuling,
+    *,
+    at: datetime,
+    not_after: datetime | None,
+) -> Judgement:
+    """Return how *upstream* would hold the cap, or why it cannot.
+
+    *not_after* is the end that the client asked for; then nothing but that exact end will do.
+    """
+    plan = CapPlan(
+        lever=Lever.ASK,
+        cap=ruling.cap,
+        rule=ruling.rule,
+        upstream=upstream.name,
+        upstream_profile=choice.upstream_profile,
+        ask_not_after=True,
+        tolerance=upstream.backdate_tolerance,
+        is_ct_logged=upstream.is_ct_logged,
+    )
+    if not_after is not None:
+        why_not = _obstacle_to_asking(upstream, not_after - at)
+        if why_not is None:
+            return Judgement(choice, plan, None, f"{choice} is asked for the notAfter as requested")
+        return Judgement(choice, None, Obstacle.NOT_AFTER, f"{choice} {why_not}")
+    why_not = _obstacle_to_asking(upstream, ruling.cap)
+    if why_not is None:
+        return Judgement(choice, plan, None, f"{choice} is asked for a notAfter within the cap")
+    return _judge_lifetime(choice, upstream, plan, at, why_not)
+
+
+def _judge_lifetime(
+    choice: Choice, upstream: UpstreamFacts, plan: CapPlan, at: datetime, why_not_asked: str
+) -> Judgement:
+    profile = choice.upstream_profile
+    steps = upstream.default_lifetimes if profile is None else upstream.profiles.get(profile, ())
+    lifetime = lifetime_on(steps, at)
+    day = at.astimezone(UTC).date().isoformat()
+    cap = format_duration(plan.cap)
+    if lifetime is None:
+        sentence = f"{choice} {why_not_asked}, and its lifetime on {day} is not known"
+        return Judgement(choice, None, Obstacle.CAP, sentence)
+    issues = f"{choice} issues {format_duration(lifetime)} on {day}"
+    if lifetime > plan.cap + plan.tolerance:
+        return Judgement(choice, None, Obstacle.CAP, f"{issues}, past the {cap} cap")
+    held = replace(plan, lever=Lever.PROFILE, ask_not_after=False)
+    return Judgement(choice, held, None, f"{issues}, within the {cap} cap")
+
+
+def _obstacle_to_asking(upstream: UpstreamFacts, lifetime: timedelta) -> str | None:
+    if not upstream.honours_not_after:
+        return "does not honour notAfter"
+    shortest, longest = upstream.min_lifetime, upstream.max_lifetime
+    if lifetime < shortest:
+        asked, limit = format_duration(lifetime), format_duration(shortest)
+        return f"grants at least {limit}, and {asked} would be asked for"
+    if longest is not None and lifetime > longest:
+        asked, limit = format_duration(lifetime), format_duration(longest)
+        return f"grants at most {limit}, and {asked} would be asked for"
+    return None

@@ -1,0 +1,322 @@
+"""Downstream orders with their authorizations: every change is a compare-and-set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from broker.issuance.errors import Conflict
+from broker.issuance.events import Event
+from broker.issuance.ports import Attached, ChallengeChange, FinalizeClaim, OrderClosing
+from broker.issuance.records import AuthorizationRecord, OrderRecord, Suspension, WorkRecord
+from broker.protocol.resources import AuthorizationStatus, OrderStatus
+from broker.storage.attached import attach, insert_work, refuse
+from broker.storage.part import Part
+from broker.storage.rows import (
+    AUTHORIZATIONS,
+    CERTIFICATES,
+    CHALLENGES,
+    ORDERS,
+    SUSPENSIONS,
+    WORK,
+    json_of,
+    time_of,
+)
+from broker.storage.transaction import Snapshot, Transaction
+
+__all__ = ["Orders"]
+
+_BY_ID: Final = ORDERS.select + " WHERE order_id = ?"
+_AUTHORIZATION_BY_ID: Final = AUTHORIZATIONS.select + " WHERE authorization_id = ?"
+_CHALLENGES_OF: Final = CHALLENGES.select + " WHERE authorization_id = ? ORDER BY position"
+_INSERT_CHALLENGE: Final = (
+    "INSERT INTO challenges (authorization_id, position,"
+    " challenge_id, type, token, status, validated_at, error) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+# Of several, the one that is open already; among equals the youngest, which lives longest.
+_FREE_WORK: Final = (
+    WORK.select + " WHERE work_key = ? AND community = ? AND taken_by IS NULL"
+    " AND status IN ('intended', 'opened') AND created_at >= ?"
+    " ORDER BY status = 'opened' DESC, created_at DESC, work_id LIMIT 1"
+)
+
+ANY_AGE: Final = -(2**63)
+"""A time before all others, in microseconds: the least that SQLite's integers hold."""
+
+
+class Orders(Part):
+    """The port OrderStore."""
+
+    async def create_order(
+        self,
+        order: OrderRecord,
+        authorizations: Sequence[AuthorizationRecord],
+        attached: Attached,
+    ) -> None:
+        """Keep a new order with its authorizations and what is attached; see the port."""
+
+        def work(transaction: Transaction) -> None:
+            transaction.change(ORDERS.insert, *ORDERS.values(order))
+            for authorization in authorizations:
+                _insert_authorization(transaction, authorization)
+            attach(transaction, attached)
+
+        await self._database.write(work)
+
+    async def load_order(self, order_id: str) -> OrderRecord | None:
+        """Return the order, or None."""
+
+        def work(snapshot: Snapshot) -> OrderRecord | None:
+            row = snapshot.first(_BY_ID, order_id)
+            return None if row is None else ORDERS.read(row)
+
+        return await self._database.read(work)
+
+    async def load_authorization(self, authorization_id: str) -> AuthorizationRecord | None:
+        """Return the authorization with its challenges, or None."""
+
+        def work(snapshot: Snapshot) -> AuthorizationRecord | None:
+            row = snapshot.first(_AUTHORIZATION_BY_ID, authorization_id)
+            if row is None:
+                return None
+            challenges = CHALLENGES.read_all(snapshot.all(_CHALLENGES_OF, authorization_id))
+            return AUTHORIZATIONS.read(row, challenges=tuple(challenges))
+
+        return await self._database.read(work)
+
+    async def change_challenge(self, change: ChallengeChange, *, durable: bool) -> bool:
+        """Apply *change* and return whether the order became ready by it; see the port."""
+        return await self._database.write(
+            lambda transaction: _change_challenge(transaction, change), durable=durable
+        )
+
+    async def change_authorization(
+        self,
+        authorization_id: str,
+        *,
+        expected: AuthorizationStatus,
+        status: AuthorizationStatus,
+        order_expected: Sequence[OrderStatus],
+        order_status: OrderStatus | None,
+        order_error: dict[str, object] | None,
+        events: Sequence[Event],
+    ) -> None:
+        """Change an authorization and the order that stands on it; see the port."""
+
+        def work(transaction: Transaction) -> None:
+            order_id = _move_authorization(transaction, authorization_id, expected, status)
+            if order_status is not None:
+                for before in order_expected:
+                    if _move_order(transaction, order_id, before, order_status, order_error):
+                        break
+            transaction.record(events)
+
+        await self._database.write(work)
+
+    async def claim_finalize(self, claim: FinalizeClaim) -> tuple[OrderRecord, WorkRecord]:
+        """Claim the order and give it upstream work; see the port."""
+        return await self._database.write(lambda transaction: _claim(transaction, claim))
+
+    async def close_order(self, closing: OrderClosing) -> OrderRecord:
+        """Close the order with all that belongs to its end; see the port."""
+        return await self._database.write(lambda transaction: _close(transaction, closing))
+
+
+def _order(transaction: Transaction, order_id: str) -> OrderRecord:
+    (row,) = transaction.all(_BY_ID, order_id)
+    return ORDERS.read(row)
+
+
+def _refuse_order(transaction: Transaction, order_id: str, expected: OrderStatus) -> Conflict:
+    found = transaction.first("SELECT status FROM orders WHERE order_id = ?", order_id)
+    return refuse(f"order {order_id}", None if found is None else (found[0],), expected)
+
+
+def _move_order(
+    transaction: Transaction,
+    order_id: str,
+    expected: OrderStatus,
+    status: OrderStatus,
+    error: dict[str, object] | None,
+) -> int:
+    """Return 1 if the order was *expected* and is *status* now, else 0."""
+    return transaction.change(
+        "UPDATE orders SET status = ?, error = ifnull(?, error) WHERE order_id = ? AND status = ?",
+        status.value,
+        None if error is None else json_of(error),
+        order_id,
+        expected.value,
+    )
+
+
+# -------------------------------------------------------------------------- authorizations
+
+
+def _insert_authorization(transaction: Transaction, authorization: AuthorizationRecord) -> None:
+    transaction.change(AUTHORIZATIONS.insert, *AUTHORIZATIONS.values(authorization))
+    transaction.change_each(
+        _INSERT_CHALLENGE,
+        [
+            (authorization.authorization_id, position, *CHALLENGES.values(challenge))
+            for position, challenge in enumerate(authorization.challenges)
+        ],
+    )
+
+
+def _move_authorization(
+    transaction: Transaction,
+    authorization_id: str,
+    expected: AuthorizationStatus,
+    status: AuthorizationStatus,
+    proof: str | None = None,
+) -> str:
+    """Change the authorization and return the id of its order; raises Conflict."""
+    changed = transaction.change(
+        "UPDATE authorizations SET status = ?, proof = ifnull(?, proof)"
+        " WHERE authorization_id = ? AND status = ?",
+        status.value,
+        proof,
+        authorization_id,
+        expected.value,
+    )
+    found = transaction.first(
+        "SELECT status, order_id FROM authorizations WHERE authorization_id = ?",
+        authorization_id,
+    )
+    if not changed or found is None:
+        seen = None if found is None else (found[0],)
+        raise refuse(f"authorization {authorization_id}", seen, expected)
+    return str(found[1])
+
+
+def _change_challenge(transaction: Transaction, change: ChallengeChange) -> bool:
+    _move_challenge(transaction, change)
+    proof = change.authorization_proof
+    order_id = _move_authorization(
+        transaction,
+        change.authorization_id,
+        change.authorization_expected,
+        change.authorization_status,
+        None if proof is None else proof.value,
+    )
+    attach(transaction, change.attached)
+    expected, error = change.order_expected, change.order_error
+    if change.when_failed is not None:
+        _move_order(transaction, order_id, expected, change.when_failed, error)
+    if change.when_all_valid is None or _has_open(transaction, order_id):
+        return False
+    if not _move_order(transaction, order_id, expected, change.when_all_valid, None):
+        return False
+    attach(transaction, change.attached_when_ready)
+    # Upstream work begins right after this: what it rests on must outlive the machine.
+    transaction.demand_durability()
+    return True
+
+
+def _move_challenge(transaction: Transaction, change: ChallengeChange) -> None:
+    challenge = change.challenge
+    name = (change.authorization_id, challenge.challenge_id)
+    changed = transaction.change(
+        "UPDATE challenges SET status = ?, validated_at = ?, error = ?"
+        " WHERE authorization_id = ? AND challenge_id = ? AND status = ?",
+        challenge.status.value,
+        None if challenge.validated_at is None else time_of(challenge.validated_at),
+        None if challenge.error is None else json_of(dict(challenge.error)),
+        *name,
+        change.expected.value,
+    )
+    if not changed:
+        found = transaction.first(
+            "SELECT status FROM challenges WHERE authorization_id = ? AND challenge_id = ?", *name
+        )
+        seen = None if found is None else (found[0],)
+        raise refuse(f"challenge {challenge.challenge_id}", seen, change.expected)
+
+
+def _has_open(transaction: Transaction, order_id: str) -> bool:
+    """Return whether an authorization of the order is other than valid."""
+    found = transaction.first(
+        "SELECT 1 FROM authorizations WHERE order_id = ? AND status <> ? LIMIT 1",
+        order_id,
+        AuthorizationStatus.VALID.value,
+    )
+    return found is not None
+
+
+# ---------------------------------------------------------------------- finalize and the end
+
+
+def _claim(transaction: Transaction, claim: FinalizeClaim) -> tuple[OrderRecord, WorkRecord]:
+    changed = transaction.change(
+        "UPDATE orders SET status = ?, csr_der = ?, csr_sha256 = ?, finalized_at = ?,"
+        " decision = ?, upstream = ?, upstream_profile = ?, cap_seconds = ?, ask_not_after = ?"
+        " WHERE order_id = ? AND status = ?",
+        claim.status.value,
+        claim.csr_der,
+        claim.csr_sha256,
+        time_of(claim.at),
+        json_of(claim.decision),
+        claim.upstream,
+        claim.upstream_profile,
+        claim.cap_seconds,
+        int(claim.ask_not_after),
+        claim.order_id,
+        claim.expected.value,
+    )
+    if not changed:
+        raise _refuse_order(transaction, claim.order_id, claim.expected)
+    work = _take_work(transaction, claim)
+    is_new = work.work_id == claim.new_work.work_id
+    attach(transaction, claim.attached, without_work=None if is_new else claim.new_work.work_id)
+    return _order(transaction, claim.order_id), work
+
+
+def _take_work(transaction: Transaction, claim: FinalizeClaim) -> WorkRecord:
+    since = ANY_AGE if claim.work_since is None else time_of(claim.work_since)
+    row = transaction.first(_FREE_WORK, claim.work_key, claim.new_work.community, since)
+    if row is None:
+        work = replace(claim.new_work, taken_by=claim.order_id)
+        insert_work(transaction, work)
+        return work
+    work = replace(WORK.read(row), taken_by=claim.order_id)
+    transaction.change(
+        "UPDATE work SET taken_by = ? WHERE work_id = ?", claim.order_id, work.work_id
+    )
+    return work
+
+
+def _close(transaction: Transaction, closing: OrderClosing) -> OrderRecord:
+    order_id = closing.order_id
+    if not _move_order(transaction, order_id, closing.expected, closing.status, closing.error):
+        raise _refuse_order(transaction, order_id, closing.expected)
+    certificate = closing.certificate
+    if certificate is not None:
+        transaction.change(CERTIFICATES.insert, *CERTIFICATES.values(certificate))
+        if certificate.is_released:
+            # What is withheld is kept and revoked, but no order leads a client to it.
+            transaction.change(
+                "UPDATE orders SET certificate_id = ? WHERE order_id = ?",
+                certificate.certificate_id,
+                order_id,
+            )
+    if closing.suspension is not None:
+        _suspend(transaction, closing.suspension)
+    if closing.work_id is not None and closing.work_status is not None:
+        changed = transaction.change(
+            "UPDATE work SET status = ? WHERE work_id = ?",
+            closing.work_status.value,
+            closing.work_id,
+        )
+        if not changed:
+            raise Conflict(f"work {closing.work_id} is unknown")
+    attach(transaction, closing.attached)
+    return _order(transaction, order_id)
+
+
+def _suspend(transaction: Transaction, suspension: Suspension) -> None:
+    """Keep *suspension*; where its pair is suspended already, the first reason stays."""
+    transaction.change(
+        SUSPENSIONS.insert + " ON CONFLICT DO NOTHING", *SUSPENSIONS.values(suspension)
+    )

@@ -1,0 +1,100 @@
+"""The store over SQLite: every store port, on one database file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from broker.issuance.errors import Broken, Unreachable
+from broker.issuance.events import Event
+from broker.storage.accounts import Accounts, EabKeys
+from broker.storage.authority import Authority
+from broker.storage.certificates import Certificates
+from broker.storage.database import StoreStats, open_database
+from broker.storage.journal import Jobs, Journal
+from broker.storage.orders import Orders
+from broker.storage.transaction import Transaction
+from broker.storage.upstreams import Upstreams
+from broker.storage.work import Work
+
+if TYPE_CHECKING:
+    from broker.issuance.ports import Store
+
+__all__ = ["SqliteStore"]
+
+
+class SqliteStore(
+    Accounts,
+    EabKeys,
+    Orders,
+    Work,
+    Certificates,
+    Jobs,
+    Upstreams,
+    Journal,
+    Authority,
+):
+    """All store ports over one SQLite file.
+
+    Every method that changes something returns when the change is committed, and has changed
+    nothing when it raises.  After Unreachable one doubt is left, which no database can take
+    away: a process that dies before its next commit may find the change made after all.
+    """
+
+    @classmethod
+    async def open(cls, path: Path, *, exclusive: bool = True) -> SqliteStore:
+        """Open the store at *path*, making it and bringing it up to date.
+
+        Without *exclusive* it is for reading only, changes nothing, and may be opened beside a
+        running broker.
+
+        Raises:
+            StoreLocked: Another process works on it.
+            Unreachable: The disk is full, read-only or failing: try later.
+            Broken: It is damaged, of a newer version, or no store at all.
+        """
+        return cls(await open_database(path, exclusive=exclusive))
+
+    async def close(self) -> None:
+        """Finish what waits and let go of the file; a second call changes nothing."""
+        await self._database.close()
+
+    async def check_writable(self) -> str | None:
+        """Return why nothing can be written now, or None.
+
+        It costs nothing while writing works.  After a failure it tries a write that changes
+        nothing, so that a broker to which no clients are sent finds out that the disk is back.
+        """
+        if self._database.fault is None:
+            return None
+        try:
+            await self._database.write(_touch)
+        except (Unreachable, Broken) as error:
+            return error.reason
+        return None
+
+    def stats(self) -> StoreStats:
+        """Return what the store has done since it was opened."""
+        return self._database.stats()
+
+    @property
+    def on_committed(self) -> Callable[[Sequence[Event]], None] | None:
+        """Called on the loop after each commit with the events it wrote, oldest first."""
+        return self._database.on_committed
+
+    @on_committed.setter
+    def on_committed(self, hook: Callable[[Sequence[Event]], None] | None) -> None:
+        self._database.on_committed = hook
+
+
+def _touch(transaction: Transaction) -> None:
+    """Write one page and change nothing: SQLite leaves a page clean that it finds unchanged."""
+    transaction.change("INSERT INTO schema_version (version, name) VALUES (-1, 'touched')")
+    transaction.change("DELETE FROM schema_version WHERE version = -1")
+
+
+if TYPE_CHECKING:
+
+    def _as_port(store: SqliteStore) -> Store:
+        return store

@@ -1,0 +1,362 @@
+"""Root and issuing CA of the built-in CA: how they are made, read and kept within their names.
+
+An `Authority` is a CA certificate with the name of its key.  The key itself stays behind
+``ports.Signer``; the files that certificates are kept in are ``authority_files``.  A root made
+here signs issuing CAs only; an offline root signs our request (`issuing_csr`) and its answer is
+read with suspicion (`accept_issuing`).
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from broker.issuance.errors import Broken, Conflict
+from broker.issuance.ports import Clock, Signer
+from broker.protocol.constraints import ConstrainedNames, check_name_constraints
+from broker.protocol.identifiers import Identifier, IdentifierType
+from broker.upstreams.name_constraints import (
+    UNCONSTRAINED,
+    PermittedNames,
+    name_constraints_extension,
+)
+from broker.upstreams.sealing import IssuerKey, parse_issuer_key, seal_certificate, seal_csr
+
+__all__ = [
+    "Authority",
+    "AuthorityPlan",
+    "IssuerSet",
+    "PermittedNames",
+    "accept_issuing",
+    "create_issuing",
+    "create_root",
+    "issuing_csr",
+    "new_serial",
+]
+
+BACKDATE: Final = timedelta(seconds=60)
+"""How far before its signing a CA certificate begins, for verifiers whose clock is behind."""
+
+SERIAL_BITS: Final = 159
+"""Random bits of a serial: what 20 octets hold without a sign bit (RFC 5280 §4.1.2.2)."""
+
+_KEY_ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
+# It becomes part of a URL and of a file name.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorityPlan:
+    """What a CA certificate is to say.
+
+    Attributes:
+        key_id: Name of its key at the signer; lower case letters, digits, dot, dash, underscore.
+        subject: Distinguished name in RFC 4514 form, such as ``CN=Example Root,O=Example``.
+        lifetime: From now on.
+        kind: Kind of key to make: ``ec-p256``, ``ec-p384``, ``rsa-2048``, ``rsa-3072``…
+        permitted: Names it may certify; nothing given means no constraint.
+    """
+
+    key_id: str
+    subject: str
+    lifetime: timedelta
+    kind: str = "ec-p256"
+    permitted: PermittedNames = UNCONSTRAINED
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A CA certificate, the name of its key, and the certificate that vouches for it.
+
+    ``parent`` is None for a root.  Without slots, since what is read from the certificate for every
+    leaf is kept.
+    """
+
+    key_id: str
+    certificate: x509.Certificate
+    parent: x509.Certificate | None = None
+
+    @cached_property
+    def key(self) -> IssuerKey:
+        """Return the key it signs with."""
+        spki = self.certificate.public_key().public_bytes(
+            Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+        )
+        return parse_issuer_key(self.key_id, spki)
+
+    @cached_property
+    def der(self) -> bytes:
+        """Return the certificate's DER."""
+        return self.certificate.public_bytes(Encoding.DER)
+
+    @cached_property
+    def pem(self) -> bytes:
+        """Return the certificate as one PEM block."""
+        return self.certificate.public_bytes(Encoding.PEM)
+
+    @cached_property
+    def authority_key_identifier(self) -> x509.AuthorityKeyIdentifier:
+        """Return the extension that its certificates point back with."""
+        subject_key = self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+        return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(subject_key.value)
+
+    @cached_property
+    def not_after(self) -> datetime:
+        """Return the last moment at which anything it signed can verify."""
+        return min(certificate.not_valid_after_utc for certificate in self._path)
+
+    def check_names(self, identifiers: Collection[Identifier]) -> str | None:
+        """Return why this CA may not certify *identifiers*, or None.
+
+        A verifier refuses what is outside its issuer's constraints, so signing it helps nobody.
+        """
+        names = ConstrainedNames(frozenset(identifiers), frozenset(), x509.Name([]))
+        for constraints in self._constraints:
+            fault = check_name_constraints(constraints, names)
+            if fault is not None:
+                return fault
+        return None
+
+    @cached_property
+    def _constraints(self) -> tuple[x509.NameConstraints, ...]:
+        return tuple(
+            extension.value
+            for certificate in self._path
+            for extension in certificate.extensions
+            if isinstance(extension.value, x509.NameConstraints)
+        )
+
+    @property
+    def _path(self) -> tuple[x509.Certificate, ...]:
+        return (self.certificate,) if self.parent is None else (self.certificate, self.parent)
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerSet:
+    """The issuing CAs that live beside each other.
+
+    ``current`` signs.  ``next`` is published before it takes over, so that verifiers know it in
+    time; those in ``past`` sign revocation lists until the last certificate of theirs has ended.
+    """
+
+    current: Authority
+    next: Authority | None = None
+    past: tuple[Authority, ...] = ()
+
+    def __iter__(self) -> Iterator[Authority]:
+        yield self.current
+        if self.next is not None:
+            yield self.next
+        yield from self.past
+
+    def find(self, key_id: str) -> Authority | None:
+        """Return the issuer that has this key, or None."""
+        return next((issuer for issuer in self if issuer.key_id == key_id), None)
+
+
+def new_serial() -> int:
+    """Return a random serial number that is not zero (RFC 5280 §4.1.2.2)."""
+    return secrets.randbelow(2**SERIAL_BITS - 1) + 1
+
+
+async def create_root(signer: Signer, clock: Clock, plan: AuthorityPlan) -> Authority:
+    """Make a key and a self-signed root that may sign issuing CAs, and nothing below them.
+
+    Raises:
+        Conflict: There is a key of that name already.  Choose another name.
+        Broken: The plan is impossible, or the signer's answer does not verify.
+    """
+    subject = _parse_plan(plan)
+    key = parse_issuer_key(plan.key_id, await signer.create_key(plan.key_id, plan.kind))
+    builder = _ca_builder(plan, subject, subject, key, clock.now(), path_length=1)
+    return Authority(plan.key_id, await seal_certificate(builder, signer, key))
+
+
+async def create_issuing(
+    signer: Signer, clock: Clock, plan: AuthorityPlan, root: Authority
+) -> Authority:
+    """Make a key and an issuing CA under *root* that may sign end entities only.
+
+    Raises:
+        Conflict: There is a key of that name already.  Choose another name.
+        Broken: The plan is impossible, outlives the root, or the answer does not verify.
+    """
+    subject = _parse_plan(plan)
+    now = clock.now()
+    end = now + plan.lifetime
+    if end > root.not_after:
+        raise Broken(
+            f"issuing CA would end {end:%Y-%m-%d}, its root ends {root.not_after:%Y-%m-%d}"
+        )
+    if subject == root.certificate.subject:
+        raise Broken(f"issuing CA and root would both be called '{plan.subject}'")
+    suffixes = [
+        Identifier(IdentifierType.DNS, name.lower()) for name in plan.permitted.dns_suffixes
+    ]
+    fault = root.check_names(suffixes)
+    if fault is not None:
+        raise Broken(f"issuing CA would be permitted more than its root: {fault}")
+    key = parse_issuer_key(plan.key_id, await signer.create_key(plan.key_id, plan.kind))
+    builder = _ca_builder(plan, subject, root.certificate.subject, key, now, path_length=0)
+    builder = builder.add_extension(root.authority_key_identifier, critical=False)
+    certificate = await seal_certificate(builder, signer, root.key)
+    return Authority(plan.key_id, certificate, root.certificate)
+
+
+async def issuing_csr(signer: Signer, plan: AuthorityPlan) -> bytes:
+    """Return a PEM request that an offline root can sign, making the key if there is none.
+
+    Asking again with a key that exists gives a request for that key, so that a lost file costs
+    nothing.  ``lifetime`` and ``permitted`` are the root's to decide and are not asked for.
+
+    Raises:
+        Broken: The plan is impossible, or the signer's answer does not verify.
+    """
+    subject = _parse_plan(plan)
+    try:
+        spki_der = await signer.create_key(plan.key_id, plan.kind)
+    except Conflict:
+        spki_der = await signer.public_key(plan.key_id)
+    key = parse_issuer_key(plan.key_id, spki_der)
+    builder = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(subject)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_ca_key_usage(), critical=True)
+    )
+    return (await seal_csr(builder, signer, key)).public_bytes(Encoding.PEM)
+
+
+async def accept_issuing(
+    certificate_pem: bytes,
+    *,
+    key_id: str,
+    signer: Signer,
+    clock: Clock,
+    anchors: Sequence[x509.Certificate],
+) -> Authority:
+    """Return the issuing CA that an offline root made of our request, once it proves sound.
+
+    *certificate_pem* may carry the root behind it; only *anchors* are believed.
+
+    Raises:
+        Broken: Saying what is wrong with the certificate.  Ask the root's keeper for another.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificates(certificate_pem)[0]
+        spki = certificate.public_key().public_bytes(
+            Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+        )
+        extensions = certificate.extensions
+    except ValueError:
+        raise Broken("issuing certificate does not parse, expected PEM") from None
+    if spki != await signer.public_key(key_id):
+        raise Broken(f"issuing certificate is for another key than '{key_id}'")
+    _check_ca_extensions(extensions)
+    now = clock.now()
+    if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
+        raise Broken(
+            f"issuing certificate runs {certificate.not_valid_before_utc:%Y-%m-%d} to "
+            f"{certificate.not_valid_after_utc:%Y-%m-%d}, not now"
+        )
+    authority = Authority(key_id, certificate, _find_anchor(certificate, anchors, now))
+    parse_issuer_key(key_id, spki)
+    return authority
+
+
+def _parse_plan(plan: AuthorityPlan) -> x509.Name:
+    if _KEY_ID.fullmatch(plan.key_id) is None:
+        raise Broken(
+            f"key id '{plan.key_id}' is not made of at most 64 lower case letters, digits, "
+            "dots, dashes and underscores"
+        )
+    if plan.lifetime <= timedelta(0):
+        raise Broken(f"lifetime of '{plan.key_id}' is {plan.lifetime}, expected more than nothing")
+    try:
+        subject = x509.Name.from_rfc4514_string(plan.subject)
+    except ValueError:
+        raise Broken(
+            f"subject '{plan.subject}' is not of the form CN=Example Root,O=Example"
+        ) from None
+    if not list(subject):
+        raise Broken("subject is empty, a CA needs a name (RFC 5280 §4.1.2.6)")
+    # For its faults alone: they have to come to light before a key is made.
+    name_constraints_extension(plan.permitted)
+    return subject
+
+
+def _ca_builder(
+    plan: AuthorityPlan,
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: IssuerKey,
+    now: datetime,
+    *,
+    path_length: int,
+) -> x509.CertificateBuilder:
+    start = now.replace(microsecond=0)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key)
+        .serial_number(new_serial())
+        .not_valid_before(start - BACKDATE)
+        .not_valid_after(start + plan.lifetime)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
+        .add_extension(_ca_key_usage(), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key), critical=False)
+    )
+    constraints = name_constraints_extension(plan.permitted)
+    return builder if constraints is None else builder.add_extension(constraints, critical=True)
+
+
+def _ca_key_usage() -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=True,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _check_ca_extensions(extensions: x509.Extensions) -> None:
+    try:
+        basic = extensions.get_extension_for_class(x509.BasicConstraints).value
+        usage = extensions.get_extension_for_class(x509.KeyUsage).value
+        extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    except x509.ExtensionNotFound as error:
+        raise Broken(f"issuing certificate lacks extension {error.oid.dotted_string}") from None
+    if not basic.ca:
+        raise Broken("issuing certificate is no CA certificate (basicConstraints)")
+    if basic.path_length != 0:
+        raise Broken(f"issuing certificate has path length {basic.path_length}, expected 0")
+    if not (usage.key_cert_sign and usage.crl_sign):
+        raise Broken("issuing certificate lacks key usage keyCertSign or cRLSign")
+
+
+def _find_anchor(
+    certificate: x509.Certificate, anchors: Sequence[x509.Certificate], now: datetime
+) -> x509.Certificate:
+    for anchor in anchors:
+        try:
+            certificate.verify_directly_issued_by(anchor)
+        except (ValueError, TypeError, InvalidSignature):
+            continue
+        if now >= anchor.not_valid_after_utc:
+            raise Broken(f"root ended {anchor.not_valid_after_utc:%Y-%m-%d}")
+        return anchor
+    raise Broken("issuing certificate was not signed by any of the given roots")

@@ -1,0 +1,80 @@
+"""The name constraints that a CA certificate of ours is made with (RFC 5280 §4.2.1.10).
+
+Only written here.  Reading them, in certificates of ours and of others, is
+``protocol.constraints``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography import x509
+
+from broker.issuance.errors import Broken
+from broker.protocol.identifiers import canonical_dns_name
+from broker.protocol.problems import Problem
+
+__all__ = [
+    "UNCONSTRAINED",
+    "IpNetwork",
+    "PermittedNames",
+    "name_constraints_extension",
+]
+
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_EVERY_ADDRESS: Final[tuple[IpNetwork, ...]] = (
+    ipaddress.IPv4Network("0.0.0.0/0"),
+    ipaddress.IPv6Network("::/0"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PermittedNames:
+    """What a CA may certify: DNS names at or below these suffixes, addresses in these networks.
+
+    With both empty there is no constraint.  With one given, the other means what it says: no
+    networks, no IP addresses.
+    """
+
+    dns_suffixes: tuple[str, ...] = ()
+    networks: tuple[IpNetwork, ...] = ()
+
+
+UNCONSTRAINED: Final = PermittedNames()
+"""Any name: for a CA whose constraints are written elsewhere, or nowhere."""
+
+
+def name_constraints_extension(permitted: PermittedNames) -> x509.NameConstraints | None:
+    """Return the extension that holds a CA to *permitted*, or None for no constraint.
+
+    Raises:
+        Broken: A suffix is no DNS name.
+    """
+    if not permitted.dns_suffixes and not permitted.networks:
+        return None
+    subtrees: list[x509.GeneralName] = [
+        x509.DNSName(_suffix(text)) for text in permitted.dns_suffixes
+    ]
+    subtrees += [x509.IPAddress(network) for network in permitted.networks]
+    # A type that no permitted subtree mentions is unconstrained (RFC 5280 §4.2.1.10), so what
+    # may not be certified at all has to be excluded.
+    versions = {network.version for network in permitted.networks}
+    excluded: list[x509.GeneralName] = [
+        x509.IPAddress(network) for network in _EVERY_ADDRESS if network.version not in versions
+    ]
+    if not permitted.dns_suffixes:
+        excluded.append(x509.DNSName(""))
+    return x509.NameConstraints(permitted_subtrees=subtrees, excluded_subtrees=excluded or None)
+
+
+def _suffix(text: str) -> str:
+    name = text.lower()
+    try:
+        # A single label such as `internal` is a fair suffix, though never a name to ask for.
+        canonical_dns_name(f"any.{name}")
+    except Problem as problem:
+        raise Broken(f"permitted suffix '{text}' is no DNS name: {problem.detail}") from None
+    return name

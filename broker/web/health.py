@@ -1,0 +1,76 @@
+"""The health port: ``/livez``, ``/readyz``, ``/metrics``, apart from what clients reach.
+
+``/livez`` depends on nothing but the event loop: a broker that cannot reach its CA is not helped
+by being restarted.  ``/readyz`` asks what a client would need.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from typing import Final
+
+from aiohttp import web
+
+from broker.web.listeners import hide_software
+
+__all__ = ["METRICS_CONTENT_TYPE", "ReadyCheck", "create_health_app"]
+
+ReadyCheck = Callable[[], Awaitable[str | None]]
+"""Returns None when all is well, or the reason why not; it raises nothing."""
+
+CHECK_TIME: Final = timedelta(seconds=2)
+"""Longest that one check may take: orchestrators give the whole probe a few seconds."""
+
+METRICS_CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+"""The Prometheus text format that ``/metrics`` is written in."""
+
+
+def create_health_app(
+    *, checks: Mapping[str, ReadyCheck], metrics: Callable[[], Awaitable[bytes]]
+) -> web.Application:
+    """Return the application of the health listener."""
+
+    async def livez(_request: web.Request) -> web.StreamResponse:
+        return _text("ok\n")
+
+    async def readyz(request: web.Request) -> web.StreamResponse:
+        names = list(checks)
+        faults = await asyncio.gather(*(_run(checks[name]) for name in names))
+        is_ready = not any(faults)
+        lines = [
+            f"[{'-' if fault else '+'}] {name} {fault or 'ok'}\n"
+            for name, fault in zip(names, faults, strict=True)
+            if fault or "verbose" in request.query
+        ]
+        summary = "ok\n" if is_ready else "not ready\n"
+        return _text("".join([*lines, summary]), status=200 if is_ready else 503)
+
+    async def scrape(_request: web.Request) -> web.StreamResponse:
+        return web.Response(body=await metrics(), headers={"Content-Type": METRICS_CONTENT_TYPE})
+
+    app = web.Application(client_max_size=1024)
+    app.router.add_get("/livez", livez)
+    app.router.add_get("/healthz", livez)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", scrape)
+    app.on_response_prepare.append(_forbid_caching)
+    app.on_response_prepare.append(hide_software)
+    return app
+
+
+async def _run(check: ReadyCheck) -> str | None:
+    try:
+        async with asyncio.timeout(CHECK_TIME.total_seconds()):
+            return await check()
+    except TimeoutError:
+        return f"no answer within {CHECK_TIME.total_seconds():g} s"
+
+
+def _text(text: str, *, status: int = 200) -> web.Response:
+    return web.Response(text=text, status=status)
+
+
+async def _forbid_caching(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Cache-Control"] = "no-store"

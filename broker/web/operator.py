@@ -1,0 +1,243 @@
+"""The operator socket: commands from the same machine, each with who asked and why.
+
+The socket is its owner's alone (mode 0600); who speaks is what the kernel says (SO_PEERCRED) and
+not what the request says.  A command and its event row share a transaction, so that nothing is
+changed by a command that leaves no name.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import pwd
+import socket
+import struct
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+from aiohttp import web
+
+from broker.issuance.errors import Broken, Conflict, Refused, Unreachable
+from broker.issuance.events import Actor
+from broker.protocol.encoding import parse_json_object
+from broker.protocol.problems import Problem
+from broker.web.listeners import hide_software
+from broker.web.problems import incident_door
+
+__all__ = [
+    "COMMAND_PATH",
+    "Failure",
+    "OperationError",
+    "Operations",
+    "create_operator_app",
+    "failure_of",
+    "perform",
+]
+
+COMMAND_PATH: Final = "/v1/command"
+"""Where commands are posted."""
+
+MAX_COMMAND_BYTES: Final = 256 * 1024
+"""Largest command, in bytes: a certificate chain for ``ca accept`` is the longest argument."""
+
+MAX_REASON_CHARS: Final = 500
+"""Longest reason that is kept with a command, in characters."""
+
+_PEER_CREDENTIALS: Final = struct.Struct("3i")
+
+Json = Any
+"""What JSON can hold."""
+
+
+class OperationError(Exception):
+    """A command that cannot be done as asked; the message is for the person who asked."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class Operations(Protocol):
+    """What an operator can have done.  Arguments and answers are plain JSON.
+
+    Each method raises OperationError, or what the workflows raise; those that change something
+    take the actor, who enters the event.  It is one list on purpose: it mirrors the command line.
+    """
+
+    async def status(self) -> Json: ...
+    async def order_show(self, *, order_id: str) -> Json: ...
+    async def order_list(
+        self,
+        *,
+        community: str | None = None,
+        account: str | None = None,
+        status: str | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Json: ...
+    async def cert_show(self, *, certificate: str) -> Json: ...
+    async def cert_list(
+        self, *, community: str | None = None, after: str | None = None, limit: int = 100
+    ) -> Json: ...
+    async def cert_revoke(self, *, actor: Actor, certificate: str, code: int = 0) -> Json: ...
+    async def account_show(self, *, account_id: str) -> Json: ...
+    async def account_list(
+        self, *, community: str | None = None, after: str | None = None, limit: int = 100
+    ) -> Json: ...
+    async def account_deactivate(self, *, actor: Actor, account_id: str) -> Json: ...
+    async def eab_mint(
+        self,
+        *,
+        actor: Actor,
+        community: str = "default",
+        label: str = "",
+        names: list[str] | None = None,
+        profiles: list[str] | None = None,
+        expires_in: str | None = None,
+        reusable: bool = False,
+        key_id: str | None = None,
+    ) -> Json: ...
+    async def eab_list(self, *, community: str | None = None) -> Json: ...
+    async def eab_revoke(
+        self, *, actor: Actor, key_id: str, community: str = "default"
+    ) -> Json: ...
+    async def upstream_list(self) -> Json: ...
+    async def upstream_register(
+        self,
+        *,
+        actor: Actor,
+        upstream: str,
+        community: str | None = None,
+        agree_to_terms: bool = False,
+    ) -> Json: ...
+    async def upstream_check(self, *, upstream: str | None = None) -> Json: ...
+    async def upstream_resume(
+        self, *, actor: Actor, upstream: str, profile: str | None = None
+    ) -> Json: ...
+    async def ca_show(self, *, upstream: str | None = None) -> Json: ...
+    async def ca_init(
+        self,
+        *,
+        actor: Actor,
+        upstream: str | None = None,
+        subject: str | None = None,
+        permitted_names: list[str] | None = None,
+        permitted_networks: list[str] | None = None,
+        unconstrained: bool = False,
+        issuing_csr: bool = False,
+    ) -> Json: ...
+    async def ca_accept(
+        self, *, actor: Actor, chain_pem: str, anchors_pem: str, upstream: str | None = None
+    ) -> Json: ...
+    async def policy_explain(
+        self,
+        *,
+        names: list[str],
+        community: str = "default",
+        account: str | None = None,
+        eab: str | None = None,
+        profile: str | None = None,
+    ) -> Json: ...
+
+
+COMMANDS: Final = frozenset(
+    name for name, member in vars(Operations).items() if inspect.iscoroutinefunction(member)
+)
+"""Every command there is; nothing else of an object can be called through the socket."""
+
+
+Failure = dict[str, str | None]
+"""``error`` and ``hint``, as the command line prints them."""
+
+
+def failure_of(error: Exception) -> Failure | None:
+    """Return what an operator is told of *error*; None when it is no outcome but a bug."""
+    match error:
+        case OperationError():
+            return {"error": error.message, "hint": error.hint}
+        case Problem():
+            return {"error": error.detail, "hint": None}
+        case Refused():
+            return {"error": f"the CA refused: {error.problem.detail}", "hint": None}
+        case Unreachable():
+            return {"error": error.reason, "hint": "try again later"}
+        case Broken() | Conflict():
+            return {"error": error.reason, "hint": None}
+        case _:
+            return None
+
+
+async def perform(
+    operations: Operations, command: str, arguments: Mapping[str, object], actor: Actor
+) -> Json:
+    """Run *command* and return its answer.
+
+    Raises:
+        OperationError: There is no such command, or its arguments do not fit; and whatever the
+            command itself raises.
+    """
+    if command not in COMMANDS:
+        raise OperationError(f"there is no command '{command[:64]}'")
+    method = getattr(operations, command)
+    signature = inspect.signature(method)
+    own = {"actor": actor} if "actor" in signature.parameters else {}
+    try:
+        bound = signature.bind(**arguments, **own)
+    except TypeError as error:
+        raise OperationError(f"arguments do not fit command '{command}': {error}") from error
+    return await method(*bound.args, **bound.kwargs)
+
+
+def create_operator_app(operations: Operations) -> web.Application:
+    """Return the application of the operator socket."""
+
+    async def command(request: web.Request) -> web.StreamResponse:
+        name = _peer_name(request)
+        try:
+            body = parse_json_object(await request.read(), what="command")
+            actor = Actor(f"operator:{name}", _reason(body))
+            arguments = body.get("arguments", {})
+            if not isinstance(arguments, dict):
+                raise OperationError("arguments are no object")
+            result = await perform(operations, str(body.get("command")), arguments, actor)
+        except (OperationError, Problem, Refused, Unreachable, Broken, Conflict) as error:
+            return web.json_response(failure_of(error), status=422)
+        return web.json_response({"result": result})
+
+    app = web.Application(middlewares=[incident_door], client_max_size=MAX_COMMAND_BYTES)
+    app.router.add_post(COMMAND_PATH, command)
+    app.on_response_prepare.append(hide_software)
+    return app
+
+
+def _reason(body: Mapping[str, object]) -> str | None:
+    reason = body.get("reason")
+    if reason is None:
+        return None
+    if not isinstance(reason, str) or len(reason) > MAX_REASON_CHARS:
+        raise OperationError(f"reason is no text of at most {MAX_REASON_CHARS} characters")
+    return reason
+
+
+def _peer_name(request: web.Request) -> str:
+    """Return who is at the other end, as the kernel knows it."""
+    transport = request.transport
+    peer = transport.get_extra_info("socket") if transport is not None else None
+    if peer is None or peer.family != socket.AF_UNIX:
+        raise web.HTTPForbidden(text=json.dumps({"error": "commands come over a Unix socket"}))
+    octets = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+    _, uid, _ = _PEER_CREDENTIALS.unpack(octets)
+    if uid not in {0, os.geteuid()}:
+        # The socket's mode says so already; a directory moved about must not change it.
+        raise web.HTTPForbidden(text=json.dumps({"error": f"uid {uid} is no operator here"}))
+    return user_name(uid)
+
+
+def user_name(uid: int) -> str:
+    """Return the name of a user, or ``uid-N`` for one that has none, as in containers."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid-{uid}"

@@ -1,0 +1,1 @@
+"""The tests of Penstock; `make help` tells which suites run when."""

@@ -1,0 +1,132 @@
+"""What holds for every suite.
+
+Three promises are kept here rather than in each test: a run that collects nothing
+where tests lie is a failure, a real peer that is missing is a failure and never a
+skip, and no test sees the settings of whoever runs it.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+import pytest_socket
+
+TESTS = Path(__file__).parent
+
+OFFLINE_SUITES = frozenset({"unit", "property"})
+"""Suites whose tests may open no socket but a Unix one, which asyncio itself needs."""
+
+
+# A check that passed passes again: examples are drawn the same way each time, and a busy machine
+# is no failure.  `pytest --hypothesis-profile=explore tests/property` goes looking for new ones.
+hypothesis.settings.register_profile("house", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("explore", max_examples=2000, deadline=None)
+hypothesis.settings.load_profile("house")
+
+
+def suite_of(item: pytest.Item) -> str:
+    """Return the name of the suite that *item* lies in, or nothing if it lies in none."""
+    return item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
+
+
+class SilentFiles(pytest.Item):
+    """A test that fails because files of tests gave none.
+
+    It stands among the collected tests, so that it is reported like them, by name,
+    also where several processes share the work.
+    """
+
+    def __init__(self, *, files: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.files = files
+
+    def runtest(self) -> None:
+        """Fail with the names of the files."""
+        pytest.fail(f"no test was collected from {self.files}", pytrace=False)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the switch that rewrites golden files."""
+    parser.addoption(
+        "--update-golden",
+        action="store_true",
+        help="write the golden files anew instead of comparing with them",
+    )
+
+
+@pytest.fixture(scope="session")
+def update_golden(pytestconfig: pytest.Config) -> bool:
+    """Whether golden files are to be written instead of compared."""
+    return bool(pytestconfig.getoption("--update-golden"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(
+    session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Fail when a folder named on the command line holds a test file that gave no test.
+
+    It runs before ``-m`` and ``-k`` take tests away, so a suite may be narrowed on
+    purpose but never lost by accident.  With ``--update-golden`` only those tests are left that
+    write a file.
+    """
+    if config.getoption("--update-golden"):
+        items[:] = [item for item in items if "update_golden" in getattr(item, "fixturenames", ())]
+        return
+    collected = {item.path for item in items}
+    silent = sorted(
+        str(path.relative_to(config.rootpath))
+        for argument in config.args
+        for folder in [config.invocation_params.dir / argument]
+        if folder.is_dir()
+        for path in folder.rglob("test_*.py")
+        if path not in collected
+    )
+    if silent:
+        files = ", ".join(silent)
+        items.append(SilentFiles.from_parent(session, name="silent files", files=files))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Forbid the network to the suites that have no business with it."""
+    if suite_of(item) in OFFLINE_SUITES:
+        pytest_socket.disable_socket(allow_unix_socket=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Iterator[pytest.TestReport]:
+    """Turn the skip of a test that is marked ``peers`` or ``e2e`` into a failure."""
+    report: pytest.TestReport = yield
+    needs_peer = any(item.get_closest_marker(name) for name in ("peers", "e2e"))
+    if report.skipped and needs_peer and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"a missing peer is a failure, not a skip: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_user(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Take the product's own settings, and those of proxies and Vault, out of the environment.
+
+    The packaging suite keeps them: it fetches packages the way its user does.
+    """
+    if suite_of(request.node) == "packaging":
+        return
+    for name in list(os.environ):
+        upper = name.upper()
+        if upper.startswith(("PENSTOCK_", "VAULT_")) or upper in {
+            "ALL_PROXY",
+            "HTTPS_PROXY",
+            "HTTP_PROXY",
+            "NO_PROXY",
+            "SSL_CERT_DIR",
+            "SSL_CERT_FILE",
+        }:
+            monkeypatch.delenv(name)

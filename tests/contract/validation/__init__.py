@@ -1,0 +1,1 @@
+"""Validators against servers that do what no decent server does."""

@@ -1,0 +1,1 @@
+"""Stand-ins that work: simpler than what they stand for, and never mocks."""

@@ -1,0 +1,52 @@
+"""The built-in CA's ledger in a dictionary."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from broker.issuance.records import CaCertificateRecord
+
+
+class FakeCaStore:
+    """``issuance.ports.CaStore`` without a disk."""
+
+    def __init__(self) -> None:
+        self.records: dict[tuple[str, str], CaCertificateRecord] = {}
+        self.crl_numbers: Counter[tuple[str, str]] = Counter()
+
+    async def record_ca_certificate(self, record: CaCertificateRecord) -> CaCertificateRecord:
+        return self.records.setdefault((record.ca, record.order_ref), record)
+
+    async def find_ca_certificate(self, ca: str, order_ref: str) -> CaCertificateRecord | None:
+        return self.records.get((ca, order_ref))
+
+    async def find_ca_certificate_by_serial(
+        self, ca: str, serial: str
+    ) -> CaCertificateRecord | None:
+        return next((r for r in self.records.values() if (r.ca, r.serial) == (ca, serial)), None)
+
+    async def revoke_ca_certificate(
+        self, ca: str, serial: str, *, at: datetime, reason: int
+    ) -> bool:
+        record = await self.find_ca_certificate_by_serial(ca, serial)
+        if record is None or record.revoked_at is not None:
+            return False
+        revoked = replace(record, revoked_at=at, revocation_reason=reason)
+        self.records[(ca, record.order_ref)] = revoked
+        return True
+
+    async def revoked_ca_certificates(
+        self, ca: str, issuer_key_id: str, now: datetime
+    ) -> Sequence[CaCertificateRecord]:
+        return [
+            record
+            for record in self.records.values()
+            if (record.ca, record.issuer_key_id) == (ca, issuer_key_id)
+            and record.revoked_at is not None
+            and record.not_after > now
+        ]
+
+    async def next_crl_number(self, ca: str, issuer_key_id: str) -> int:
+        self.crl_numbers[(ca, issuer_key_id)] += 1
+        return self.crl_numbers[(ca, issuer_key_id)]

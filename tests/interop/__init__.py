@@ -1,0 +1,1 @@
+"""Real peers against us, and us against real peers."""

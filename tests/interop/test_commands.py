@@ -1,0 +1,591 @@
+"""Every command against a broker that runs, and against one that does not.
+
+What a command changed is read from the event table, past the broker; who holds the store is
+asked of the lock itself, by a second process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import getpass
+import json
+import signal
+import sqlite3
+import stat
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+
+from broker.cli import penstock as command_line
+from tests.deployments.penstock import AcmeCa, BuiltInCa, Penstock, secret
+from tests.deployments.requester import Placed, Requester
+from tests.fakes.hostile_ca import Behaviour, Fault, HostileCaProcess, Resource, Script
+from tests.fakes.hostile_ca.envelope import b64
+from tests.peers import authority, process
+
+pytestmark = pytest.mark.peers
+
+TRUSTED: Final = "trusted-tests"
+REASON: Final = "because a test says so; 'quotes', \"more\" and ünïcode"
+LIFETIME: Final = "7d"
+
+HONEST: Final = Behaviour(authorizations_valid=True)
+WRONG: Final = Behaviour(authorizations_valid=True, is_ca=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command with arguments; words in capitals stand for what the scene has."""
+
+    line: str
+    event: str | None = None
+    """Kind of the event that it writes, if it changes something."""
+
+    @property
+    def path(self) -> str:
+        """The words that name the command, such as ``order show``."""
+        words = self.line.split()
+        return words[0] if words[0] in ALONE else " ".join(words[:2])
+
+
+ALONE: Final = ("status", "check", "completion", "serve", "demo")
+"""Commands that are no groups."""
+
+READING: Final = (
+    Command("status"),
+    Command("check"),
+    Command("check --secrets --strict"),
+    Command("order list"),
+    Command("order list --status valid --limit 1"),
+    Command("order show ORDER"),
+    Command("cert list"),
+    Command("cert show CERTIFICATE"),
+    Command("cert show FINGERPRINT"),
+    Command("account list"),
+    Command("account show ACCOUNT"),
+    Command("eab list"),
+    Command("upstream list"),
+    Command("upstream check hostile"),
+    Command("ca show --upstream local"),
+    Command("policy explain www.example.test --eab KEY --profile hostile"),
+    Command("policy schema"),
+)
+
+CHANGING: Final = (
+    Command("eab mint --label farm --name *.example.test --expires-in 30d", "eab-minted"),
+    Command("eab revoke OLD_KEY", "eab-revoked"),
+    Command("upstream register hostile --agree-to-terms", "upstream-account-registered"),
+    Command("upstream resume hostile", "upstream-resumed"),
+    Command("cert revoke CERTIFICATE --code superseded", "certificate-revocation-requested"),
+    Command("account deactivate OTHER_ACCOUNT", "account-deactivated"),
+    Command("ca init --upstream spare --subject CN=Spare", "ca-created"),
+    Command("ca init --upstream offline --issuing-csr CSR_FILE", "ca-created"),
+    Command("ca accept CHAIN_FILE --root ROOT_FILE --upstream offline", "ca-created"),
+)
+
+IN_TEXT: Final = (
+    "status",
+    "order list",
+    "order show ORDER",
+    "cert show CERTIFICATE",
+    "upstream list",
+    "policy explain www.example.test --eab KEY",
+)
+"""Commands whose text is looked at: tables, pairs, and one that tells a story."""
+
+WITHOUT_JSON: Final = {"serve", "demo", "completion"}
+"""Commands that print no data: two run until they are stopped, one prints a shell script."""
+
+WITHOUT_OPTION: Final = {"policy schema"}
+"""Commands that print JSON and nothing else, so that they need not be asked."""
+
+
+class Spare(AcmeCa):
+    """A further built-in CA, to be made by a command."""
+
+    def document(self, directory: Path) -> dict[str, Any]:
+        """Return the configuration of a built-in upstream."""
+        return BuiltInCa(name=self.name).document(1)
+
+
+class Scene:
+    """A broker with something of everything in its store."""
+
+    def __init__(self, tmp: Path, stack: ExitStack) -> None:
+        self.tmp = tmp
+        self.ca = stack.enter_context(HostileCaProcess(tmp / "ca", Script(standing=HONEST)))
+        self._mac = b64(bytes(range(32)))
+        declared = {"key_id": TRUSTED, "mac_key": secret(tmp, "eab.mac", self._mac)}
+        spare = {"directory_url": "", "ca_bundle": tmp}
+        upstreams = [
+            AcmeCa(
+                name="hostile",
+                directory_url=self.ca.directory_url,
+                ca_bundle=self.ca.ca_bundle,
+                facts={"honours_not_after": True, "is_ct_logged": False},
+            ),
+            Spare(name="spare", **spare),  # type: ignore[arg-type]
+            Spare(name="offline", **spare),  # type: ignore[arg-type]
+        ]
+        trusted = {
+            "eab": [TRUSTED],
+            "names": ["**.example.test"],
+            "profiles": ["hostile"],
+            "because": "the commands are tried out, not the requester",
+        }
+        self.penstock = Penstock(
+            tmp / "penstock",
+            validation_http_port=process.free_port(),
+            upstreams=upstreams,
+            profiles={
+                "hostile": {
+                    "description": "from the CA of the tests",
+                    "cap": LIFETIME,
+                    "usages": ["server-auth"],
+                    "upstreams": [{"upstream": "hostile"}],
+                }
+            },
+            policy={"trusted": [trusted]},
+            more={"external_account_bindings": [declared]},
+            is_registering=False,
+        )
+        self.penstock.prepare()
+        self.penstock.run("upstream", "register", "hostile")
+        stack.enter_context(self.penstock)
+        self.values = asyncio.run(self._fill())
+        for key in ("KEY", "OLD_KEY"):
+            self.values[key] = self.penstock.json("eab", "mint")["key_id"]
+        self.values |= {
+            "CSR_FILE": str(tmp / "issuing.csr"),
+            "CHAIN_FILE": str(tmp / "issuing.pem"),
+            "ROOT_FILE": str(tmp / "offline-root.pem"),
+        }
+
+    async def _fill(self) -> dict[str, str]:
+        """Make accounts and orders, and have the upstream suspended; return what there is."""
+        url, bundle = self.penstock.directory_url, self.penstock.ca_bundle
+        async with Requester(url, bundle) as requester, Requester(url, bundle) as other:
+            await requester.bind(TRUSTED, self._mac)
+            await other.register()
+            placed = await self._ended(requester, "good.example.test", "valid")
+            leaf = (await placed.chain())[0]
+            self.ca.set_script(Script(standing=WRONG))
+            await self._ended(requester, "bad.example.test", "invalid")
+            self.ca.set_script(Script(standing=HONEST))
+            return {
+                "ORDER": placed.order_id,
+                "CERTIFICATE": placed.order["certificate"].rpartition("/")[2],
+                "FINGERPRINT": leaf.fingerprint(hashes.SHA256()).hex(":"),
+                "OTHER_ACCOUNT": str(other.account_url).rpartition("/")[2],
+                "ACCOUNT": str(requester.account_url).rpartition("/")[2],
+            }
+
+    async def _ended(self, requester: Requester, name: str, status: str) -> Placed:
+        placed = await requester.request(name, profile="hostile")
+        assert await placed.settled() == status
+        return placed
+
+    def words(self, command: Command) -> list[str]:
+        """Return the command line with the scene's own values."""
+        return [self.values.get(word, word) for word in command.line.split()]
+
+    def events(self) -> list[Mapping[str, Any]]:
+        """Return the event table, read past the broker."""
+        where = f"file:{self.penstock.database}?mode=ro"
+        with contextlib.closing(sqlite3.connect(where, uri=True)) as database:
+            database.row_factory = sqlite3.Row
+            rows = database.execute("SELECT * FROM events ORDER BY seq").fetchall()
+        return [dict(row) for row in rows]
+
+    def sign_request(self) -> None:
+        """Sign the request of the offline upstream as an offline root would."""
+        request = x509.load_pem_x509_csr(Path(self.values["CSR_FILE"]).read_bytes())
+        root = authority.make_root("offline root")
+        now = authority.real_now()
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(request.subject)
+            .issuer_name(root.certificate.subject)
+            .public_key(request.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - authority.BACKDATE)
+            .not_valid_after(now + authority.LIFETIME / 2)
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(request.public_key()), critical=False
+            )
+            .add_extension(authority.key_identifier_of(root), critical=False)
+        )
+        for extension in request.extensions:
+            builder = builder.add_extension(extension.value, extension.critical)
+        issuing = builder.sign(root.key, hashes.SHA256())
+        pem = issuing.public_bytes(serialization.Encoding.PEM)
+        Path(self.values["CHAIN_FILE"]).write_bytes(pem)
+        Path(self.values["ROOT_FILE"]).write_bytes(root.certificate_pem)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """A broker with something of everything, which runs."""
+    with ExitStack() as stack:
+        yield Scene(tmp_path_factory.mktemp("running"), stack)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """A broker with something of everything, which was stopped."""
+    with ExitStack() as stack:
+        made = Scene(tmp_path_factory.mktemp("stopped"), stack)
+        made.penstock.stop()
+        yield made
+
+
+@pytest.fixture(params=["running", "stopped"])
+def scene(request: pytest.FixtureRequest) -> Scene:
+    """Either of them."""
+    found: Scene = request.getfixturevalue(request.param)
+    return found
+
+
+def leaves(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Yield every command of the command line that is no group, with its name."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from leaves(command, f"{path}{name} ")
+        else:
+            yield f"{path}{name}", command
+
+
+def test_every_command_has_its_case() -> None:
+    """No command is left out here, and each that prints data has --json."""
+    found = dict(leaves(command_line))
+    assert {one.path for one in (*READING, *CHANGING)} | WITHOUT_JSON == set(found)
+    with_json = {
+        name
+        for name, command in found.items()
+        if any("--json" in option.opts for option in command.params)
+    }
+    assert with_json == set(found) - WITHOUT_JSON - WITHOUT_OPTION
+
+
+# ------------------------------------------------------------------------------ what is printed
+
+
+@pytest.mark.parametrize("command", READING, ids=[one.line for one in READING])
+def test_reading_prints_json_and_changes_nothing(scene: Scene, command: Command) -> None:
+    """--json gives JSON on standard output and nothing beside it; no event is written."""
+    before = scene.events()
+    words = scene.words(command)
+    asked = [] if command.path in WITHOUT_OPTION else ["--json"]
+    done = run(scene, *words, *asked)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)
+    assert scene.events() == before
+
+
+@pytest.mark.parametrize("line", IN_TEXT)
+def test_text_is_plain(running: Scene, line: str) -> None:
+    """Where no terminal is, text has no colours, no spinner and no escapes."""
+    done = run(running, *running.words(Command(line)))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+    assert not [letter for letter in done.stdout if ord(letter) < 32 and letter != "\n"]
+
+
+def test_changes_leave_the_name_and_the_reason(scene: Scene) -> None:
+    """Each command that changes something writes one event, with who and why."""
+    for command in CHANGING:
+        if command.path == "ca accept":
+            scene.sign_request()
+        before = len(scene.events())
+        done = run(scene, *scene.words(command), "--reason", REASON, "--json")
+        assert (done.returncode, done.stderr) == (0, ""), command.line
+        assert json.loads(done.stdout), command.line
+        mine = [event for event in scene.events()[before:] if event["kind"] == command.event]
+        assert len(mine) == 1, command.line
+        assert mine[0]["actor"] == f"operator:{getpass.getuser()}", command.line
+        assert mine[0]["reason"] == REASON, command.line
+    check_changed(scene)
+
+
+def check_changed(scene: Scene) -> None:
+    """See that the commands really did what they said, as other commands and the CA tell it."""
+    keys = {key["key_id"]: key for key in scene.penstock.json("eab", "list")}
+    assert keys[scene.values["OLD_KEY"]]["revoked"] is not None
+    (farm,) = [key for key in keys.values() if key["label"] == "farm"]
+    assert farm["names"] == ["*.example.test"]
+    assert all("mac_key" not in key for key in keys.values())
+    assert scene.penstock.json("status")["suspensions"] == []
+    shown = scene.penstock.json("cert", "show", scene.values["CERTIFICATE"])
+    assert (shown["revocation_reason"], shown["revoked"] is not None) == (4, True)
+    revoked = {one.serial_hex: one.reason for one in scene.ca.ledger().revocations}
+    assert revoked[f"{int(shown['serial'], 16):x}"] == 4
+    account = scene.penstock.json("account", "show", scene.values["OTHER_ACCOUNT"])
+    assert account["status"] == "deactivated"
+    for upstream in ("spare", "offline"):
+        made = scene.penstock.json("ca", "show", "--upstream", upstream)
+        assert "BEGIN CERTIFICATE" in made["root_pem"]
+    assert len(scene.ca.ledger().accounts) == 1
+
+
+# ---------------------------------------------------------------------------------- how it fails
+
+FAILED: Final = (
+    ("order show nothing", "there is no order 'nothing'"),
+    ("cert show nothing", "there is no certificate 'nothing'"),
+    ("cert revoke nothing", "there is no certificate 'nothing'"),
+    ("account show nothing", "there is no account 'nothing'"),
+    ("account deactivate nothing", "there is no account 'nothing'"),
+    ("eab revoke nothing", "nothing"),
+    ("eab mint --community nowhere", "no community is called 'nowhere'"),
+    ("eab mint --name a..b", "a..b"),
+    ("eab mint --profile nothing", "has no profile 'nothing'"),
+    ("eab mint --expires-in 30", "'30' is not a duration"),
+    ("upstream register nothing", "no upstream is called 'nothing'"),
+    ("upstream register local", "is built in and knows no accounts"),
+    ("upstream resume local", "local"),
+    ("upstream check spare2", "no upstream is called 'spare2'"),
+    ("ca show --upstream hostile", "no built-in upstream is called 'hostile'"),
+    ("ca init --upstream local", "local"),
+    ("order list --status odd", "'odd' is no status"),
+    ("policy explain www.example.test --account nothing", "there is no account 'nothing'"),
+)
+
+MISUSED: Final = (
+    ("order show", "missing argument"),
+    ("order list --odd", "no such option"),
+    ("order list --limit 0", "limit"),
+    ("order list --limit many", "limit"),
+    ("order", "Usage"),
+    ("nothing", "no such command"),
+    ("order nothing", "no such command"),
+    ("cert revoke X --code odd", "--code"),
+    ("policy explain", "missing argument"),
+    ("policy explain www.example.test --account A --eab B", "exclude each other"),
+    ("status --config /nonexistent/penstock.yaml", "cannot be read"),
+)
+
+
+ALSO_STOPPED: Final = ("order show nothing", "eab mint --profile nothing", "cert revoke nothing")
+"""Failures that are tried without a broker too: the way is another, the sentences are the same."""
+
+
+@pytest.mark.parametrize(("line", "sentence"), FAILED, ids=[line for line, _ in FAILED])
+def test_failure_is_one_and_changes_nothing(running: Scene, line: str, sentence: str) -> None:
+    """What cannot be done exits 1 with a sentence on standard error, and leaves no event."""
+    check_failure(running, line, sentence)
+
+
+@pytest.mark.parametrize("line", ALSO_STOPPED)
+def test_failure_without_a_broker_is_the_same(stopped: Scene, line: str) -> None:
+    """The sentences and the status do not depend on whether the broker runs."""
+    check_failure(stopped, line, dict(FAILED)[line])
+
+
+def check_failure(scene: Scene, line: str, sentence: str) -> None:
+    """See that a command fails as it should, and only that."""
+    before = scene.events()
+    done = run(scene, *line.split(), "--json")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("penstock: error: ")
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert scene.events() == before
+
+
+def run(
+    scene: Scene | Held, *words: str, has_config: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run a command against the scene's configuration, whatever comes of it."""
+    own = words[0] in ("policy", "completion") and words[1:2] in (("schema",), ("bash",))
+    config = [] if has_config or own else ["--config", str(scene.penstock.config)]
+    return subprocess.run(
+        [*scene.penstock.program(), *words, *config],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=scene.penstock.directory,
+        env=scene.penstock.environment(),
+        check=False,
+    )
+
+
+# ----------------------------------------------------------------------- who holds the store
+
+
+class Held:
+    """A prepared broker that does not run yet, behind a CA that can keep a command waiting."""
+
+    def __init__(self, tmp: Path, stack: ExitStack) -> None:
+        self.ca = stack.enter_context(HostileCaProcess(tmp / "ca", Script(standing=HONEST)))
+        ca = AcmeCa(
+            name="hostile", directory_url=self.ca.directory_url, ca_bundle=self.ca.ca_bundle
+        )
+        self.penstock = Penstock(
+            tmp / "penstock",
+            validation_http_port=process.free_port(),
+            upstreams=[ca],
+            is_registering=False,
+        )
+        self.penstock.prepare()
+        self.socket = self.penstock.state / "operator.sock"
+
+    @contextlib.contextmanager
+    def registering(self) -> Iterator[subprocess.Popen[str]]:
+        """Have `upstream register` under way, waiting for the CA; it goes on afterwards."""
+        asked = self.ca.ledger().count(Resource.DIRECTORY)
+        self.ca.set_script(Script(standing=HONEST, faults=[Fault.hanging(Resource.DIRECTORY)]))
+        words = ["upstream", "register", "hostile", "--reason", "slowly"]
+        with self.begin(*words) as command:
+            self.ca.wait_seen(Resource.DIRECTORY, asked + 1)
+            try:
+                yield command
+            finally:
+                self.ca.release()
+                command.wait(30)
+
+    @contextlib.contextmanager
+    def begin(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """Start a command and leave it running; it is killed if it outlives the block."""
+        command = subprocess.Popen(
+            [*self.penstock.program(), *words, "--config", str(self.penstock.config)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.penstock.directory,
+            env=self.penstock.environment(),
+            start_new_session=True,
+        )
+        try:
+            yield command
+        finally:
+            if command.poll() is None:
+                command.kill()
+            command.communicate(timeout=10)
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
+    """A prepared broker that does not run yet."""
+    with ExitStack() as stack:
+        yield Held(tmp_path_factory.mktemp("held"), stack)
+
+
+@pytest.mark.parametrize(
+    "words", [["eab", "mint"], ["order", "list"], ["serve"]], ids=["change", "look", "serve"]
+)
+def test_command_without_a_broker_holds_the_store_alone(held: Held, words: list[str]) -> None:
+    """While one command works on the store, a second is refused and told the first one's pid."""
+    with held.registering() as first:
+        refused = held.penstock.run(*words, status=1)
+        assert refused.stdout == ""
+        assert f"is in use by process {first.pid}" in refused.stderr
+    assert first.returncode == 0
+    assert held.penstock.json("eab", "mint")["key_id"]
+
+
+def test_running_broker_is_asked_and_not_raced(held: Held) -> None:
+    """A command goes to the broker while it runs, also one that takes long, and others with it."""
+    with held.penstock:
+        with held.registering() as first:
+            assert held.penstock.json("eab", "mint")["key_id"]
+            assert first.poll() is None
+        assert first.returncode == 0
+
+
+def test_second_broker_is_refused_and_the_first_goes_on(held: Held) -> None:
+    """Two brokers never work on one store: the second names the first, which serves on."""
+    with held.penstock:
+        refused = held.penstock.run("serve", status=1)
+        assert f"is in use by process {held.penstock.pid}" in refused.stderr
+        assert held.penstock.is_ready()
+        assert held.penstock.json("status")["version"]
+
+
+def test_operator_socket_is_its_owners_alone(held: Held) -> None:
+    """Mode 0600 while the broker runs, in a directory that is nobody else's."""
+    with held.penstock:
+        mode = held.socket.stat().st_mode
+        assert stat.S_ISSOCK(mode)
+        assert stat.S_IMODE(mode) == 0o600
+        assert stat.S_IMODE(held.penstock.state.stat().st_mode) == 0o700
+        for kept in (held.penstock.database, *(held.penstock.state / "keys").iterdir()):
+            assert not stat.S_IMODE(kept.stat().st_mode) & 0o077, kept
+
+
+def test_broker_that_cannot_be_asked_is_not_worked_around(held: Held) -> None:
+    """With the socket out of reach, a command meets the lock and names who has it."""
+    with held.penstock:
+        moved = held.socket.rename(held.socket.with_suffix(".moved"))
+        refused = held.penstock.run("eab", "mint", status=1)
+        assert f"is in use by process {held.penstock.pid}" in refused.stderr
+        moved.rename(held.socket)
+        assert held.penstock.json("eab", "mint")["key_id"]
+
+
+def test_socket_of_a_killed_broker_is_in_nobodys_way(held: Held) -> None:
+    """After SIGKILL a command works on the store itself, and the next broker starts."""
+    held.penstock.start()
+    held.penstock.kill()
+    assert held.socket.exists()
+    assert held.penstock.json("eab", "mint")["key_id"]
+    with held.penstock:
+        assert held.penstock.json("status")["version"]
+
+
+def test_sigterm_ends_the_broker_cleanly(held: Held) -> None:
+    """SIGTERM: exit status 0, and the store is free for the next."""
+    with held.begin("serve") as broker:
+        process.wait_until(held.penstock.is_ready, 30, "the broker serves")
+        broker.send_signal(signal.SIGTERM)
+        assert broker.wait(20) == 0
+    assert held.penstock.json("eab", "mint")["key_id"]
+
+
+# --------------------------------------------------------------- without asking anybody
+
+
+@pytest.mark.parametrize(("line", "sentence"), MISUSED, ids=[line for line, _ in MISUSED])
+def test_misuse_is_two(held: Held, line: str, sentence: str) -> None:
+    """A command line or configuration that is wrong exits 2, before anything is asked."""
+    done = run(held, *line.split(), has_config="--config" in line or line in ("order", "nothing"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sentence.lower() in done.stderr.lower()
+    assert "Traceback" not in done.stderr
+
+
+def test_faults_of_the_configuration_are_told_together(held: Held, tmp_path: Path) -> None:
+    """`check` tells every fault with its line, as text and as JSON, and exits 2."""
+    document = held.penstock.config_document()
+    document["listten"] = document.pop("listen")
+    document["limits"] = {"finalize_wait": 5}
+    broken = tmp_path / "broken.yaml"
+    broken.write_text(json.dumps(document, indent=1), "utf-8")
+    done = run(held, "check", "--json", "--config", str(broken), has_config=True)
+    assert done.returncode == 2
+    faults = json.loads(done.stdout)["faults"]
+    assert len(faults) >= 3
+    assert all(fault["line"] for fault in faults)
+    assert "did you mean 'listen'" in done.stderr
+    fine = run(held, "check", "--json")
+    assert (fine.returncode, json.loads(fine.stdout)["faults"]) == (0, [])
+
+
+def test_completion_is_a_script_of_the_shell(held: Held) -> None:
+    """`completion` needs no configuration, and its script names the command."""
+    for shell in ("bash", "zsh", "fish"):
+        done = run(held, "completion", shell, has_config=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "_PENSTOCK_COMPLETE" in done.stdout

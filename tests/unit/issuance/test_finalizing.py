@@ -1,0 +1,264 @@
+"""A finalize is judged afresh: by its CSR, and by the stricter of two versions of the policy."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from broker.issuance.events import EventKind
+from broker.issuance.records import WorkStatus
+from broker.protocol.csr import parse_csr
+from broker.protocol.problems import Problem, ProblemType
+from broker.protocol.resources import OrderStatus
+from tests.fakes.clock import START
+from tests.fakes.fake_policies import POLICY
+from tests.fakes.world import World, always, leaf_of, make_csr, new_key
+
+NAME = "www.example.com"
+DAY = timedelta(days=1)
+
+
+async def refusal(world: World, csr_der: bytes) -> Problem:
+    """Return how a CSR is refused for an order of its name, which stays ready."""
+    client = await world.client()
+    order = await client.ready(NAME)
+    with pytest.raises(Problem) as refused:
+        await client.finalize(order, csr_der)
+    assert (await client.read(order)).status is OrderStatus.READY
+    assert world.ca.count("finalize") == 0
+    assert (await client.finalize(order)).status is OrderStatus.VALID
+    return refused.value
+
+
+# ----------------------------------------------------------------------------------------- the CSR
+
+
+@pytest.mark.parametrize(
+    "csr_der",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"\x30\x03\x02\x01\x00", id="no CSR"),
+        pytest.param(make_csr("other.example.com"), id="other name"),
+        pytest.param(make_csr(NAME, "other.example.com"), id="one name more"),
+        pytest.param(make_csr(NAME, common_name="other.example.com"), id="other common name"),
+    ],
+)
+async def test_bad_csr_leaves_the_order_ready(world: World, csr_der: bytes) -> None:
+    """The client may try again with a better one, and that passes."""
+    assert (await refusal(world, csr_der)).type is ProblemType.BAD_CSR
+
+
+async def test_key_of_a_kind_that_policy_does_not_allow_is_refused(world: World) -> None:
+    """The sentence names the kinds that are."""
+    key = rsa.generate_private_key(65537, 2048)
+    problem = await refusal(world, make_csr(NAME, key=key))  # type: ignore[arg-type]
+    assert problem.type is ProblemType.BAD_PUBLIC_KEY
+    assert "ec-p256" in problem.detail
+
+
+async def test_weak_key_is_refused(world: World) -> None:
+    """With what is known of it."""
+    csr = make_csr(NAME)
+    world.inspector.weak[parse_csr(csr).spki_sha256] = "it stands in a block list"
+    problem = await refusal(world, csr)
+    assert problem.type is ProblemType.BAD_PUBLIC_KEY
+    assert "block list" in problem.detail
+
+
+@pytest.mark.parametrize("community", ["default", "lab"])
+async def test_account_key_is_no_certificate_key(world: World, community: str) -> None:
+    """Neither one's own nor that of another account, in whichever community."""
+    other = await world.client(community)
+    problem = await refusal(world, make_csr(NAME, key=other.key))
+    assert problem.type is ProblemType.BAD_CSR
+    assert "account key" in problem.detail
+
+
+async def test_csr_travels_byte_for_byte(world: World) -> None:
+    """What the CA got is what the client sent."""
+    client = await world.client()
+    csr, key = make_csr(NAME, common_name=NAME), new_key()
+    await client.finalize(await client.ready(NAME), csr)
+    await client.finalize(await client.ready("b.example.com"), make_csr("b.example.com", key=key))
+    assert world.ca.issued[0].csr_der == csr
+    (chain,) = [one.chain_pem for one in await world.certificates() if "b." in str(one.identifiers)]
+    assert leaf_of(chain).public_key() == key.public_key()
+
+
+# ------------------------------------------------------------------------------ policy that changed
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        pytest.param("deny: [", f"deny: [{NAME}, ", "denied by policy", id="name denied"),
+        pytest.param(
+            'allow: ["**.example.com"]', 'allow: ["**.corp.example"]', "no rule", id="names"
+        ),
+        pytest.param("allow: [ec-p256]", "allow: [rsa-2048]", "rsa-2048", id="keys"),
+        pytest.param("  server:\n", "  servers:\n", "not offered", id="profile gone"),
+    ],
+)
+async def test_policy_that_was_tightened_after_new_order_is_applied(
+    world: World, before: str, after: str, words: str
+) -> None:
+    """The order stays ready: the rule may be taken back, and then it passes."""
+    client = await world.client()
+    order = await client.ready(NAME)
+    text = POLICY.replace(before, after)
+    if after == "  servers:\n":
+        text = text.replace("[server, private]", "[servers, private]")
+        text = text.replace("default_profile: server", "default_profile: servers")
+    world.policies.set(text)
+    with pytest.raises(Problem, match=words):
+        await client.finalize(order)
+    assert (await client.read(order)).status is OrderStatus.READY
+    assert world.ca.count("finalize") == 0
+    event = (await world.events(EventKind.REQUEST_REFUSED))[-1]
+    assert (event.data["resource"], event.order_id) == ("finalize", order.order_id)
+    world.policies.set(POLICY)
+    assert (await client.finalize(order)).status is OrderStatus.VALID
+
+
+async def test_grant_that_was_withdrawn_is_no_longer_worth_anything(world: World) -> None:
+    """Nobody proved the name, so without the rule nothing speaks for it."""
+    robot = await world.robot()
+    order = await robot.order("r1.robots.example.com")
+    assert order.status is OrderStatus.READY
+    world.policies.change('["**.robots.example.com"]', '["**.other.example.com"]')
+    with pytest.raises(Problem, match="granted without a challenge") as refused:
+        await robot.finalize(order)
+    assert refused.value.type is ProblemType.UNAUTHORIZED
+    world.policies.set(POLICY)
+    assert (await robot.finalize(order)).status is OrderStatus.VALID
+
+
+async def test_name_that_was_proved_needs_no_grant(world: World) -> None:
+    """The same rule gone, and the order passes: it had shown control."""
+    client = await world.client()
+    order = await client.ready("r1.robots.example.com")
+    world.policies.change('["**.robots.example.com"]', '["**.other.example.com"]')
+    assert (await client.finalize(order)).status is OrderStatus.VALID
+
+
+async def test_cap_that_was_tightened_holds(world: World) -> None:
+    """What was prepared under the longer cap is not used for this order."""
+    client = await world.client()
+    order = await client.ready(NAME)
+    world.policies.change("cap: 90d", "cap: 30d")
+    done = await client.finalize(order)
+    assert done.status is OrderStatus.VALID
+    assert (done.cap_seconds, done.decision["cap"]) == (30 * 86400, "30d")
+    (certificate,) = await world.certificates()
+    assert certificate.not_after == START + 30 * DAY
+    assert [one.request.not_after for one in world.ca.unfinalized] == [START + 90 * DAY]
+
+
+async def test_cap_that_was_loosened_does_not_grow(world: World) -> None:
+    """The order keeps the cap that it was made under, and asks the CA for that; no breach."""
+    client = await world.client()
+    order = await client.ready(NAME)
+    world.policies.change("cap: 90d", "cap: 300d")
+    done = await client.finalize(order)
+    assert done.status is OrderStatus.VALID, done.error
+    assert (done.cap_seconds, done.decision["cap"]) == (90 * 86400, "90d")
+    assert done.decision["cap_rule"] == order.decision["cap_rule"]
+    (certificate,) = await world.certificates()
+    assert certificate.not_after == START + 90 * DAY
+    assert len(world.ca.orders) == 1, "the work that was prepared is taken"
+    assert await world.store.suspensions() == []
+
+
+async def test_choice_that_only_a_looser_cap_allows_is_not_taken(world: World) -> None:
+    """The preferred upstream was too long at newOrder, and is too long for this order still."""
+    client = await world.client()
+    for name, lifetime in (("ca", 300 * DAY), ("local", 30 * DAY)):
+        world.facts[name] = replace(
+            world.facts[name], honours_not_after=False, default_lifetimes=(always(lifetime),)
+        )
+    world.ca.honours_not_after = world.local.honours_not_after = False
+    world.ca.lifetime, world.local.lifetime = 300 * DAY, 30 * DAY
+    both = "upstreams: [{upstream: ca}, {upstream: local}]"
+    world.policies.change("upstreams: [{upstream: ca}]", both)
+    order = await client.ready(NAME)
+    assert order.upstream == "local"
+    looser = POLICY.replace("upstreams: [{upstream: ca}]", both).replace("cap: 90d", "cap: 400d")
+    world.policies.set(looser)
+    done = await client.finalize(order)
+    assert (done.status, done.upstream) == (OrderStatus.VALID, "local")
+    assert done.decision["lever"] == "profile"
+    assert world.ca.calls == []
+
+
+async def test_finalize_goes_to_the_upstream_that_is_chosen_now(world: World) -> None:
+    """Suspended or gone since newOrder: the next choice is taken, and the order says so."""
+    client = await world.client()
+    both = "upstreams: [{upstream: ca}, {upstream: local}]"
+    world.policies.change("upstreams: [{upstream: ca}]", both)
+    order = await client.ready(NAME)
+    assert order.upstream == "ca"
+    del world.facts["ca"]
+    done = await client.finalize(order)
+    assert (done.status, done.upstream) == (OrderStatus.VALID, "local")
+    (event,) = await world.events(EventKind.ORDER_FINALIZED)
+    assert event.upstream == "local"
+    assert world.ca.accepted == 0
+
+
+async def test_no_upstream_to_go_to_leaves_the_order_ready(world: World) -> None:
+    """It passes once the upstream is back."""
+    client = await world.client()
+    order = await client.ready(NAME)
+    facts = world.facts.pop("ca")
+    with pytest.raises(Problem, match="is not ready") as refused:
+        await client.finalize(order)
+    assert refused.value.type is ProblemType.SERVER_INTERNAL
+    world.facts["ca"] = facts
+    assert (await client.finalize(order)).status is OrderStatus.VALID
+
+
+# --------------------------------------------------------------------------------------- the claim
+
+
+async def test_first_to_finalize_takes_the_work_that_was_prepared(world: World) -> None:
+    """One upstream order for it, opened before; the second order gets one of its own."""
+    first, second = await world.client(), await world.client()
+    orders = [await first.ready(NAME), await second.ready(NAME)]
+    assert len(world.ca.orders) == 1, "one for both, until somebody takes it"
+    (prepared,) = world.ca.orders
+    done = await second.finalize(orders[1])
+    work = await world.store.work_of_order(done.order_id)
+    assert work is not None
+    assert (work.order_url, work.status) == (prepared, WorkStatus.SPENT)
+    assert len(world.ca.orders) == 1
+    assert (await first.finalize(orders[0])).status is OrderStatus.VALID
+    assert (len(world.ca.orders), world.ca.accepted) == (2, 2)
+
+
+async def test_work_that_has_grown_stale_is_not_taken(world: World) -> None:
+    """Its end was counted from too long ago; the certificate gets its full length."""
+    first, second = await world.client(), await world.client()
+    await first.ready(NAME)
+    world.clock.advance(10 * DAY)
+    order = await second.ready(NAME)
+    await second.finalize(order)
+    (certificate,) = await world.certificates()
+    assert certificate.not_after == START + 100 * DAY
+
+
+async def test_abandoned_order_blocks_nobody(world: World) -> None:
+    """It was ready and its owner went away; the next one takes what was prepared for it."""
+    gone, here = await world.client(), await world.client()
+    await gone.ready(NAME)
+    assert (await here.issue(NAME)).status is OrderStatus.VALID
+    assert len(world.ca.orders) == 1
+
+
+async def test_local_upstream_is_asked_for_nothing_before_finalize(world: World) -> None:
+    """Nothing is opened, and finalize needs nothing that was."""
+    client = await world.client()
+    order = await client.ready(NAME, profile="private")
+    assert world.local.calls == []
+    assert (await client.finalize(order)).status is OrderStatus.VALID
+    assert world.ca.calls == []

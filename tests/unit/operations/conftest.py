@@ -1,0 +1,116 @@
+"""The desk over a whole world: real workflows and a real store, a fake CA."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from broker.issuance.events import Actor
+from broker.issuance.records import UpstreamAccountRecord
+from broker.operations import OperatorDesk, Rooms, UpstreamEntry
+from broker.web.operator import Operations
+from tests.fakes.clock import START
+from tests.fakes.world import World
+
+ANNA = Actor("operator:anna", "asked for in ticket 7")
+
+
+@dataclass
+class FakeUpstreamKeeper:
+    """Two upstreams, one of each kind."""
+
+    faults: list[str] = field(default_factory=list)
+    agreed: list[bool] = field(default_factory=list)
+
+    def entries(self) -> Sequence[UpstreamEntry]:
+        return [
+            UpstreamEntry(
+                name="local", kind="built-in", communities=("default",), where="http://pki.example"
+            ),
+            UpstreamEntry(
+                name="ca",
+                kind="acme",
+                communities=("default", "lab"),
+                where="https://ca.example/directory",
+            ),
+        ]
+
+    async def register(
+        self, upstream: str, community: str, *, agree_to_terms: bool
+    ) -> UpstreamAccountRecord:
+        self.agreed.append(agree_to_terms)
+        return UpstreamAccountRecord(
+            upstream=upstream,
+            community=community,
+            directory_url="https://ca.example/directory",
+            account_url=f"https://ca.example/acct/{community}",
+            key_id=f"{upstream}-{community}",
+            thumbprint="thumb",
+            registered_at=START,
+        )
+
+    async def check(self, upstream: str, community: str) -> Sequence[str]:
+        return self.faults if upstream == "ca" else []
+
+
+@dataclass
+class FakeAuthorityKeeper:
+    """Remembers what was to be made."""
+
+    made: list[tuple[object, ...]] = field(default_factory=list)
+
+    async def show(self, upstream: str) -> Mapping[str, object]:
+        return {"upstream": upstream, "root": {"subject": "CN=Root"}}
+
+    async def initialise(
+        self,
+        upstream: str,
+        *,
+        subject: str | None,
+        permitted_names: Sequence[str],
+        permitted_networks: Sequence[str],
+    ) -> Mapping[str, object]:
+        self.made.append((upstream, subject, tuple(permitted_names), tuple(permitted_networks)))
+        return await self.show(upstream)
+
+    async def request(self, upstream: str, *, subject: str | None) -> str:
+        self.made.append((upstream, subject))
+        return "-----BEGIN CERTIFICATE REQUEST-----\n"
+
+    async def accept(
+        self, upstream: str, *, chain_pem: str, anchors_pem: str
+    ) -> Mapping[str, object]:
+        self.made.append((upstream, chain_pem, anchors_pem))
+        return await self.show(upstream)
+
+
+@dataclass
+class Office:
+    """The desk and what is behind it."""
+
+    world: World
+    desk: Operations
+    upstreams: FakeUpstreamKeeper
+    authorities: FakeAuthorityKeeper
+
+
+@pytest.fixture
+async def office(tmp_path: Path) -> AsyncIterator[Office]:
+    """A desk that is open."""
+    async with World(tmp_path) as world:
+        upstreams, authorities = FakeUpstreamKeeper(), FakeAuthorityKeeper()
+        rooms = Rooms(
+            store=world.traffic.watch(world.store, "desk", counts=True),
+            accounts=world.accounts,
+            enrollment=world.enrollment,
+            revocations=world.revocations,
+            planner=world.planner,
+            policies=world.policies,
+            upstreams=upstreams,
+            authorities=authorities,
+            clock=world.clock,
+            communities=("default",),
+            version="0.1.0",
+        )
+        yield Office(world, OperatorDesk(rooms), upstreams, authorities)

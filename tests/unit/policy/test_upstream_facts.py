@@ -1,0 +1,202 @@
+"""Dated facts about upstreams: what is known on a day, and what the configuration overrides."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.policy.decisions import ProfileLifetime
+from broker.policy.upstream_facts import (
+    BACKDATE_TOLERANCE,
+    UnknownDescription,
+    UpstreamOverrides,
+    facts_for,
+    lifetime_on,
+    parse_upstream_facts,
+)
+from broker.policy.yamlfile import Faults
+
+SHIPPED = Path(__file__).parents[3] / "policies" / "upstreams.yaml"
+
+TEXT = """\
+apiVersion: penstock.dev/v1
+kind: UpstreamFacts
+descriptions:
+  ca:
+    as_of: 2026-11-22
+    source: its documentation
+    honours_not_after: true
+    is_ct_logged: false
+    min_lifetime: 5m
+    max_lifetime: 24h
+    default_lifetimes:
+      - {lifetime: 90d}
+    profiles:
+      classic:
+        - {lifetime: 90d}
+        - {from: 2027-02-10, lifetime: 64d}
+      new:
+        - {from: 2027-01-01, lifetime: 7d}
+"""
+
+STEPS = (
+    ProfileLifetime(valid_from=date(2027, 2, 10), lifetime=timedelta(days=64)),
+    ProfileLifetime(valid_from=date(2020, 1, 1), lifetime=timedelta(days=90)),
+    ProfileLifetime(valid_from=date(2028, 2, 16), lifetime=timedelta(days=100)),
+)
+
+
+@pytest.mark.parametrize(
+    ("at", "days"),
+    [
+        pytest.param(datetime(2019, 12, 31, 23, tzinfo=UTC), None, id="before-anything-is-known"),
+        pytest.param(datetime(2020, 1, 1, tzinfo=UTC), 90, id="the-first-day"),
+        pytest.param(datetime(2027, 2, 9, 12, tzinfo=UTC), 90, id="the-day-before-it-shrinks"),
+        pytest.param(datetime(2027, 2, 10, 23, tzinfo=UTC), 90, id="the-day-on-which-it-shrinks"),
+        pytest.param(datetime(2027, 2, 11, 0, tzinfo=UTC), 64, id="the-day-after"),
+        pytest.param(datetime(2028, 2, 14, 23, tzinfo=UTC), 64, id="two-days-before-it-grows"),
+        pytest.param(datetime(2028, 2, 15, 1, tzinfo=UTC), 100, id="the-day-before-it-grows"),
+        pytest.param(datetime(2030, 1, 1, tzinfo=UTC), 100, id="long-after"),
+        pytest.param(
+            datetime(2027, 2, 11, 1, tzinfo=timezone(timedelta(hours=14))),
+            90,
+            id="days-are-those-of-utc",
+        ),
+    ],
+)
+def test_around_a_change_the_longer_lifetime_counts(at: datetime, days: int | None) -> None:
+    """A CA switches at an hour of its own; an order of the evening is issued the day after."""
+    assert lifetime_on(STEPS, at) == (None if days is None else timedelta(days=days))
+
+
+def test_without_steps_nothing_is_known() -> None:
+    """An empty list is not a lifetime of zero."""
+    assert lifetime_on((), datetime(2026, 1, 1, tzinfo=UTC)) is None
+
+
+def test_facts_follow_the_description() -> None:
+    """With the default tolerance, and no override."""
+    facts = facts_for("mine", "ca", None, parse_upstream_facts(TEXT, source="f.yaml"))
+    assert (facts.name, facts.description) == ("mine", "ca")
+    assert (facts.min_lifetime, facts.max_lifetime) == (timedelta(minutes=5), timedelta(days=1))
+    assert facts.backdate_tolerance == BACKDATE_TOLERANCE
+    assert facts.default_lifetimes[0].valid_from == date.min
+    assert facts.profiles["classic"][1].valid_from == date(2027, 2, 10)
+    assert facts.identifier_types == {"dns"}
+
+
+@pytest.mark.parametrize(
+    ("override", "attribute", "expected"),
+    [
+        pytest.param({"honours_not_after": False}, "honours_not_after", False, id="honours"),
+        pytest.param({"is_ct_logged": True}, "is_ct_logged", True, id="logged"),
+        pytest.param({"min_lifetime": "1h"}, "min_lifetime", timedelta(hours=1), id="min"),
+        pytest.param({"max_lifetime": "90d"}, "max_lifetime", timedelta(days=90), id="max"),
+        pytest.param(
+            {"backdate_tolerance": "5m"}, "backdate_tolerance", timedelta(minutes=5), id="tolerance"
+        ),
+        pytest.param(
+            {"default_lifetime": "12h"},
+            "default_lifetimes",
+            (ProfileLifetime(valid_from=date.min, lifetime=timedelta(hours=12)),),
+            id="lifetime",
+        ),
+    ],
+)
+def test_an_override_changes_its_fact_and_no_other(
+    override: dict[str, Any], attribute: str, expected: object
+) -> None:
+    """Whoever runs the upstream knows better."""
+    descriptions = parse_upstream_facts(TEXT, source="f.yaml")
+    plain = facts_for("mine", "ca", None, descriptions)
+    made = facts_for("mine", "ca", UpstreamOverrides.model_validate(override), descriptions)
+    changed = {
+        name for name in plain.__dataclass_fields__ if getattr(plain, name) != getattr(made, name)
+    }
+    assert getattr(made, attribute) == expected
+    assert changed == {attribute}
+
+
+def test_an_overridden_profile_leaves_the_others_alone() -> None:
+    """Profiles are overridden one by one."""
+    overrides = UpstreamOverrides(profiles={"classic": timedelta(days=3)})
+    facts = facts_for("mine", "ca", overrides, parse_upstream_facts(TEXT, source="f.yaml"))
+    assert [step.lifetime for step in facts.profiles["classic"]] == [timedelta(days=3)]
+    assert [step.lifetime for step in facts.profiles["new"]] == [timedelta(days=7)]
+
+
+def test_an_unknown_description_is_told_with_the_known_ones() -> None:
+    """The configuration has to be mended."""
+    with pytest.raises(UnknownDescription, match="no description 'letsencrypt', known are ca"):
+        facts_for("x", "letsencrypt", None, parse_upstream_facts(TEXT, source="f.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        pytest.param("    as_of: 2026-11-22\n", "", "missing key 'as_of'", id="undated"),
+        pytest.param("2026-11-22", "yesterday", "expected a date", id="no-date"),
+        pytest.param("    is_ct_logged: false\n", "", "missing key 'is_ct_logged'", id="logging"),
+        pytest.param("5m", "5", "5 has no unit", id="bare-number"),
+        pytest.param("max_lifetime", "max_lifetme", "did you mean", id="unknown-key"),
+        pytest.param("  ca:", "  C/A:", "should match", id="odd-name"),
+    ],
+)
+def test_broken_facts_are_refused(old: str, new: str, fault: str) -> None:
+    """A fact without a date is no fact."""
+    with pytest.raises(Faults) as caught:
+        parse_upstream_facts(TEXT.replace(old, new), source="f.yaml")
+    assert fault in str(caught.value)
+
+
+class TestShippedFacts:
+    """The facts file that comes with the product."""
+
+    DESCRIPTIONS = parse_upstream_facts(SHIPPED.read_text("utf-8"), source="upstreams.yaml")
+
+    @pytest.mark.parametrize(
+        ("profile", "at", "days"),
+        [
+            pytest.param("classic", datetime(2026, 11, 22, tzinfo=UTC), 90, id="classic-now"),
+            pytest.param("classic", datetime(2027, 3, 1, tzinfo=UTC), 64, id="classic-2027"),
+            pytest.param("classic", datetime(2028, 3, 1, tzinfo=UTC), 45, id="classic-2028"),
+            pytest.param("tlsserver", datetime(2026, 11, 22, tzinfo=UTC), 45, id="tlsserver"),
+            pytest.param("tlsserver", datetime(2026, 5, 1, tzinfo=UTC), None, id="tlsserver-early"),
+            pytest.param("tlsclient", datetime(2026, 11, 22, tzinfo=UTC), None, id="removed"),
+        ],
+    )
+    def test_lets_encrypt_shrinks_by_the_calendar(
+        self, profile: str, at: datetime, days: int | None
+    ) -> None:
+        """As it announced."""
+        facts = facts_for("le", "lets-encrypt", None, self.DESCRIPTIONS)
+        expected = None if days is None else timedelta(days=days)
+        assert lifetime_on(facts.profiles.get(profile, ()), at) == expected
+
+    def test_no_profile_at_lets_encrypt_means_classic(self) -> None:
+        """The default profile is the long one."""
+        facts = facts_for("le", "lets-encrypt", None, self.DESCRIPTIONS)
+        assert facts.default_lifetimes == facts.profiles["classic"]
+
+    @pytest.mark.parametrize(
+        ("description", "honours", "logged"),
+        [
+            pytest.param("built-in", True, False, id="built-in"),
+            pytest.param("pebble", True, False, id="pebble"),
+            pytest.param("step-ca", True, False, id="step-ca"),
+            pytest.param("google-trust-services", True, True, id="google"),
+            pytest.param("lets-encrypt", False, True, id="lets-encrypt"),
+            pytest.param("zerossl", False, True, id="zerossl"),
+            pytest.param("vault-pki", False, False, id="vault"),
+            pytest.param("generic", False, True, id="generic"),
+        ],
+    )
+    def test_who_honours_not_after_and_who_logs(
+        self, description: str, honours: bool, logged: bool
+    ) -> None:
+        """Of what nothing is known, nothing is assumed."""
+        facts = facts_for("x", description, None, self.DESCRIPTIONS)
+        assert (facts.honours_not_after, facts.is_ct_logged) == (honours, logged)

@@ -1,0 +1,300 @@
+"""Challenges: the expected answers, and the verdict on what was seen."""
+
+import hashlib
+import json
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from broker.protocol.challenges import (
+    ACME_IDENTIFIER_OID,
+    ChallengeType,
+    Failure,
+    Observation,
+    Verdict,
+    dns01_name,
+    dns01_value,
+    http01_path,
+    judge_challenge,
+    key_authorization,
+    verify_token,
+)
+from broker.protocol.identifiers import Identifier, IdentifierType
+from broker.protocol.problems import Problem, ProblemType
+from broker.protocol.resources import ProtocolError
+from tests.unit.protocol.builders import VECTORS, Authority, b64url
+
+EXAMPLE = json.loads((VECTORS / "acme.json").read_text())["http01"]
+TOKEN = EXAMPLE["token"]
+THUMBPRINT = EXAMPLE["thumbprint"]
+EXPECTED = EXAMPLE["key_authorization"]
+DIGEST = hashlib.sha256(EXPECTED.encode()).digest()
+CANARY = "canary-5a1b"
+HTTP_01, DNS_01, TLS_ALPN_01 = ChallengeType
+TARGETS = {
+    HTTP_01: f"http://a.example{EXAMPLE['path']}",
+    DNS_01: "_acme-challenge.a.example",
+    TLS_ALPN_01: "a.example",
+}
+
+
+def judge(kind: ChallengeType, *answers: bytes | str, **kwargs: Any) -> Verdict:
+    """Return the verdict on answers to the challenge of the tests."""
+    target = kwargs.pop("target", TARGETS[kind])
+    observation = Observation(kind, target, ("192.0.2.1",), answers, **kwargs)
+    return judge_challenge(kind, token=TOKEN, thumbprint=THUMBPRINT, observation=observation)
+
+
+def test_example_of_the_standard() -> None:
+    """Path and key authorization of RFC 8555 §8.3."""
+    assert key_authorization(TOKEN, THUMBPRINT) == EXPECTED
+    assert http01_path(TOKEN) == EXAMPLE["path"]
+    assert dns01_value(EXPECTED) == b64url(DIGEST)
+
+
+@pytest.mark.parametrize("name", ["a.example", "*.a.example"])
+def test_dns_record_of_a_wildcard_is_that_of_its_base(name: str) -> None:
+    """RFC 8555 §8.4: the record stands below the name without the star."""
+    identifier = Identifier(IdentifierType.DNS, name)
+    assert dns01_name(identifier) == "_acme-challenge.a.example"
+
+
+def test_addresses_have_no_dns_record() -> None:
+    """RFC 8738 §7 leaves dns-01 out."""
+    with pytest.raises(ValueError, match="cannot validate identifiers of type ip"):
+        dns01_name(Identifier(IdentifierType.IP, "192.0.2.1"))
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        "a" * 21,
+        "a" * 257,
+        "a" * 10_000,
+        "../../../../etc/passwd",
+        "a" * 22 + "/../x",
+        "a" * 22 + "\n",
+        "a" * 22 + "=",
+        "a" * 22 + "+",
+        "a" * 22 + '"',
+        "a" * 22 + " ",
+        "a" * 22 + ".",
+        "a" * 22 + "\x00",
+        "ä" * 22,
+        "$(touch x)aaaaaaaaaaaaaaaa",
+    ],
+    ids=lambda token: ascii(token[:30]) or "empty",
+)
+def test_token_that_is_not_plain_base64url_is_refused(token: str) -> None:
+    """A CA's token becomes a path and a file name, so nothing else may be in it."""
+    for use in (verify_token, http01_path, lambda t: key_authorization(t, THUMBPRINT)):
+        with pytest.raises(ProtocolError, match=r"challenge\.token"):
+            use(token)
+
+
+@pytest.mark.parametrize("token", ["a" * 22, "a" * 256, "-_" * 11, TOKEN])
+def test_token_of_base64url_is_proven(token: str) -> None:
+    """22 characters hold 128 bits; 256 are the most."""
+    assert verify_token(token) == token
+
+
+# == http-01 ===================================================================================
+
+
+@pytest.mark.parametrize("tail", ["", "\n", "\r\n", "  \t\n"])
+@pytest.mark.parametrize("convert", [str, str.encode], ids=["text", "octets"])
+def test_right_body_is_valid(tail: str, convert: Any) -> None:
+    """RFC 8555 §8.3 lets the body end in white space."""
+    verdict = judge(HTTP_01, convert(EXPECTED + tail))
+    assert verdict == Verdict()
+    assert verdict.valid
+    assert verdict.problem is None
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        pytest.param((), id="nothing"),
+        pytest.param((b"",), id="empty body"),
+        pytest.param((CANARY.encode(),), id="another body"),
+        pytest.param((b" " + EXPECTED.encode(),), id="white space in front"),
+        pytest.param((EXPECTED.encode() + b"\x00",), id="NUL behind"),
+        pytest.param((EXPECTED.encode() + b"x",), id="longer"),
+        pytest.param((EXPECTED[:-1].encode(),), id="shorter"),
+        pytest.param((EXPECTED.upper().encode(),), id="another case"),
+        pytest.param((TOKEN.encode(),), id="token alone"),
+        pytest.param((f"{TOKEN}.{'A' * 43}".encode(),), id="another account's key"),
+        pytest.param((EXPECTED.encode(), EXPECTED.encode()), id="two bodies"),
+        pytest.param((CANARY.encode(), EXPECTED.encode()), id="second body right"),
+        pytest.param(("\udc80",), id="undecodable text"),
+    ],
+)
+def test_other_body_is_an_incorrect_response(answers: tuple[bytes | str, ...]) -> None:
+    """The problem says what was asked, and nothing of what was fetched."""
+    verdict = judge(HTTP_01, *answers)
+    assert not verdict.valid
+    assert verdict.problem is not None
+    assert verdict.problem.type is ProblemType.INCORRECT_RESPONSE
+    assert TARGETS[HTTP_01] in verdict.problem.detail
+    assert CANARY not in json.dumps(verdict.problem.to_json())
+
+
+# == dns-01 ====================================================================================
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        pytest.param((dns01_value(EXPECTED),), id="alone"),
+        pytest.param((CANARY, dns01_value(EXPECTED)), id="among others"),
+        pytest.param((dns01_value(EXPECTED).encode(),), id="octets"),
+        pytest.param((b"\xff", dns01_value(EXPECTED)), id="beside binary"),
+    ],
+)
+def test_one_right_record_is_valid(answers: tuple[bytes | str, ...]) -> None:
+    """RFC 8555 §8.4: one match is enough, others may belong to other orders."""
+    assert judge(DNS_01, *answers).valid
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        pytest.param((), id="no record"),
+        pytest.param((CANARY,), id="another record"),
+        pytest.param((EXPECTED,), id="key authorization itself"),
+        pytest.param((dns01_value(EXPECTED) + " ",), id="white space behind"),
+        pytest.param((f'"{dns01_value(EXPECTED)}"',), id="in quotes"),
+        pytest.param((dns01_value(EXPECTED) + "=",), id="padded"),
+        pytest.param((hashlib.sha256(EXPECTED.encode()).hexdigest(),), id="hex"),
+        pytest.param((CANARY,) * 10_000, id="ten thousand records"),
+    ],
+)
+def test_other_records_are_an_incorrect_response(answers: tuple[bytes | str, ...]) -> None:
+    """The problem tells the value that was expected, and how many others there were."""
+    problem = judge(DNS_01, *answers).problem
+    assert problem is not None
+    assert problem.type is ProblemType.INCORRECT_RESPONSE
+    assert TARGETS[DNS_01] in problem.detail
+    assert CANARY not in problem.detail
+    if answers:
+        assert dns01_value(EXPECTED) in problem.detail
+        assert str(len(answers)) in problem.detail
+
+
+# == tls-alpn-01 ===============================================================================
+
+
+def shown(
+    *names: str | x509.GeneralName,
+    proof: bytes | None = b"\x04\x20" + DIGEST,
+    critical: bool = True,
+) -> bytes:
+    """Return the certificate a tls-alpn-01 server shows."""
+    extensions: list[tuple[x509.ExtensionType, bool]] = []
+    if proof is not None:
+        oid = x509.ObjectIdentifier(ACME_IDENTIFIER_OID)
+        extensions.append((x509.UnrecognizedExtension(oid, proof), critical))
+    certificate = Authority.root().leaf(*names, extensions=extensions)
+    return certificate.public_bytes(Encoding.DER)
+
+
+@pytest.mark.parametrize("name", ["a.example", "A.Example"])
+def test_right_certificate_is_valid(name: str) -> None:
+    """One name, and the critical hash (RFC 8737 §3)."""
+    assert judge(TLS_ALPN_01, shown(name)).valid
+
+
+def test_right_certificate_of_an_address_is_valid() -> None:
+    """RFC 8738 §6: the one name is an iPAddress."""
+    assert judge(TLS_ALPN_01, shown("192.0.2.1"), target="192.0.2.1").valid
+    assert not judge(TLS_ALPN_01, shown(x509.DNSName("192.0.2.1")), target="a.example").valid
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda: (), id="nothing"),
+        pytest.param(lambda: (b"",), id="empty"),
+        pytest.param(lambda: (CANARY.encode(),), id="no certificate"),
+        pytest.param(lambda: (shown("a.example"),) * 2, id="two certificates"),
+        pytest.param(
+            lambda: (shown("a.example").replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07"),),
+            id="certificate of version 8",
+        ),
+        pytest.param(lambda: (shown("b.example"),), id="another name"),
+        pytest.param(lambda: (shown("a.example", "b.example"),), id="second name"),
+        pytest.param(lambda: (shown("*.example"),), id="wildcard"),
+        pytest.param(lambda: (shown("192.0.2.1"),), id="address"),
+        pytest.param(lambda: (shown(x509.RFC822Name("a.example")),), id="mail address"),
+        pytest.param(lambda: (shown(),), id="no name"),
+        pytest.param(lambda: (shown("a.example", proof=None),), id="no proof"),
+        pytest.param(lambda: (shown("a.example", critical=False),), id="proof not critical"),
+        pytest.param(lambda: (shown("a.example", proof=DIGEST),), id="proof without DER"),
+        pytest.param(
+            lambda: (shown("a.example", proof=b"\x04\x20" + bytes(32)),), id="other proof"
+        ),
+        pytest.param(
+            lambda: (shown("a.example", proof=b"\x04\x20" + DIGEST + b"\x00"),), id="proof longer"
+        ),
+    ],
+)
+def test_other_certificate_is_an_incorrect_response(make: Any) -> None:
+    """A shared host that shows its usual certificate proves nothing."""
+    problem = judge(TLS_ALPN_01, *make()).problem
+    assert problem is not None
+    assert problem.type is ProblemType.INCORRECT_RESPONSE
+    assert CANARY not in problem.detail
+
+
+# == Failures ==================================================================================
+
+
+@pytest.mark.parametrize(
+    ("challenge", "failure", "kind"),
+    [
+        (HTTP_01, "dns", ProblemType.DNS),
+        (HTTP_01, "connection", ProblemType.CONNECTION),
+        (HTTP_01, "tls", ProblemType.TLS),
+        (HTTP_01, "timeout", ProblemType.CONNECTION),
+        (HTTP_01, "protocol", ProblemType.INCORRECT_RESPONSE),
+        (HTTP_01, "refused-address", ProblemType.UNAUTHORIZED),
+        (DNS_01, "dns", ProblemType.DNS),
+        (DNS_01, "timeout", ProblemType.DNS),
+        (DNS_01, "protocol", ProblemType.INCORRECT_RESPONSE),
+        (TLS_ALPN_01, "tls", ProblemType.TLS),
+        (TLS_ALPN_01, "timeout", ProblemType.CONNECTION),
+    ],
+)
+def test_failure_to_look_has_its_problem(
+    challenge: ChallengeType, failure: Any, kind: ProblemType
+) -> None:
+    """What went wrong, where, and which addresses were tried."""
+    verdict = judge(challenge, failure=Failure(failure, "no answer within 10 s"))
+    assert verdict.problem == Problem(
+        kind, f"{TARGETS[challenge]}: no answer within 10 s (tried 192.0.2.1)"
+    )
+
+
+def test_failure_wins_over_answers() -> None:
+    """An answer that came with a failure is not looked at."""
+    verdict = judge(HTTP_01, EXPECTED, failure=Failure("timeout", "body never ended"))
+    assert not verdict.valid
+    assert judge(HTTP_01, EXPECTED).valid
+
+
+def test_failure_without_addresses_names_none() -> None:
+    """A name that does not resolve has nothing to list."""
+    observation = Observation(HTTP_01, "http://a.example/", failure=Failure("dns", "NXDOMAIN"))
+    verdict = judge_challenge(HTTP_01, token=TOKEN, thumbprint=THUMBPRINT, observation=observation)
+    assert verdict.problem is not None
+    assert verdict.problem.detail == "http://a.example/: NXDOMAIN"
+
+
+def test_observation_of_another_challenge_is_a_bug() -> None:
+    """What was seen by DNS says nothing about HTTP."""
+    observation = Observation(DNS_01, "x", (), (EXPECTED,))
+    with pytest.raises(ValueError, match="says nothing about http-01"):
+        judge_challenge(HTTP_01, token=TOKEN, thumbprint=THUMBPRINT, observation=observation)

@@ -1,0 +1,79 @@
+"""Each file of the product has its test, and each unit test has its file."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+UNIT = REPOSITORY / "tests" / "unit"
+
+SHOWN_ELSEWHERE: dict[str, str] = {
+    "broker/demo/serving.py": "tests/contract/demo/test_serving.py",
+    "broker/issuance/ports.py": "tests/contract",
+    "broker/web/wirefaults.py": "tests/contract/web/test_wirefaults.py",
+}
+"""File → where it is shown instead, for adapters that only make sense against their other side.
+
+The value is a test file or a suite below tests/, so that the reason can be looked up.
+"""
+
+OF_THE_HOUSE = frozenset({"test_file_names.py", "test_readme_help.py"})
+"""Unit tests that belong to no file of the product."""
+
+
+def is_empty(path: Path) -> bool:
+    """Tell whether a file defines nothing: a package's docstring, or names passed on."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    return path.name == "__init__.py" and not any(isinstance(node, kinds) for node in body)
+
+
+def mirror_of(path: Path) -> Path:
+    """Return where the test of a file of the product lies."""
+    relative = path.relative_to(REPOSITORY)
+    folder = UNIT / "agents" if relative.parts[0] == "agents" else UNIT
+    stem = "init" if path.stem == "__init__" else path.stem.strip("_")
+    return folder.joinpath(*relative.parts[1:-1], f"test_{stem}.py")
+
+
+PRODUCT_FILES = sorted(
+    path
+    for package in ("broker", "agents")
+    for path in (REPOSITORY / package).rglob("*.py")
+    if not is_empty(path)
+)
+
+
+@pytest.mark.parametrize("path", PRODUCT_FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_file_has_its_test(path: Path) -> None:
+    """A file of the product is mirrored below tests/unit, or listed with where it is shown."""
+    elsewhere = SHOWN_ELSEWHERE.get(str(path.relative_to(REPOSITORY)))
+    if elsewhere is None:
+        expected = mirror_of(path)
+        assert expected.is_file(), f"{expected.relative_to(REPOSITORY)} is missing"
+    else:
+        assert (REPOSITORY / elsewhere).exists(), f"{elsewhere} is not there"
+        assert not mirror_of(path).exists(), "mirrored after all: take it off SHOWN_ELSEWHERE"
+
+
+def test_every_folder_of_code_is_a_package() -> None:
+    """A folder without its __init__.py would escape the import contracts."""
+    folders = {path.parent for path in PRODUCT_FILES}
+    assert [str(f) for f in sorted(folders) if not (f / "__init__.py").is_file()] == []
+
+
+def test_no_reason_outlives_its_file() -> None:
+    """SHOWN_ELSEWHERE names only files that are there."""
+    assert [name for name in SHOWN_ELSEWHERE if not (REPOSITORY / name).is_file()] == []
+
+
+def test_every_unit_test_has_its_file() -> None:
+    """A unit test whose file was moved or removed moves or goes with it."""
+    mirrored = {mirror_of(path) for path in PRODUCT_FILES}
+    stray = [
+        str(path.relative_to(REPOSITORY))
+        for path in UNIT.rglob("test_*.py")
+        if path not in mirrored and not (path.parent == UNIT and path.name in OF_THE_HOUSE)
+    ]
+    assert stray == []

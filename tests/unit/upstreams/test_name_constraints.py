@@ -1,0 +1,76 @@
+"""Which constraints are written for which permitted names."""
+
+import ipaddress
+
+import pytest
+from cryptography import x509
+
+from broker.issuance.errors import Broken
+from broker.protocol.constraints import ConstrainedNames, check_name_constraints
+from broker.protocol.identifiers import Identifier, IdentifierType
+from broker.upstreams.name_constraints import (
+    UNCONSTRAINED,
+    PermittedNames,
+    name_constraints_extension,
+)
+
+NETWORK = ipaddress.ip_network("10.0.0.0/8")
+
+
+def is_permitted(permitted: PermittedNames, kind: str, value: str) -> bool:
+    """Tell whether the written constraints let a name pass."""
+    constraints = name_constraints_extension(permitted)
+    assert constraints is not None
+    identifier = Identifier(IdentifierType(kind), value)
+    names = ConstrainedNames(frozenset({identifier}), frozenset(), x509.Name([]))
+    return check_name_constraints(constraints, names) is None
+
+
+def test_nothing_permitted_in_particular_means_no_constraint() -> None:
+    """An unconstrained CA has no such extension."""
+    assert name_constraints_extension(UNCONSTRAINED) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        ("dns", "corp.example", True),
+        ("dns", "a.b.corp.example", True),
+        ("dns", "*.corp.example", True),
+        ("dns", "host.internal", True),
+        ("dns", "evilcorp.example", False),
+        ("dns", "corp.example.evil.net", False),
+        ("dns", "example", False),
+        ("ip", "10.1.2.3", False),
+        ("ip", "fd00::1", False),
+    ],
+)
+def test_suffixes_permit_names_below_them_and_no_addresses(
+    kind: str, value: str, expected: bool
+) -> None:
+    """A CA for names certifies no address."""
+    permitted = PermittedNames(("Corp.Example", "internal"))
+    assert is_permitted(permitted, kind, value) is expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        ("ip", "10.1.2.3", True),
+        ("ip", "11.1.2.3", False),
+        ("ip", "fd00::1", False),
+        ("dns", "corp.example", False),
+    ],
+)
+def test_networks_permit_their_addresses_and_no_names(
+    kind: str, value: str, expected: bool
+) -> None:
+    """A CA for addresses certifies no name."""
+    assert is_permitted(PermittedNames(networks=(NETWORK,)), kind, value) is expected
+
+
+@pytest.mark.parametrize("suffix", ["", ".corp.example", "*.corp.example", "corp_example", "a..b"])
+def test_suffix_that_is_no_name_is_refused(suffix: str) -> None:
+    """A typing error must not become a constraint that means something else."""
+    with pytest.raises(Broken, match="is no DNS name"):
+        name_constraints_extension(PermittedNames((suffix,)))

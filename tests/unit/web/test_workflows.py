@@ -1,0 +1,45 @@
+"""What the web calls is what the workflows offer."""
+
+import inspect
+
+import pytest
+
+from broker.issuance import accounts, authorizations, orders, revocations
+from broker.web import workflows
+
+PAIRS = [
+    (workflows.Accounts, accounts.Accounts),
+    (workflows.Orders, orders.Orders),
+    (workflows.Authorizations, authorizations.Authorizations),
+    (workflows.Revocations, revocations.Revocations),
+]
+
+METHODS = [
+    (name, port, workflow)
+    for port, workflow in PAIRS
+    for name, member in vars(port).items()
+    if inspect.iscoroutinefunction(member)
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "port", "workflow"),
+    METHODS,
+    ids=[f"{workflow.__name__}.{name}" for name, _, workflow in METHODS],
+)
+def test_workflow_has_the_method_that_the_web_calls(name: str, port: type, workflow: type) -> None:
+    """Same name, as many arguments by position, and the same ones by name."""
+    asked = inspect.signature(getattr(port, name)).parameters.values()
+    offered = inspect.signature(getattr(workflow, name)).parameters.values()
+
+    def shape(parameters: object) -> tuple[int, set[str]]:
+        by_name = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}  # type: ignore[attr-defined]
+        return len(list(parameters)) - len(by_name), by_name  # type: ignore[call-overload]
+
+    assert shape(asked) == shape(offered)
+    assert inspect.iscoroutinefunction(getattr(workflow, name))
+
+
+def test_every_method_is_compared() -> None:
+    """The table above is not empty."""
+    assert len(METHODS) == 11
