@@ -55,6 +55,21 @@ _CURVES: Final = (
 _ED25519_BYTES: Final = 32
 """Length of an Ed25519 public key, in bytes (RFC 8032 §5.1.5)."""
 
+_ED25519_PRIME: Final = 2**255 - 19
+"""The prime of the field that edwards25519 lies over (RFC 8032 §5.1)."""
+
+_ED25519_EIGHTH: Final = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+"""y coordinate of a point of edwards25519 whose order is 8."""
+
+_ED25519_SMALL: Final = frozenset(
+    {0, 1, _ED25519_PRIME - 1, _ED25519_EIGHTH, _ED25519_PRIME - _ED25519_EIGHTH}
+)
+"""y coordinates of all points whose order divides 8.
+
+Under such a key anybody can make signatures: for the neutral point one and the same verifies over
+every message.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Jwk:
@@ -145,6 +160,14 @@ def _parse_okp(obj: Mapping[str, Any]) -> Jwk:
     return _jwk_of_ed25519(ed25519.Ed25519PublicKey.from_public_bytes(raw))
 
 
+def _check_ed25519(raw: bytes) -> None:
+    y = int.from_bytes(raw, "little") & (2**255 - 1)
+    if y >= _ED25519_PRIME:
+        _unacceptable("jwk member 'x' is no canonical Ed25519 point (RFC 8032 §5.1.3)")
+    if y in _ED25519_SMALL:
+        _unacceptable("jwk is a point of small order: anybody could sign under it")
+
+
 def _parse_rsa(obj: Mapping[str, Any]) -> Jwk:
     modulus = _octets(obj, "n", at_most=MAX_RSA_BITS // 8)
     exponent = _octets(obj, "e", at_most=4)
@@ -186,6 +209,7 @@ def _jwk_of_ec(public_key: ec.EllipticCurvePublicKey) -> Jwk:
 
 def _jwk_of_ed25519(public_key: ed25519.Ed25519PublicKey) -> Jwk:
     raw = public_key.public_bytes(Encoding.Raw, PublicFormat.Raw)
+    _check_ed25519(raw)
     members = {"crv": "Ed25519", "kty": "OKP", "x": encode_base64url(raw)}
     return _make(members, public_key, ("EdDSA", "Ed25519"))
 

@@ -150,6 +150,17 @@ REFUSED = [
     pytest.param({**RSA, "e": b64url(b"\x01\x00\x00\x00\x01")}, BAD, id="e beyond 32 bits"),
     pytest.param({**RSA, "e": "A" * 100_000}, BAD, id="e of 75 kB"),
     pytest.param({**RSA, "e": ""}, BAD, id="e empty"),
+    *(
+        pytest.param({**OKP, "x": b64url(y.to_bytes(32, "little"))}, BAD, id=f"OKP {what}")
+        for what, y in {
+            "neutral point": 1,
+            "neutral point, other sign": 1 | 1 << 255,
+            "order 2": 2**255 - 20,
+            "order 4": 0,
+            "order 8": 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
+            "not canonical": 2**255 - 16,
+        }.items()
+    ),
 ]
 
 

@@ -1,0 +1,1 @@
+"""Makes tests/vectors/jws_requests.json."""
