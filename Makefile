@@ -13,12 +13,20 @@ export PYTHON
 
 # What `make check` runs (offline), and what `make test` runs besides (real peers).
 # tests/standards/test_suites.py fails when a suite is in neither.
-CHECK_SUITES := tests/unit tests/property tests/standards tests/contract
-PEER_SUITES := tests/contract tests/interop tests/e2e tests/packaging
+CHECK_SUITES := tests/unit tests/property tests/standards tests/contract tests/bench
+PEER_SUITES := tests/contract tests/interop tests/e2e tests/packaging tests/bench
 
 # Longest that one test against real peers may take, in seconds: some start three programs and
 # wait for a certificate from each.
 PEER_TIMEOUT_SECONDS := 300
+
+# `make peers LONG=--long` builds Vault as well, a quarter of an hour the first time.
+LONG ?=
+
+# Longest that the tests of one client at one CA may take with every verb, in seconds; they share
+# the machine with two others.
+INTEROP_TIMEOUT_SECONDS := 900
+INTEROP_REPORT := tests/interop/report.json
 
 # An environment is up to date when it holds a stamp named after the hash of what it was made
 # from.  Times of files play no part, so that a checkout or a copy changes nothing.  Of
@@ -58,17 +66,19 @@ ready:
 		echo 'penstock: hint: run `make dev` first; it needs a package index, make check does not' >&2; \
 		exit 1; }
 
+# pytest keeps the tests in the form that it compiles them to, also where the shell forbids it:
+# compiling 330 files anew takes each process 5 s.
 .PHONY: check
 check: ready ## Format, lint, types, import contracts and the fast tests; offline
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
-	$(VENV)/bin/pytest -q -n 2 -m 'not peers and not e2e' $(CHECK_SUITES)
+	PYTHONDONTWRITEBYTECODE= $(VENV)/bin/pytest -q -n 2 -m 'not peers and not e2e' $(CHECK_SUITES)
 
 .PHONY: peers
 peers: ready ## Put the real programs in place that the tests talk to (Debian; root or sudo)
-	tests/peers/install
+	tests/peers/install $(LONG)
 
 .PHONY: test
 test: ## Everything: dev, check, real peers, whole deployments, both wheels
@@ -76,19 +86,24 @@ test: ## Everything: dev, check, real peers, whole deployments, both wheels
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory peers
 	@$(MAKE) --no-print-directory $(DEMO_VENV)/$(DEMO_STAMP)
-	$(VENV)/bin/pytest -p no:randomly --timeout=$(PEER_TIMEOUT_SECONDS) $(PEER_SUITES)
+	$(VENV)/bin/pytest -q -n 2 --hypothesis-profile=whole tests/property
+	$(VENV)/bin/pytest -q -p no:randomly -n 2 --dist loadfile --timeout=$(PEER_TIMEOUT_SECONDS) \
+		-m 'peers or e2e' $(PEER_SUITES)
+
+.PHONY: interop
+interop: ready peers ## Every client at every CA with every verb; writes docs/interop.md
+	$(VENV)/bin/pytest -p no:randomly --timeout=$(INTEROP_TIMEOUT_SECONDS) \
+		tests/interop/test_matrix.py --every-verb --interop-report=$(INTEROP_REPORT)
+	$(VENV)/bin/python -m tests.interop.page
+	@echo 'docs/interop.md'
 
 .PHONY: demo
 demo: $(RUNNABLE) $(DEMO_VENV)/$(DEMO_STAMP) ## See one certificate go through both halves; no root, no service
 	@$(VENV)/bin/penstock demo --certbot $(DEMO_VENV)/bin/certbot
 
 .PHONY: bench
-bench: ready ## Measure (nothing to measure with yet: exits 2)
-	@test -x bench/run || { \
-		echo 'penstock: error: there is nothing to measure with yet: bench/run is not written' >&2; \
-		echo 'penstock: hint: the benchmarks arrive with the work on speed; until then no figure is claimed' >&2; \
-		exit 2; }
-	bench/run
+bench: ready ## Measure beside the peers, about 15 min; EFFORT=--quick for 4, EFFORT=--write-docs to keep
+	bench/run $(EFFORT)
 
 .PHONY: docs
 docs: $(DOCS_VENV)/$(DOCS_STAMP) ## Build the documents into build/docs

@@ -30,13 +30,16 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "demo": ("broker.commands.serving:demo", "Show one order through both halves."),
     "check": ("broker.commands.checking:check", "Check the configuration and the policies."),
     "status": ("broker.commands.requesters:status", "Tell how the broker is."),
-    "order": ("broker.commands.requesters:order", "Look at orders."),
+    "order": ("broker.commands.requesters:order", "Look at orders, and hurry those that wait."),
     "cert": ("broker.commands.requesters:cert", "Look at certificates and revoke them."),
     "account": ("broker.commands.requesters:account", "Look at accounts and deactivate them."),
     "eab": ("broker.commands.requesters:eab", "Keys that bind new accounts to a requester."),
-    "upstream": ("broker.commands.authorities:upstream", "The CAs that the broker asks."),
+    "upstream": ("broker.commands.upstreams:upstream", "The CAs that the broker asks."),
     "ca": ("broker.commands.authorities:ca", "The CA that the broker is itself."),
     "policy": ("broker.commands.policies:policy", "What the policies say."),
+    "backup": ("broker.commands.backup:backup", "Back the broker up while it works."),
+    "restore": ("broker.commands.backup:restore", "Put a backup into an empty state directory."),
+    "reconcile": ("broker.commands.backup:reconcile", "Compare a restored broker with its CAs."),
     "completion": ("broker.commands.completing:completion", "Print shell completion."),
 }
 """Each command with where its code is and what the list of commands says about it."""

@@ -23,6 +23,8 @@ from broker.issuance.errors import Broken, Unreachable
 from broker.issuance.events import Event, EventKind
 from broker.issuance.ports import Clock
 from broker.issuance.records import JobKind, WorkStatus
+from broker.issuance.renewal_ports import RetirementStatus
+from broker.protocol.caa import CaaOutcome
 from broker.protocol.problems import ProblemType
 from broker.protocol.resources import OrderStatus
 
@@ -40,7 +42,12 @@ OPERATIONS: Final = (
     "authz",
     "challenge",
     "certificate",
+    "chain",
+    "renewal",
     "revoke-cert",
+    "orders",
+    "key-change",
+    "new-authz",
     "none",
 )
 """What clients do, as the ACME listener names its routes."""
@@ -53,9 +60,21 @@ UPSTREAM_CALLS: Final = (
     "read-order",
     "withdraw",
     "download",
+    "download-alternates",
+    "renewal-info",
     "revoke",
 )
 """What an upstream is asked, one for each method of its port."""
+
+LIMITS: Final = (
+    "address",
+    "new-accounts",
+    "account",
+    "new-orders",
+    "failed-validations",
+    "connections",
+)
+"""What clients are limited in, as the ACME listener names its limits."""
 
 UPSTREAM_ERRORS: Final = ("refused", "unreachable", "broken")
 """How a call to an upstream can fail."""
@@ -101,6 +120,8 @@ class Snapshot:
     expiries: Sequence[datetime]
     """Ends of living certificates, soonest first."""
     suspensions: int = 0
+    retirements: Mapping[str, int] = field(default_factory=dict)
+    """As ``renewal_ports.RetirementStore.count_retirements`` names them."""
     commits: Mapping[str, int] = field(default_factory=dict)
     """Commits since the store was opened, by kind; see ``COMMIT_KINDS``."""
     transactions: int = 0
@@ -123,6 +144,8 @@ class Telemetry:
         self._upstreams = (*upstreams, OTHER)
         self._registry = CollectorRegistry()
         self._counted: dict[str, int] = {}
+        self.find_ca_ends: Callable[[], Mapping[tuple[str, str], datetime]] | None = None
+        """From (built-in CA, role) to the end of that certificate, asked at each scrape."""
         self._make_counters()
         self._make_gauges(version)
         self._start_at_zero()
@@ -142,6 +165,9 @@ class Telemetry:
             "acme_requests", "ACME requests by operation and class of status.", "operation", "code"
         )
         self._refusals = counter("refusals", "Refused ACME requests by problem type.", "problem")
+        self._limited = counter(
+            "rate_limited", "Requests and connections of clients refused for a limit.", "limit"
+        )
         self._request_seconds = histogram(
             "acme_request_seconds", "Time to answer ACME requests.", REQUEST_SECONDS, "operation"
         )
@@ -155,7 +181,12 @@ class Telemetry:
             "upstream_orders_unaccounted",
             "Upstream orders that may exist at the CA without our knowing them.",
         )
+        self._caa = counter("caa_names", "Names whose CAA was looked at, by outcome.", "outcome")
         self._commits = counter("store_commits", "Commits of the store.", "kind")
+        self._own_failures = counter(
+            "own_certificate_failures",
+            "Failed attempts to renew or reload the ACME listener's certificate.",
+        )
         self._transactions = counter("store_transactions", "Transactions in those commits.")
 
     def _make_gauges(self, version: str) -> None:
@@ -167,6 +198,11 @@ class Telemetry:
             "upstream_orders", "Upstream orders kept, by how far they are.", "status"
         )
         self._jobs = gauge("jobs", "Durable jobs waiting, by kind.", "kind")
+        self._retiring = gauge(
+            "certificates_retiring",
+            "Certificates with a retirement date, by whether a successor is in use.",
+            "status",
+        )
         self._suspended = gauge("upstream_suspensions", "Suspended (upstream, profile) pairs.")
         self._expiring = gauge(
             "certificates_expiring", "Living certificates that end within this time.", "within"
@@ -174,6 +210,16 @@ class Telemetry:
         self._soonest = gauge(
             "certificate_soonest_expiry_timestamp_seconds",
             "End of the living certificate that ends first; 0 when there is none.",
+        )
+        self._ca_end = gauge(
+            "ca_certificate_expiry_timestamp_seconds",
+            "End of a certificate of a built-in CA: root, current or next.",
+            "upstream",
+            "role",
+        )
+        self._own_end = gauge(
+            "own_certificate_expiry_timestamp_seconds",
+            "End of the certificate that the ACME listener serves; 0 while there is none.",
         )
         self._store_up = gauge("store_up", "Whether the store answered this scrape.")
         build = gauge("build_info", "Version of the broker and of Python.", "version", "python")
@@ -191,8 +237,12 @@ class Telemetry:
             self._request_seconds.labels(operation)
             for code in ("2xx", "4xx", "5xx"):
                 self._requests.labels(operation, code)
+        for limit in (*LIMITS, OTHER):
+            self._limited.labels(limit)
         for kind in COMMIT_KINDS:
             self._commits.labels(kind)
+        for caa in CaaOutcome:
+            self._caa.labels(caa)
         for upstream in self._upstreams[:-1]:
             for call in UPSTREAM_CALLS:
                 self._upstream_seconds.labels(upstream, call)
@@ -210,6 +260,13 @@ class Telemetry:
                 self._orders.labels(outcome).inc()
             if event.kind is EventKind.UPSTREAM_ORDER_LOST:
                 self._unaccounted.inc()
+            if event.kind is EventKind.CAA_LOOKED_AT:
+                self._count_caa(event)
+
+    def _count_caa(self, event: Event) -> None:
+        names = event.data.get("names")
+        for one in names if isinstance(names, list) else ():
+            self._caa.labels(CaaOutcome(one["outcome"])).inc()
 
     def request_served(
         self, *, operation: str, status: int, problem: str | None, seconds: float
@@ -222,6 +279,10 @@ class Telemetry:
             is_known = any(problem == each.token for each in ProblemType)
             self._refusals.labels(problem if is_known else OTHER).inc()
 
+    def limit_reached(self, limit: str) -> None:
+        """Count one request that was refused for a limit; *limit* is one of ``LIMITS``."""
+        self._limited.labels(limit if limit in LIMITS else OTHER).inc()
+
     def upstream_called(
         self, *, upstream: str, call: str, seconds: float, error: str | None = None
     ) -> None:
@@ -233,6 +294,11 @@ class Telemetry:
             kind = error if error in UPSTREAM_ERRORS else OTHER
             self._upstream_errors.labels(name, which, kind).inc()
 
+    def own_certificate(self, *, end: datetime | None, failures: int) -> None:
+        """Note the end of the listener's certificate, and how often its renewal has failed."""
+        self._own_end.set(end.timestamp() if end is not None else 0)
+        self._raise_to(self._own_failures, "own-failures", failures)
+
     # -------------------------------------------------------------------------------- rendering
 
     async def render(self) -> bytes:
@@ -243,6 +309,11 @@ class Telemetry:
                 self._store_up.set(1)
             except (Unreachable, Broken):
                 self._store_up.set(0)
+        if self.find_ca_ends is not None:
+            # Anew: a role that nobody has any more is gone.
+            self._ca_end.clear()
+            for (upstream, role), end in self.find_ca_ends().items():
+                self._ca_end.labels(upstream, role).set(end.timestamp())
         return await asyncio.to_thread(generate_latest, self._registry)
 
     def _show(self, snapshot: Snapshot) -> None:
@@ -254,6 +325,8 @@ class Telemetry:
         for kind in JobKind:
             self._jobs.labels(kind).set(counts.get(f"jobs_{kind}", 0))
         self._suspended.set(snapshot.suspensions)
+        for standing in RetirementStatus:
+            self._retiring.labels(standing).set(snapshot.retirements.get(standing, 0))
         for name in COMMIT_KINDS:
             self._raise_to(self._commits.labels(name), name, snapshot.commits.get(name, 0))
         self._raise_to(self._transactions, "transactions", snapshot.transactions)

@@ -19,10 +19,19 @@ TESTS = Path(__file__).parent
 OFFLINE_SUITES = frozenset({"unit", "property"})
 """Suites whose tests may open no socket but a Unix one, which asyncio itself needs."""
 
+WHOLE_SUITES = frozenset({"e2e", "interop", "packaging"})
+"""Suites that `make check` leaves out as a whole: what is in them runs with the real peers, whether
+it says so or not."""
+
+CHEAP_SUITES = frozenset({"unit", "contract"})
+"""Suites in which a passphrase is stretched at the least cost there is."""
+
 
 # A check that passed passes again: examples are drawn the same way each time, and a busy machine
-# is no failure.  `pytest --hypothesis-profile=explore tests/property` goes looking for new ones.
-hypothesis.settings.register_profile("house", derandomize=True, deadline=None)
+# is no failure.  `make check` draws half as many as `make test`, and
+# `pytest --hypothesis-profile=explore tests/property` goes looking for new ones.
+hypothesis.settings.register_profile("house", max_examples=50, derandomize=True, deadline=None)
+hypothesis.settings.register_profile("whole", max_examples=100, derandomize=True, deadline=None)
 hypothesis.settings.register_profile("explore", max_examples=2000, deadline=None)
 hypothesis.settings.load_profile("house")
 
@@ -76,6 +85,9 @@ def pytest_collection_modifyitems(
     if config.getoption("--update-golden"):
         items[:] = [item for item in items if "update_golden" in getattr(item, "fixturenames", ())]
         return
+    for item in items:
+        if suite_of(item) in WHOLE_SUITES:
+            item.add_marker(pytest.mark.e2e)
     collected = {item.path for item in items}
     silent = sorted(
         str(path.relative_to(config.rootpath))
@@ -107,6 +119,21 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"a missing peer is a failure, not a skip: {report.longrepr}"
     return report
+
+
+@pytest.fixture(autouse=True)
+def _cheap_passphrase(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stretch passphrases only a little: what a guess costs is shown by the tests that say so.
+
+    Programs that a test starts are not touched by it.
+    """
+    if suite_of(request.node) not in CHEAP_SUITES or request.node.get_closest_marker("dear_scrypt"):
+        return
+    from broker.keys import encryption, envelope
+
+    for module in (encryption, envelope):
+        monkeypatch.setattr(module, "SCRYPT_COST", 2)
+        monkeypatch.setattr(module, "SCRYPT_PARALLELISM", 1)
 
 
 @pytest.fixture(autouse=True)

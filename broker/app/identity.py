@@ -1,67 +1,129 @@
-"""The broker's own TLS certificate: from files, or once from the built-in CA and then kept."""
+"""The broker's own TLS certificate: from files, from the built-in CA, or from an ACME upstream.
+
+What is issued is kept across restarts, and replaced in time by the same source.  Whatever fails
+leaves the certificate in use as it is; how long that may go on is told to probes and metrics.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import ipaddress
-import os
 import ssl
 from collections.abc import Callable
-from pathlib import Path
+from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import urlsplit
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from broker.app.own_files import Pair, PairFiles, new_context
 from broker.config import Config
 from broker.config.upstreams import BuiltinUpstream
 from broker.issuance.accounts import new_id
-from broker.issuance.errors import Broken, Refused
+from broker.issuance.errors import Broken, Conflict, Refused, Unreachable
+from broker.issuance.own_certificate import OwnCertificates, OwnOrder
 from broker.issuance.ports import Clock, UpstreamRequest
 from broker.protocol.identifiers import Identifier, IdentifierType
 from broker.upstreams.builtin import BuiltinCa
 
-__all__ = ["Identity"]
+__all__ = ["Identity", "own_name"]
 
 RENEW_SHARE: Final = 3
 """A third of the lifetime before its end, the certificate is replaced."""
 
-KEY_MODE: Final = 0o600
-"""Mode of the key's file: nobody but the broker reads it."""
-
-CERTIFICATE_MODE: Final = 0o644
-"""Mode of the certificate's file: every client is shown it anyway."""
+ORDER_WAIT: Final = timedelta(seconds=5)
+"""How long one look waits for an own order: a fast CA is done within it, another at a later one."""
 
 
 class Identity:
     """Keeps the TLS context of the ACME listener up to date."""
 
     def __init__(
-        self, config: Config, *, find_authority: Callable[[str], BuiltinCa | None], clock: Clock
+        self,
+        config: Config,
+        *,
+        passphrase: bytes,
+        find_authority: Callable[[str], BuiltinCa | None],
+        clock: Clock,
+        own: OwnCertificates | None = None,
+        is_held: Callable[[], bool] = lambda: False,
     ) -> None:
+        """Keep the certificate that *config* asks for.
+
+        *own* orders it, where it comes from an ACME upstream.  While *is_held* says so, as on a
+        restored broker, nothing is ordered.
+        """
         self._config = config
         self._find_authority = find_authority
         self._clock = clock
-        self._context = _new_context()
-        self._stamp: tuple[int, int] | None = None
+        self._own = own
+        self._is_held = is_held
+        self._front = new_context()
+        self._front.sni_callback = self._choose
+        self._pair: Pair | None = None
+        self._shown: ssl.SSLContext | None = None
+        """Of the pair that was loaded last, whatever became of its files since."""
+        self._renew_at: datetime | None = None
+        self._looking = asyncio.Lock()
+        self.trouble: str | None = None
+        """Why the last attempt to renew or reload failed; None when it did not."""
+        self.failures = 0
+        """Failed attempts since the start."""
+        listener = config.listen.acme
+        directory = config.state / "tls"
+        if listener.certificate is not None and listener.key is not None:
+            self._files = PairFiles(listener.certificate, listener.key, b"")
+        else:
+            self._files = PairFiles(directory / "tls.crt", directory / "tls.key", passphrase)
+
+    # ------------------------------------------------------------------------------ what is told
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether there is a certificate to serve with, ended or not."""
+        return self._pair is not None
+
+    @property
+    def not_after(self) -> datetime | None:
+        """Return the end of the certificate in use."""
+        return self._pair.leaf.not_valid_after_utc if self._pair is not None else None
+
+    def fault(self) -> str | None:
+        """Return why clients cannot be served, None when they can."""
+        end = self.not_after
+        if end is None:
+            return f"no certificate yet: {self.trouble or 'it is being ordered'}"
+        if self._clock.now() >= end:
+            return f"ended {end:%Y-%m-%dT%H:%M:%SZ}: {self.trouble or 'it is being renewed'}"
+        return None
+
+    def warning(self) -> str | None:
+        """Return what a person should look at while clients are served all the same."""
+        end = self.not_after
+        if end is None or self.trouble is None:
+            return None
+        return f"ends {end:%Y-%m-%dT%H:%M:%SZ}, and its renewal fails: {self.trouble}"
+
+    # ------------------------------------------------------------------------------ what is done
 
     async def context(self) -> ssl.SSLContext:
-        """Return the context, its certificate in place.
+        """Return the listener's context, which shows the newest pair that could be loaded.
+
+        There is one, unless an ACME upstream has yet to give it.
 
         Raises:
             Broken: The files cannot be used, or the built-in CA has not been made.
             Unreachable: The built-in CA cannot issue now.
         """
-        await self.refresh()
-        return self._context
+        if self._own is None:
+            await self.refresh()
+        else:
+            await asyncio.to_thread(self._load_ours)
+        return self._front
 
     async def refresh(self) -> None:
         """Renew the certificate if it is ours and due, and load it anew if its files changed.
@@ -70,119 +132,188 @@ class Identity:
         leaves everything as it was.
 
         Raises:
-            Broken: The files cannot be used, or the built-in CA refuses.
-            Unreachable: The built-in CA cannot issue now.
+            Broken: The files cannot be used, the CA refuses, or its order did.
+            Unreachable: The CA cannot issue now.
         """
-        issued_by = self._config.listen.acme.issued_by
-        if issued_by is not None and not await asyncio.to_thread(self._is_good):
-            await self._issue(issued_by)
-        await asyncio.to_thread(self._load_if_changed)
+        async with self._looking:
+            try:
+                await self._refresh()
+            except (Broken, Unreachable) as error:
+                self.failures += 1
+                is_new, self.trouble = self.trouble != error.reason, error.reason
+                # The same failure again is told by probes and metrics, and not every few seconds
+                # by the log.
+                if is_new:
+                    raise
+            else:
+                self.trouble = None
 
-    def _load_if_changed(self) -> None:
-        certificate, key = self._files()
+    async def _refresh(self) -> None:
+        issuer = self._config.listen.acme.issued_by
+        if issuer is None:
+            await asyncio.to_thread(self._load_files)
+            return
+        await asyncio.to_thread(self._load_ours)
+        if not self._is_due() or (self._is_held() and self._pair is not None):
+            return
+        if self._own is None:
+            await self._issue(issuer)
+        else:
+            await self._order(self._own)
+
+    def _load_files(self) -> None:
+        stamp = self._files.stamp()
+        if self._pair is None or stamp is None or stamp != self._pair.stamp:
+            self._use(self._files.load())
+
+    def _load_ours(self) -> None:
+        """Load what lies in the state directory; what is missing or damaged is no certificate."""
+        stamp = self._files.stamp()
+        if stamp is None or (self._pair is not None and stamp == self._pair.stamp):
+            if stamp is None:
+                self._pair = None
+            return
+        self._files.seal_key()
         try:
-            stamp = (certificate.stat().st_mtime_ns, key.stat().st_mtime_ns)
-            if stamp == self._stamp:
-                return
-            # Tried apart first: one that is replaced at this moment may not fit its key yet, and
-            # would leave the context in use without either.
-            _new_context().load_cert_chain(certificate, key, password="")
-            self._context.load_cert_chain(certificate, key, password="")
-        except (OSError, ssl.SSLError) as error:
-            reason = (error.strerror or str(error)).lower()
-            raise Broken(
-                f"TLS certificate {certificate} with key {key} cannot be used: {reason}"
-            ) from error
-        self._stamp = stamp
+            self._use(self._files.load())
+        except Broken:
+            self._pair = None
+        self._renew_at = None
 
-    def _files(self) -> tuple[Path, Path]:
-        listener = self._config.listen.acme
-        if listener.certificate is not None and listener.key is not None:
-            return listener.certificate, listener.key
-        directory = self._config.state / "tls"
-        return directory / "tls.crt", directory / "tls.key"
+    def _use(self, pair: Pair) -> None:
+        self._pair, self._shown = pair, pair.context
+
+    def _choose(
+        self, handshake: ssl.SSLObject, _name: str | None, _front: ssl.SSLContext, /
+    ) -> int | None:
+        """Give a handshake the pair in use, whole: also called where the client names no host.
+
+        To load another pair into the context in use would leave it without a key for as long as
+        the passphrase is stretched, and every handshake meanwhile would fail.
+        """
+        if self._shown is None:
+            return int(ssl.ALERT_DESCRIPTION_INTERNAL_ERROR)
+        handshake.context = self._shown
+        return None
+
+    def _is_due(self) -> bool:
+        if self._pair is None or not self._is_for_host(self._pair.leaf):
+            return True
+        leaf = self._pair.leaf
+        lifetime = leaf.not_valid_after_utc - leaf.not_valid_before_utc
+        due = leaf.not_valid_after_utc - lifetime / RENEW_SHARE
+        return self._clock.now() >= min(due, self._renew_at or due)
+
+    # ------------------------------------------------------------------------ the built-in CA
 
     async def _issue(self, upstream: str) -> None:
         ca = self._find_authority(upstream)
         if ca is None:
             raise Broken(f"built-in CA '{upstream}' has not been made; run penstock ca init first")
         private = ec.generate_private_key(ec.SECP256R1())
-        spki = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         request = UpstreamRequest(
             reference=new_id(),
-            identifiers=(self._host(),),
+            identifiers=(own_name(self._config),),
             profile=self._profile(upstream),
             not_after=None,
         )
         try:
-            chain = await ca.certify(request, spki)
+            chain = await ca.certify(request, _spki(private))
         except Refused as refusal:
             raise Broken(
                 f"built-in CA '{upstream}' refuses the broker's own certificate: "
                 f"{refusal.problem.detail}"
             ) from refusal
-        key = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        await asyncio.to_thread(self._keep, chain, key)
+        await asyncio.to_thread(self._files.put, chain, private)
+        await asyncio.to_thread(self._load_ours)
 
     def _profile(self, upstream: str) -> str | None:
         section = self._config.upstreams[upstream]
         return section.server_profile if isinstance(section, BuiltinUpstream) else None
 
-    def _keep(self, chain: bytes, key: bytes) -> None:
-        """Write both; when the second does not follow, they do not fit and are made anew."""
-        certificate_file, key_file = self._files()
-        try:
-            certificate_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write(key_file, key, KEY_MODE)
-            _write(certificate_file, chain, CERTIFICATE_MODE)
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise Broken(f"{certificate_file.parent} cannot be written: {reason}") from error
+    # ----------------------------------------------------------------------- an ACME upstream
 
-    def _host(self) -> Identifier:
-        host = urlsplit(self._config.external_url).hostname or ""
-        try:
-            return Identifier(IdentifierType.IP, str(ipaddress.ip_address(host)))
-        except ValueError:
-            return Identifier(IdentifierType.DNS, host)
+    async def _order(self, own: OwnCertificates) -> None:
+        """Take what was ordered, wait for it, or order: one order at a time, restarts or not."""
+        latest, key = await own.latest(), await asyncio.to_thread(self._files.read_next_key)
+        is_under_way = latest is not None and key is not None and _is_for(latest, key)
+        if latest is not None and latest.refusal is not None:
+            if latest.retry_at is None or self._clock.now() < latest.retry_at:
+                raise Broken(f"order {latest.order_id} for it was refused: {latest.refusal}")
+            is_under_way = False
+        if not is_under_way:
+            key = ec.generate_private_key(ec.SECP256R1())
+            await asyncio.to_thread(self._files.keep_next_key, key)
+            try:
+                await own.begin(_csr(key, own_name(self._config)))
+            except Conflict as lost:
+                raise Unreachable(lost.reason) from lost
+            latest = await own.latest()
+        if latest is not None and latest.chain_pem is None and latest.refusal is None:
+            await own.settled(latest.order_id, ORDER_WAIT)
+            latest = await own.latest()
+        await self._take(latest)
 
-    def _is_good(self) -> bool:
-        """Return whether there is a certificate that is not due, for our host and of our key."""
-        certificate_file, key_file = self._files()
-        try:
-            leaf = x509.load_pem_x509_certificates(certificate_file.read_bytes())[0]
-            key = load_pem_private_key(key_file.read_bytes(), None)
-        except (OSError, ValueError, TypeError):
-            return False
-        lifetime = leaf.not_valid_after_utc - leaf.not_valid_before_utc
-        is_due = self._clock.now() >= leaf.not_valid_after_utc - lifetime / RENEW_SHARE
-        return not is_due and leaf.public_key() == key.public_key() and self._is_for_host(leaf)
+    async def _take(self, order: OwnOrder | None) -> None:
+        if order is None or order.chain_pem is None:
+            where = f"order {order.order_id}" if order is not None else "an order"
+            said = order.refusal if order is not None else None
+            if said is not None:
+                raise Broken(f"{where} for it was refused: {said}")
+            raise Unreachable(f"{where} for it is on its way; see penstock order show")
+        await asyncio.to_thread(self._files.take_next, order.chain_pem)
+        await asyncio.to_thread(self._load_ours)
+
+    async def follow_window(self) -> None:
+        """Renew when the CA suggests it, if it says anything (RFC 9773 §4.2)."""
+        if self._own is None or self._pair is None:
+            return
+        window = await self._own.window()
+        if window is not None:
+            self._renew_at = _moment_within(*window, self._pair.leaf)
+
+    # --------------------------------------------------------------------------------- together
 
     def _is_for_host(self, leaf: x509.Certificate) -> bool:
         try:
             names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         except x509.ExtensionNotFound:
             return False
-        host = self._host()
+        host = own_name(self._config)
         if host.type is IdentifierType.IP:
             return host.value in {str(one) for one in names.get_values_for_type(x509.IPAddress)}
         return host.value in names.get_values_for_type(x509.DNSName)
 
 
-def _new_context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
+def own_name(config: Config) -> Identifier:
+    """Return the name that clients reach the broker by."""
+    host = urlsplit(config.external_url).hostname or ""
+    try:
+        return Identifier(IdentifierType.IP, str(ipaddress.ip_address(host)))
+    except ValueError:
+        return Identifier(IdentifierType.DNS, host)
 
 
-def _write(path: Path, data: bytes, mode: int) -> None:
-    """Write beside and rename, so that nobody ever reads half a file."""
-    temporary = path.with_name(f".{path.name}.new")
-    # One that is left over keeps its mode when it is opened again.
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
-    temporary.replace(path)
+def _spki(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _is_for(order: OwnOrder, key: ec.EllipticCurvePrivateKey) -> bool:
+    return order.spki_sha256 == hashlib.sha256(_spki(key)).hexdigest()
+
+
+def _csr(key: ec.EllipticCurvePrivateKey, name: Identifier) -> bytes:
+    general: x509.GeneralName
+    if name.type is IdentifierType.IP:
+        general = x509.IPAddress(ipaddress.ip_address(name.value))
+    else:
+        general = x509.DNSName(name.value)
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    builder = builder.add_extension(x509.SubjectAlternativeName([general]), critical=False)
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+def _moment_within(start: datetime, end: datetime, leaf: x509.Certificate) -> datetime:
+    """Return a moment of the window, drawn by the certificate: the same at every look."""
+    drawn = int.from_bytes(leaf.fingerprint(hashes.SHA256())[:4], "big") / 2**32
+    return start + (end - start) * drawn

@@ -6,13 +6,14 @@ A call that fails is told to the log as well: nobody else says which order waits
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, TypeVar
 
 import structlog
 
 from broker.issuance.errors import Broken, Refused, Unreachable
 from broker.issuance.ports import Upstream, UpstreamOrder, UpstreamRequest
+from broker.issuance.renewal_ports import RenewalAnswer
 from broker.protocol.problems import printable
 from broker.telemetry import Telemetry
 
@@ -74,6 +75,16 @@ class ObservedUpstream:
     async def download(self, order: UpstreamOrder) -> bytes:
         """Fetch the chain."""
         return await self._timed("download", order.url, lambda: self._inner.download(order))
+
+    async def download_alternates(self, order: UpstreamOrder) -> Sequence[bytes]:
+        """Fetch the other chains."""
+        return await self._timed(
+            "download-alternates", order.url, lambda: self._inner.download_alternates(order)
+        )
+
+    async def renewal_info(self, cert_id: str) -> RenewalAnswer | None:
+        """Ask about a certificate's renewal."""
+        return await self._timed("renewal-info", None, lambda: self._inner.renewal_info(cert_id))
 
     async def revoke(self, certificate_der: bytes, reason: int) -> None:
         """Revoke."""

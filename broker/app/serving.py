@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final, Protocol
 
 import structlog
 from aiohttp import web
 
-from broker.app.assembly import Broker, Outside, assembled
+from broker.app.assembly import Broker, assembled
 from broker.app.identity import Identity
+from broker.app.outside import Outside
+from broker.app.settings import web_rates
 from broker.config import Config, Endpoint
 from broker.issuance.errors import Broken, Unreachable
 from broker.issuance.events import Event
 from broker.policy.document import PolicyDocument
 from broker.schedule import Scheduler
-from broker.web.acme import WebCommunity
 from broker.web.envelope import EnvelopeLimits
+from broker.web.guarded import Guard
+from broker.web.handlers import WebCommunity
 from broker.web.health import create_health_app
+from broker.web.limits import Limit
 from broker.web.listeners import Listener, start_tcp, start_unix
 from broker.web.nonces import BootNonces
 from broker.web.operator import Operations, create_operator_app
 from broker.web.plain import create_plain_app
-from broker.web.server import WebSettings, create_acme_app
+from broker.web.server import WebSettings, create_acme_app, create_gatekeeper
+from broker.web.tls_alpn import start_tls_alpn
 
 __all__ = ["open_offline", "serve", "tolerant"]
 
@@ -38,9 +44,31 @@ SWEEP_EVERY: Final = timedelta(seconds=5)
 EXPIRE_EVERY: Final = timedelta(minutes=1)
 """How often orders whose time has passed are closed; readers see them expired before."""
 
-IDENTITY_EVERY: Final = timedelta(minutes=5)
-"""How often the broker looks at its own TLS certificate: two small files, so that one which lives
-an hour only is renewed in time too."""
+RENEWALS_EVERY: Final = timedelta(seconds=30)
+"""How often it is looked for certificates whose CA is to be asked about their renewal."""
+
+IDENTITY_EVERY: Final = timedelta(seconds=5)
+"""How often the broker looks at its own TLS certificate: two calls of stat(2), so that a pair which
+somebody else replaced is served within seconds."""
+
+
+FIRST_CERTIFICATE_PAUSE_SECONDS: Final = 2.0
+"""Pause between looks for the first certificate of our own, in seconds: nobody is served before."""
+
+WINDOW_EVERY: Final = timedelta(minutes=10)
+"""How often the broker looks whether the CA suggests to renew its own certificate."""
+
+RECONCILE_EVERY: Final = timedelta(seconds=30)
+"""How often a restored broker compares itself with its CAs until that has succeeded: one that was
+away may be back; without a restore nothing is asked."""
+
+
+LISTS_EVERY: Final = timedelta(minutes=5)
+"""How often revocation lists are looked at; they are signed anew at half their lifetime, the
+shortest of which is an hour."""
+
+CA_ENDS_EVERY: Final = timedelta(days=1)
+"""How often the log is told of a built-in CA that nears its end."""
 
 
 @asynccontextmanager
@@ -60,7 +88,10 @@ async def serve(config: Config) -> None:
     with _told_to_stop() as stopping:
         async with assembled(config) as broker, AsyncExitStack() as stack:
             await _start(broker, stack)
-            await broker.dispatcher.run_due()
+            await broker.go_on()
+            await broker.outside.publishing.warn_of_ends()
+            _reconcile_beside(broker, stack)
+            _settle_beside(broker, stack)
             documents = broker.outside.policies.documents
             log.info(
                 "serving",
@@ -89,10 +120,8 @@ def _told_to_stop() -> Iterator[asyncio.Event]:
 async def _start(broker: Broker, stack: AsyncExitStack) -> None:
     """Open the listeners, the one that says "ready" last; the stack closes them in reverse."""
     outside = broker.outside
-    listen, limits = outside.config.listen, outside.config.limits
-    identity = Identity(
-        outside.config, find_authority=outside.upstreams.authorities.get, clock=outside.clock
-    )
+    listen = outside.config.listen
+    identity = _identity(broker)
     context = await identity.context()
     scheduler = _schedule(broker, identity)
     scheduler.start()
@@ -101,19 +130,95 @@ async def _start(broker: Broker, stack: AsyncExitStack) -> None:
     _stop_with(stack, await start_unix(create_operator_app(broker.operations), socket_path))
     if listen.plain is not None:
         await _start_at(stack, listen.plain.address, _plain_app(outside))
+    await _start_tls_alpn(outside, stack)
+    opened = asyncio.Event()
+    if identity.is_usable:
+        await _start_acme(broker, stack, context)
+        opened.set()
+    else:
+        task = asyncio.create_task(_open_later(broker, identity, stack, opened))
+        stack.callback(task.cancel)
+    await _start_at(stack, listen.health.address, _health_app(broker, identity, opened))
+
+
+def _identity(broker: Broker) -> Identity:
+    outside = broker.outside
+    return Identity(
+        outside.config,
+        passphrase=outside.config.keys.passphrase.resolve(),
+        find_authority=outside.upstreams.authorities.get,
+        clock=outside.clock,
+        own=broker.own,
+        is_held=lambda: broker.recovery.standstill.restoration is not None,
+    )
+
+
+async def _open_later(
+    broker: Broker, identity: Identity, stack: AsyncExitStack, opened: asyncio.Event
+) -> None:
+    """Wait for the first certificate of an ACME upstream, then listen.
+
+    Its challenges may have to be answered by this very broker, so that everything else works
+    already; a CA that is away is waited for, and probes say so.
+    """
+    log.warning("not listening for ACME yet", reason="its TLS certificate is being ordered")
+    refresh = tolerant("own-certificate", identity.refresh)
+    while not identity.is_usable:
+        await refresh()
+        if not identity.is_usable:
+            await asyncio.sleep(FIRST_CERTIFICATE_PAUSE_SECONDS)
+    await _start_acme(broker, stack, await identity.context())
+    opened.set()
+    log.info("listening for ACME")
+
+
+async def _start_acme(broker: Broker, stack: AsyncExitStack, context: ssl.SSLContext) -> None:
+    outside = broker.outside
+    listen, limits = outside.config.listen, outside.config.limits
     acme = await start_tcp(
         _acme_app(broker),
         host=listen.acme.address.host,
         port=listen.acme.address.port,
         tls=context,
         idle_time=limits.idle_timeout,
+        guard=Guard(
+            handshake_time=limits.handshake_timeout,
+            connections=limits.connections_per_address,
+            on_refused=lambda: outside.telemetry.limit_reached(Limit.CONNECTIONS),
+        ),
     )
     _stop_with(stack, acme)
-    await _start_at(stack, listen.health.address, _health_app(outside))
+
+
+def _reconcile_beside(broker: Broker, stack: AsyncExitStack) -> None:
+    """Begin to compare a restored store with its CAs, while it can be read already."""
+    reason = broker.recovery.standstill.reason()
+    if reason is None:
+        return
+    log.warning("read-only", reason=reason)
+    task = asyncio.create_task(tolerant("reconcile", broker.reconcile)())
+    stack.callback(task.cancel)
 
 
 async def _start_at(stack: AsyncExitStack, address: Endpoint, app: web.Application) -> None:
     _stop_with(stack, await start_tcp(app, host=address.host, port=address.port))
+
+
+def _settle_beside(broker: Broker, stack: AsyncExitStack) -> None:
+    """Begin to ask which account key a CA knows, where a crash left that in doubt."""
+    if broker.outside.upstream_keys.unsettled():
+        task = asyncio.create_task(tolerant("account-keys", broker.settle_keys)())
+        stack.callback(task.cancel)
+
+
+async def _start_tls_alpn(outside: Outside, stack: AsyncExitStack) -> None:
+    listen = outside.config.listen.tls_alpn
+    if listen is None:
+        return
+    listener = await start_tls_alpn(
+        host=listen.address.host, port=listen.address.port, find=outside.tls_answers.find
+    )
+    stack.push_async_callback(listener.stop)
 
 
 def _stop_with(stack: AsyncExitStack, listener: Listener) -> None:
@@ -127,29 +232,52 @@ def _acme_app(broker: Broker) -> web.Application:
     async def record_refusal(event: Event) -> None:
         await store.append(event, durable=False)
 
+    settings = WebSettings(
+        external_url=config.external_url,
+        communities={
+            name: WebCommunity(
+                website=made.website,
+                terms_of_service=made.terms_of_service,
+                caa_identities=made.caa_identities,
+                external_account_required=made.external_account_required,
+                is_pre_authorizing=made.pre_authorization is not None,
+                terms_version=made.terms_version,
+            )
+            for name, made in config.communities.items()
+        },
+        limits=EnvelopeLimits(body_bytes=config.limits.body, body_time=config.limits.body_timeout),
+        rates=web_rates(config),
+    )
+    gatekeeper = create_gatekeeper(settings, clock=outside.clock, observer=outside.telemetry)
+    also_tell(store, gatekeeper.on_events)
     return create_acme_app(
-        WebSettings(
-            external_url=config.external_url,
-            communities={
-                name: WebCommunity(
-                    website=made.website,
-                    terms_of_service=made.terms_of_service,
-                    caa_identities=made.caa_identities,
-                    external_account_required=made.external_account_required,
-                )
-                for name, made in config.communities.items()
-            },
-            limits=EnvelopeLimits(
-                body_bytes=config.limits.body, body_time=config.limits.body_timeout
-            ),
-        ),
+        settings,
         workflows=broker.workflows,
         nonces=BootNonces(outside.clock),
         clock=outside.clock,
         observer=outside.telemetry,
         record_refusal=record_refusal,
         profiles=lambda community: _profiles(outside.policies.current(community)),
+        gatekeeper=gatekeeper,
     )
+
+
+class Committing(Protocol):
+    """A store that tells of what it commits."""
+
+    on_committed: Callable[[Sequence[Event]], None] | None
+
+
+def also_tell(store: Committing, hook: Callable[[Sequence[Event]], None]) -> None:
+    """Tell *hook* of what the store commits, beside whoever is told already."""
+    first = store.on_committed
+
+    def tell(events: Sequence[Event]) -> None:
+        if first is not None:
+            first(events)
+        hook(events)
+
+    store.on_committed = tell
 
 
 def _profiles(document: PolicyDocument) -> dict[str, str]:
@@ -157,27 +285,16 @@ def _profiles(document: PolicyDocument) -> dict[str, str]:
 
 
 def _plain_app(outside: Outside) -> web.Application:
-    authorities = outside.upstreams.authorities
-
-    async def issuer_certificate(key_id: str) -> bytes | None:
-        found = (authority.certificate_der(key_id) for authority in authorities.values())
-        return next((der for der in found if der is not None), None)
-
-    async def revocation_list(key_id: str) -> bytes | None:
-        for authority in list(authorities.values()):
-            found = await authority.crl_der(key_id)
-            if found is not None:
-                return found
-        return None
-
     return create_plain_app(
         answers=outside.answers.answer,
-        issuer_certificates=issuer_certificate,
-        revocation_lists=revocation_list,
+        issuer_certificates=outside.publishing.certificate,
+        revocation_lists=outside.publishing.revocation_list,
     )
 
 
-def _health_app(outside: Outside) -> web.Application:
+def _health_app(broker: Broker, identity: Identity, opened: asyncio.Event) -> web.Application:
+    outside = broker.outside
+
     async def store() -> str | None:
         try:
             await outside.store.suspensions()
@@ -185,17 +302,43 @@ def _health_app(outside: Outside) -> web.Application:
             return error.reason
         return await outside.store.check_writable()
 
-    return create_health_app(checks={"store": store}, metrics=outside.telemetry.render)
+    async def restored() -> str | None:
+        return broker.recovery.standstill.reason()
+
+    async def tls() -> str | None:
+        return identity.fault() or (None if opened.is_set() else "not listening yet")
+
+    async def own_certificate() -> str | None:
+        return identity.warning()
+
+    return create_health_app(
+        checks={"store": store, "restored": restored, "tls": tls},
+        warnings={"own-certificate": own_certificate},
+        metrics=outside.telemetry.render,
+    )
 
 
 def _schedule(broker: Broker, identity: Identity) -> Scheduler:
     async def expire_orders() -> None:
         await broker.orders.expire_due()
 
+    async def look_at_identity() -> None:
+        try:
+            await identity.refresh()
+        finally:
+            telemetry = broker.outside.telemetry
+            telemetry.own_certificate(end=identity.not_after, failures=identity.failures)
+
     jobs: tuple[tuple[str, timedelta, Callable[[], Awaitable[None]]], ...] = (
-        ("due-jobs", SWEEP_EVERY, broker.dispatcher.run_due),
-        ("expire-orders", EXPIRE_EVERY, expire_orders),
-        ("own-certificate", IDENTITY_EVERY, identity.refresh),
+        ("due-jobs", SWEEP_EVERY, broker.go_on),
+        ("account-keys", SWEEP_EVERY, broker.unless_held(broker.settle_keys)),
+        ("expire-orders", EXPIRE_EVERY, broker.unless_held(expire_orders)),
+        ("renewal-windows", RENEWALS_EVERY, broker.unless_held(broker.ask_about_renewals)),
+        ("own-certificate", IDENTITY_EVERY, look_at_identity),
+        ("own-window", WINDOW_EVERY, identity.follow_window),
+        ("reconcile", RECONCILE_EVERY, broker.reconcile),
+        ("revocation-lists", LISTS_EVERY, broker.outside.publishing.renew_lists),
+        ("ca-ends", CA_ENDS_EVERY, broker.outside.publishing.warn_of_ends),
     )
     scheduler = Scheduler()
     for name, every, run in jobs:
@@ -203,7 +346,9 @@ def _schedule(broker: Broker, identity: Identity) -> Scheduler:
     return scheduler
 
 
-def tolerant(name: str, run: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+def tolerant(
+    name: str, run: Callable[[], Awaitable[None]]
+) -> Callable[[], Coroutine[Any, Any, None]]:
     """Return *run* with its expected failures told to the log: its next turn comes anyway."""
 
     async def attempt() -> None:

@@ -8,14 +8,29 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 from broker.config import Config, Endpoint, SecretRef
+from broker.config.communities import ValidationProxy
+from broker.config.upstreams import BuiltinUpstream
 from broker.issuance.errors import Broken
+from broker.issuance.ports import AccountUrl
 from broker.issuance.settings import CommunitySettings, DeclaredEabKey, IssuanceSettings
 from broker.protocol.encoding import parse_base64url
 from broker.protocol.problems import Problem
+from broker.upstreams.authority import IssuerSet
+from broker.upstreams.builtin import BuiltinSettings
+from broker.upstreams.builtin_leaf import CaProfile
 from broker.validation.targets import Endpoint as Target
-from broker.validation.targets import IpNetwork, ValidationSettings
+from broker.validation.targets import IpNetwork, Proxy, ValidationSettings
+from broker.web.limits import WebRates
+from broker.web.links import Links
 
-__all__ = ["issuance_settings", "secret_octets", "validation_settings"]
+__all__ = [
+    "account_url",
+    "builtin_settings",
+    "issuance_settings",
+    "secret_octets",
+    "validation_settings",
+    "web_rates",
+]
 
 PRIVATE_NETWORKS: Final[tuple[IpNetwork, ...]] = tuple(
     ipaddress.ip_network(text)
@@ -45,6 +60,9 @@ def issuance_settings(config: Config) -> IssuanceSettings:
                 name=name,
                 terms_of_service=made.terms_of_service,
                 external_account_required=made.external_account_required,
+                terms_version=made.terms_version,
+                terms_instance=made.terms_instructions,
+                pre_authorization=made.pre_authorization,
             )
             for name, made in config.communities.items()
         },
@@ -65,6 +83,24 @@ def issuance_settings(config: Config) -> IssuanceSettings:
     )
 
 
+def account_url(config: Config) -> AccountUrl:
+    """Return what tells an account's URL as its client knows it."""
+    links = Links(config.external_url, config.communities)
+    return lambda account: links.of(account.community).account(account.account_id)
+
+
+def web_rates(config: Config) -> WebRates:
+    """Return how often clients may ask."""
+    rates = config.limits.rates
+    return WebRates(
+        address=rates.address,
+        new_accounts=rates.new_accounts,
+        account=rates.account,
+        new_orders=rates.new_orders,
+        failed_validations=rates.failed_validations,
+    )
+
+
 def validation_settings(config: Config) -> Mapping[str, ValidationSettings]:
     """Return how each community's challenges are looked at, and where never to look."""
     own = frozenset(_own(endpoint) for endpoint in _listening(config))
@@ -78,12 +114,49 @@ def validation_settings(config: Config) -> Mapping[str, ValidationSettings]:
             hosts=validation.hosts,
             http_port=validation.http_port,
             https_port=validation.https_port,
+            tls_alpn_port=validation.tls_alpn_port,
             networks_allow=networks.allow if is_listed else EVERYWHERE,
             networks_deny=networks.deny if is_listed else (*networks.deny, *PRIVATE_NETWORKS),
             timeout=validation.timeout,
+            proxy=None if validation.proxy is None else _proxy(validation.proxy),
             own_endpoints=own,
         )
     return settings
+
+
+def _proxy(section: ValidationProxy) -> Proxy:
+    authorization = None
+    if section.credentials is not None:
+        pair = base64.b64encode(section.credentials.resolve()).decode("ascii")
+        authorization = f"Basic {pair}"
+    return Proxy(
+        address=(section.address.host, section.address.port),
+        is_forwarding=section.forward_http,
+        authorization=authorization,
+    )
+
+
+def builtin_settings(name: str, config: BuiltinUpstream, issuers: IssuerSet) -> BuiltinSettings:
+    """Return how the built-in CA *name* issues."""
+    return BuiltinSettings(
+        name=name,
+        base_url=config.base_url,
+        profiles={
+            profile: CaProfile(
+                lifetime=made.lifetime,
+                max_lifetime=made.max_lifetime,
+                extended_key_usages=made.extended_key_usages,
+                key_usages=made.rfc_key_usages,
+                policy_oids=made.policy_oids,
+                has_common_name=made.common_name,
+            )
+            for profile, made in config.profiles.items()
+        },
+        default_profile=next(iter(config.profiles)),
+        issuers=issuers,
+        crl_lifetime=config.crl_lifetime,
+        backdate=config.backdate,
+    )
 
 
 def secret_octets(reference: SecretRef, form: Literal["base64", "base64url"]) -> bytes:
@@ -104,7 +177,8 @@ def secret_octets(reference: SecretRef, form: Literal["base64", "base64url"]) ->
 def _listening(config: Config) -> Sequence[Endpoint]:
     listen = config.listen
     plain = [] if listen.plain is None else [listen.plain.address]
-    return [listen.acme.address, listen.health.address, *plain]
+    tls_alpn = [] if listen.tls_alpn is None else [listen.tls_alpn.address]
+    return [listen.acme.address, listen.health.address, *plain, *tls_alpn]
 
 
 def _target(endpoint: Endpoint) -> Target:

@@ -9,33 +9,31 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from broker.app.authorities import Authorities
+from broker.app.account_keys import AccountGates, ConfiguredAccounts
+from broker.app.authority_register import CaRegistry
 from broker.app.observed import ObservedUpstream
-from broker.app.settings import secret_octets
-from broker.config import Config, Endpoint
+from broker.app.settings import builtin_settings, secret_octets
+from broker.app.solvers import SolverMaker
+from broker.config import Config
 from broker.config.upstreams import AcmeUpstream as AcmeSection
 from broker.config.upstreams import BuiltinUpstream as BuiltinSection
-from broker.config.upstreams import HttpSolver, Rfc2136Solver
-from broker.config.upstreams import Solver as SolverSection
 from broker.issuance.errors import Broken, Conflict
 from broker.issuance.ports import Clock, Signer, Store, Upstream
+from broker.issuance.reconciling import OrderListing
 from broker.issuance.records import UpstreamAccountRecord
 from broker.operations.parties import UpstreamEntry
 from broker.policy.decisions import UpstreamFacts
-from broker.policy.names import PatternSet
+from broker.protocol.resources import Directory
 from broker.telemetry import Telemetry
 from broker.upstreams.account import EabCredential, Registration, check_account, register
 from broker.upstreams.acme import AcmeUpstream, AcmeUpstreamSettings
-from broker.upstreams.authority_files import CaState
+from broker.upstreams.authority_state import CaState
 from broker.upstreams.authorizing import AuthorizingSettings
-from broker.upstreams.builtin import BuiltinCa, BuiltinSettings
-from broker.upstreams.builtin_leaf import CaProfile
+from broker.upstreams.builtin import BuiltinCa
 from broker.upstreams.client import AcmeClient
 from broker.upstreams.http01 import Http01Answers
-from broker.upstreams.lookup import Lookup, NameServer
-from broker.upstreams.rfc2136 import DynamicZone, Rfc2136Settings
-from broker.upstreams.selfcheck import SelfCheck
-from broker.upstreams.solvers import Dns01Solver, Http01Solver, Solver
+from broker.upstreams.listing import list_orders
+from broker.upstreams.tlsalpn01 import TlsAlpn01Answers
 from broker.upstreams.transport import HttpTransport, TransportSettings
 
 __all__ = ["ConfiguredUpstreams"]
@@ -49,23 +47,33 @@ class ConfiguredUpstreams:
         config: Config,
         *,
         facts: Mapping[str, UpstreamFacts],
-        authorities: Authorities,
+        registry: CaRegistry,
         signer: Signer,
         store: Store,
         clock: Clock,
         telemetry: Telemetry,
         answers: Http01Answers,
         user_agent: str,
+        tls_answers: TlsAlpn01Answers | None = None,
     ) -> None:
         self._config = config
         self._signer = signer
         self._store = store
         self._clock = clock
         self._telemetry = telemetry
-        self._answers = answers
+        self._solvers = SolverMaker(
+            clock=clock,
+            answers=answers,
+            # Not by truth: an empty table is one that answers may still come into.
+            tls_answers=TlsAlpn01Answers(clock) if tls_answers is None else tls_answers,
+            user_agent=user_agent,
+        )
         self._user_agent = user_agent
         self._facts = facts
         self._clients: dict[str, AcmeClient] = {}
+        self._gates = AccountGates()
+        self.accounts_at_cas = ConfiguredAccounts(self._clients, self._gates, signer)
+        """Our accounts, for changes of their keys."""
         self._transports: list[HttpTransport] = []
         self._anchors: dict[str, Sequence[bytes]] = {}
         self._community_anchors = {
@@ -80,9 +88,8 @@ class ConfiguredUpstreams:
         for name, upstream in config.upstreams.items():
             if isinstance(upstream, AcmeSection):
                 self._add_acme(name, upstream)
-            elif (state := authorities.load(name)) is not None:
-                self._open_authority(name, state)
-        authorities.on_made = self._open_authority
+        self._registry = registry
+        registry.on_changed = self._open_authority
 
     # ------------------------------------------------------------------------------- as ports
 
@@ -120,6 +127,23 @@ class ConfiguredUpstreams:
             return theirs if ours is None else ours
         return [anchor for anchor in theirs if anchor in ours]
 
+    def preferred_chain(self, upstream: str, community: str) -> str | None:
+        """Return where the chain that is served should lead; the community's wish comes first."""
+        wish = self._config.communities[community].preferred_chain
+        section = self._config.upstreams[upstream]
+        if wish is None and isinstance(section, AcmeSection):
+            wish = section.preferred_chain
+        return wish
+
+    def known_directory(self, upstream: str) -> Directory | None:
+        """Return the directory of an ACME upstream as it was last read, or None."""
+        client = self._clients.get(upstream)
+        return None if client is None else client.known_directory
+
+    async def directory(self, upstream: str) -> Directory:
+        """Return the directory of an ACME upstream; raises Unreachable or Broken."""
+        return await self._clients[upstream].directory()
+
     async def load_accounts(self) -> None:
         """Read which accounts exist; an upstream without one serves nobody.
 
@@ -129,6 +153,14 @@ class ConfiguredUpstreams:
             client = self._clients.get(account.upstream)
             if client is not None and client.directory_url == account.directory_url:
                 self._registered.add((account.upstream, account.community))
+
+    async def load_authorities(self) -> None:
+        """Open the built-in CAs that were made, after mending what was cut off."""
+        for name, upstream in self._config.upstreams.items():
+            if isinstance(upstream, BuiltinSection):
+                state = await self._registry.recover(name)
+                if state is not None:
+                    self._open_authority(name, state)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -156,9 +188,10 @@ class ConfiguredUpstreams:
     ) -> UpstreamAccountRecord:
         """Find or make our account, with a key of its own for this community."""
         config = self._acme(upstream)
-        key_id = _account_key_id(upstream, community)
+        known = await self._store.find_upstream_account(upstream, community)
+        # A key of an earlier registration stays: with it the same account is found again.
+        key_id = _account_key_id(upstream, community) if known is None else known.key_id
         with suppress(Conflict):
-            # A key of an earlier registration stays: with it the same account is found again.
             await self._signer.create_key(key_id, config.account_key.kind)
         binding = config.external_account_binding
         registration = Registration(
@@ -175,7 +208,8 @@ class ConfiguredUpstreams:
                 algorithm=binding.algorithm,
             ),
         )
-        record = await register(registration, client=self._clients[upstream], clock=self._clock)
+        async with self._gates.of(upstream, community).using():
+            record = await register(registration, client=self._clients[upstream], clock=self._clock)
         self._registered.add((upstream, community))
         return record
 
@@ -185,8 +219,38 @@ class ConfiguredUpstreams:
             if upstream in self.authorities:
                 return ()
             return (f"built-in CA '{upstream}' has not been made; see penstock ca init",)
+        if not self._gates.of(upstream, community).is_certain:
+            return ("a change of the account's key has not ended, which one the CA knows is asked",)
         record = await self._store.find_upstream_account(upstream, community)
         return await check_account(record, client=self._clients[upstream])
+
+    def account_key_kind(self, upstream: str) -> str:
+        """Return which kind of key our account there is to have; raises Broken."""
+        return self._acme(upstream).account_key.kind
+
+    # --------------------------------------------------------------------- as a ledger of ours
+
+    async def accounts(self) -> Sequence[tuple[str, str]]:
+        """Return the (upstream, community) pairs that have an account, in the store's order."""
+        return [(one.upstream, one.community) for one in await self._store.list_upstream_accounts()]
+
+    async def list_orders(self, upstream: str, community: str) -> OrderListing | None:
+        """Return what the CA lists as our account's orders, None where it offers no list or may
+        not be asked for it.
+
+        Raises:
+            Refused: The CA refuses our account.
+            Unreachable: It cannot answer now.
+            Broken: No account is registered, or what it answers is no list.
+        """
+        record = await self._store.find_upstream_account(upstream, community)
+        client = self._clients.get(upstream)
+        if record is None or client is None:
+            raise Broken(f"upstream '{upstream}' has no account for community '{community}'")
+        if not self._facts[upstream].lists_orders:
+            return None
+        key = await client.account_key(record.key_id)
+        return await list_orders(client, key.speaking_for(record.account_url))
 
     # ------------------------------------------------------------------------------- assembly
 
@@ -197,27 +261,14 @@ class ConfiguredUpstreams:
         return config
 
     def _open_authority(self, name: str, state: CaState) -> None:
-        """Put a built-in CA to work, at the start or when a command has just made it."""
+        """Put a built-in CA to work, at the start or when a command has just changed it."""
         config = self._config.upstreams[name]
         if not isinstance(config, BuiltinSection) or state.issuers is None:
             return
-        settings = BuiltinSettings(
-            name=name,
-            base_url=config.base_url,
-            profiles={
-                profile: CaProfile(
-                    lifetime=made.lifetime,
-                    max_lifetime=made.max_lifetime,
-                    extended_key_usages=made.extended_key_usages,
-                    policy_oids=made.policy_oids,
-                )
-                for profile, made in config.profiles.items()
-            },
-            default_profile=next(iter(config.profiles)),
-            issuers=state.issuers,
-            crl_lifetime=config.crl_lifetime,
-            backdate=config.backdate,
-        )
+        if name in self.authorities:
+            self.authorities[name].adopt(state.issuers)
+            return
+        settings = builtin_settings(name, config, state.issuers)
         ca = BuiltinCa(settings, signer=self._signer, store=self._store, clock=self._clock)
         self.authorities[name] = ca
         for community in config.communities:
@@ -245,46 +296,23 @@ class ConfiguredUpstreams:
         self._clients[name] = client
         if config.anchors is not None:
             self._anchors[name] = _read_anchors(config.anchors)
-        solvers = [self._solver(one) for one in config.solvers]
+        solvers = [self._solvers.make(one) for one in config.solvers]
         for community in config.communities:
             settings = AcmeUpstreamSettings(
                 name=name,
                 community=community,
                 authorizing=AuthorizingSettings(poll_interval=config.poll_interval),
+                lists_orders=self._facts[name].lists_orders,
             )
             acme = AcmeUpstream(
-                settings, client=client, accounts=self._store, solvers=solvers, clock=self._clock
+                settings,
+                client=client,
+                accounts=self._store,
+                solvers=solvers,
+                clock=self._clock,
+                gate=self._gates.of(name, community),
             )
             self._put(name, community, acme)
-
-    def _solver(self, config: SolverSection) -> Solver:
-        names = PatternSet.parse(config.names)
-        if isinstance(config, HttpSolver):
-            return Http01Solver(self._answers, names)
-        return self._dns_solver(config, names)
-
-    def _dns_solver(self, config: Rfc2136Solver, names: PatternSet) -> Solver:
-        update = config.rfc2136
-        resolvers = _name_servers(update.resolvers)
-        zone = DynamicZone(
-            Rfc2136Settings(
-                server=_name_server(update.server),
-                tsig_name=update.tsig.name,
-                tsig_secret=secret_octets(update.tsig.secret, "base64"),
-                tsig_algorithm=update.tsig.algorithm,
-                zone=update.zone,
-                resolvers=resolvers,
-            )
-        )
-        check = None
-        if config.self_check.enabled:
-            check = SelfCheck(
-                self._clock,
-                view=Lookup(resolvers),
-                servers=_name_servers(config.self_check.servers),
-                total=config.self_check.timeout,
-            )
-        return Dns01Solver(zone, check, names)
 
     def _put(self, name: str, community: str, upstream: Upstream) -> None:
         self._upstreams[name, community] = ObservedUpstream(name, upstream, self._telemetry)
@@ -293,14 +321,6 @@ class ConfiguredUpstreams:
 def _account_key_id(upstream: str, community: str) -> str:
     # No name holds '@': with a '-' the community c of a-b would share a key with b-c of a.
     return f"account-{upstream}@{community}"
-
-
-def _name_server(endpoint: Endpoint) -> NameServer:
-    return NameServer(endpoint.host, endpoint.port)
-
-
-def _name_servers(endpoints: Sequence[Endpoint]) -> tuple[NameServer, ...]:
-    return tuple(_name_server(one) for one in endpoints)
 
 
 def _read_anchors(path: Path) -> Sequence[bytes]:

@@ -185,9 +185,94 @@ def ca_accept(
     *,
     is_json: bool,
 ) -> None:
-    """Take the issuing certificate that an offline root signed."""
+    """Take the issuing certificate that an offline root signed.
+
+    The first one issues from then on; a later one is the next in a rotation.
+    """
     given = {"chain_pem": chain.read(), "anchors_pem": anchors.read(), "upstream": upstream}
     _show(ask(config_path, "ca_accept", given, reason), is_json=is_json)
+
+
+@ca.group("rotate", short_help="Replace the issuing CA, key and all.")
+def rotate() -> None:
+    """Replace the issuing CA under the same root: prepare, activate, and in the end retire.
+
+    The old one and the new one live beside each other until nothing depends on the old one.
+    """
+
+
+@rotate.command("prepare")
+@click.argument("upstream", metavar="[NAME]", required=False)
+@click.option("--subject", metavar="NAME", help="Without it: the next number.")
+@click.option(
+    "--issuing-csr",
+    "csr_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write a request for an offline root to sign.",
+)
+@reason_option
+@config_option
+@as_json
+def rotate_prepare(
+    upstream: str | None,
+    subject: str | None,
+    csr_file: Path | None,
+    reason: str | None,
+    config_path: Path,
+    *,
+    is_json: bool,
+) -> None:
+    """Make the next issuing CA and publish it; it signs nothing yet.
+
+    It is held to the names of the current one.  Where the root is offline, --issuing-csr writes a
+    request, and `penstock ca accept` takes what the root signed.
+    """
+    given = {"upstream": upstream, "subject": subject, "issuing_csr": csr_file is not None}
+    made = ask(config_path, "ca_rotate_prepare", given, reason)
+    if csr_file is not None:
+        csr_file.write_text(made["csr_pem"], encoding="ascii")
+        made = {"upstream": made["upstream"], "request": str(csr_file)}
+    _show(made, is_json=is_json)
+
+
+@rotate.command("activate")
+@click.argument("upstream", metavar="[NAME]", required=False)
+@reason_option
+@config_option
+@as_json
+def rotate_activate(
+    upstream: str | None, reason: str | None, config_path: Path, *, is_json: bool
+) -> None:
+    """Have the next issuing CA sign from now on.
+
+    The one before it goes on signing its revocation list, for the certificates that it issued.
+    """
+    made = ask(config_path, "ca_rotate_activate", {"upstream": upstream}, reason)
+    _show(made, is_json=is_json)
+
+
+@rotate.command("retire")
+@click.argument("upstream", metavar="[NAME]", required=False)
+@click.option("--issuer", metavar="KEY", help="Which, where there are several; see ca show.")
+@reason_option
+@config_option
+@as_json
+def rotate_retire(
+    upstream: str | None,
+    issuer: str | None,
+    reason: str | None,
+    config_path: Path,
+    *,
+    is_json: bool,
+) -> None:
+    """Destroy the key of the issuing CA before, once nothing depends on it.
+
+    While a certificate of it is in force, neither ended nor revoked, this is refused and names
+    those that end last.  Its certificate and its last revocation list stay published.
+    """
+    given = {"upstream": upstream, "issuer": issuer}
+    _show(ask(config_path, "ca_rotate_retire", given, reason), is_json=is_json)
 
 
 def _show(value: Any, *, is_json: bool) -> None:

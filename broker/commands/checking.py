@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -27,10 +28,14 @@ class _Doubtful(CommandFailed):
 @click.command("check", short_help="Check the configuration and the policies.")
 @config_option
 @click.option("--strict", is_flag=True, help="Exit with 3 when something is odd but not wrong.")
+@click.option("--online", is_flag=True, help="Look at CAA records of our names, too.")
 @click.option("--secrets", is_flag=True, help="Read the secrets that references point to, too.")
 @as_json
-def check(*, config_path: Path, strict: bool, secrets: bool, is_json: bool) -> None:
+def check(*, config_path: Path, strict: bool, online: bool, secrets: bool, is_json: bool) -> None:
     """Check the configuration and the policies together, and change nothing.
+
+    Built-in CAs that near their end are warned of. With --online the CAs of our accounts and the
+    DNS are asked whether CAA records keep others out of our names.
 
     Every fault is told with file and line. Exit status: 0 fine, 2 faults, 3 warnings under
     --strict.
@@ -47,6 +52,9 @@ def check(*, config_path: Path, strict: bool, secrets: bool, is_json: bool) -> N
             for reference in _secrets(config):
                 reference.resolve()
     warnings = [f"{path}: its community is not configured" for path in policies.unused]
+    warnings += asyncio.run(_of_the_state(config))
+    if online:
+        warnings += _of_the_dns(config_path)
     for warning in warnings:
         click.echo(f"penstock: warning: {warning}", err=True)
     documents = {name: made.sha256 for name, made in policies.documents.items()}
@@ -60,6 +68,23 @@ def check(*, config_path: Path, strict: bool, secrets: bool, is_json: bool) -> N
         print_table(rows, ["community", "policy", "sha256"])
     if strict and warnings:
         raise _Doubtful("something is odd, see the warnings")
+
+
+async def _of_the_state(config: Config) -> Sequence[str]:
+    from broker.app import inspect_authorities
+
+    return await inspect_authorities(config)
+
+
+def _of_the_dns(config_path: Path) -> Sequence[str]:
+    from broker.commands.connection import ask
+
+    return [
+        f"upstream '{row['upstream']}', community '{row['community']}': "
+        + (f"{row['name']}: " if row["name"] else "")
+        + row["finding"]
+        for row in ask(config_path, "caa_check", {})
+    ]
 
 
 def _secrets(config: Config) -> Iterator[SecretRef]:

@@ -70,9 +70,13 @@ def _tell(found: dict[str, Any]) -> None:
             click.echo(f"{name}: {' or '.join(needed['challenges'])}")
     if found["cap"]:
         click.echo(f"cap: {found['cap']}, by {found['cap_rule']}")
+    elif found["plan"] and found["plan"]["retires_after"]:
+        after = found["plan"]["retires_after"]
+        click.echo(f"no cap is held: retired {after} after receipt, by {found['cap_rule']}")
     for upstream in found["upstreams"]:
         mark = "taken " if upstream["taken"] else ""
         click.echo(f"{mark}{upstream['choice']}: {upstream['sentence']}")
     if found["plan"]:
         click.echo(f"lever: {found['plan']['lever']}")
+    click.echo(f"CAA: {found['caa']}, at finalize")
     click.echo(f"policy sha256: {found['policy_sha256']}")

@@ -11,6 +11,7 @@ import click
 from broker.commands.connection import ask
 from broker.commands.options import as_json, config_option, page_options, reason_option
 from broker.commands.output import print_json, print_pairs, print_table
+from broker.commands.renewals import cert_renewal, cert_retiring
 
 __all__ = ["account", "cert", "eab", "order", "status"]
 
@@ -50,9 +51,9 @@ def status(config_path: Path, *, is_json: bool) -> None:
 # ------------------------------------------------------------------------------------------ orders
 
 
-@click.group("order", short_help="Look at orders.")
+@click.group("order", short_help="Look at orders, and hurry those that wait.")
 def order() -> None:
-    """Look at orders."""
+    """Look at orders, and hurry those that wait."""
 
 
 @order.command("show")
@@ -75,6 +76,16 @@ def order_list(config_path: Path, *, is_json: bool, **given: Any) -> None:
     """List orders, newest first."""
     columns = ["order", "created", "status", "names", "profile", "upstream", "account"]
     _list(ask(config_path, "order_list", given), columns, is_json=is_json)
+
+
+@order.command("retry")
+@click.argument("order_id", metavar="ID")
+@reason_option
+@config_option
+@as_json
+def order_retry(order_id: str, config_path: Path, reason: str | None, *, is_json: bool) -> None:
+    """Have an order that waits for its CA go on now, whatever pause it is in."""
+    _show(ask(config_path, "order_retry", {"order_id": order_id}, reason), is_json=is_json)
 
 
 # ------------------------------------------------------------------------------------ certificates
@@ -129,6 +140,9 @@ def cert_revoke(
     given = {"certificate": certificate, "code": REVOCATION_REASONS[code]}
     _show(ask(config_path, "cert_revoke", given, reason), is_json=is_json)
 
+
+cert.add_command(cert_renewal)
+cert.add_command(cert_retiring)
 
 # ---------------------------------------------------------------------------------------- accounts
 

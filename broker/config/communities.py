@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from broker.config.section import ConfigName, PatternText, ProfileName, Section
 from broker.config.values import (
     AbsolutePath,
     Address,
     CaaIdentity,
+    ChainWish,
+    EndpointText,
     HttpUrl,
     Network,
     ResolverText,
@@ -18,7 +20,7 @@ from broker.config.values import (
 )
 from broker.policy.units import Duration
 
-__all__ = ["Community", "DeclaredKey", "Networks", "Validation"]
+__all__ = ["Community", "DeclaredKey", "Networks", "Validation", "ValidationProxy"]
 
 
 class Networks(Section):
@@ -29,6 +31,21 @@ class Networks(Section):
 
     deny: tuple[Network, ...] = Field(default=(), examples=[["10.0.0.0/24"]])
     """Networks that may never be contacted, even where `allow` has them."""
+
+
+class ValidationProxy(Section):
+    """The HTTP proxy through which challenges are looked at. What may be contacted is judged
+    before it is asked."""
+
+    address: EndpointText = Field(examples=["proxy.corp.example:3128"])
+    """Host and port of the proxy."""
+
+    credentials: Secret | None = Field(default=None, examples=["file:/etc/penstock/proxy.key"])
+    """Where user name and password lie, as `name:password`, for a proxy that asks."""
+
+    forward_http: bool = False
+    """Whether http-01 is handed to the proxy as a request instead of through a tunnel, for proxies
+    that tunnel to port 443 alone. The proxy then looks the name up for itself."""
 
 
 class Validation(Section):
@@ -48,8 +65,15 @@ class Validation(Section):
     https_port: int = Field(default=443, ge=1, le=65_535)
     """Port to which an http-01 redirect to HTTPS may lead."""
 
+    tls_alpn_port: int = Field(default=443, ge=1, le=65_535)
+    """Port at which tls-alpn-01 is looked for. RFC 8737 §3 says 443; another is for
+    laboratories."""
+
     networks: Networks = Field(default_factory=Networks)
     """Which addresses may be contacted."""
+
+    proxy: ValidationProxy | None = None
+    """Outbound HTTP proxy. Without it connections go straight to where they lead."""
 
     timeout: Duration = timedelta(seconds=10)
     """How long one look may take, redirects included."""
@@ -66,11 +90,26 @@ class Community(Section):
     )
     """Terms that a new account has to agree to. Without it there is nothing to agree to."""
 
+    terms_version: str | None = Field(
+        default=None, min_length=1, max_length=64, examples=["2026-11"]
+    )
+    """Version of these terms. An account that agreed to another one orders nothing until it agrees
+    anew. Without it, agreeing once is enough."""
+
+    terms_instructions: HttpUrl | None = Field(
+        default=None, examples=["https://pki.corp.example/how-to-agree"]
+    )
+    """Page that tells a person how to agree anew. Without it: the terms themselves."""
+
     caa_identities: tuple[CaaIdentity, ...] = Field(default=(), examples=[["pki.corp.example"]])
     """Names that CAA records may name to allow issuance, told in the directory."""
 
     external_account_required: bool = False
     """Whether a new account has to bring an external account binding."""
+
+    pre_authorization: Duration | None = Field(default=None, examples=["7d"])
+    """How long a name that was proven ahead of any order stays proven. Without it the directory
+    offers no newAuthz."""
 
     anchors: AbsolutePath | None = Field(
         default=None, examples=["/etc/penstock/community-anchors.pem"]
@@ -78,8 +117,17 @@ class Community(Section):
     """PEM file of the roots that certificates of this community have to lead to, whichever CA
     issues them. Without it: those of the upstream, if it names any."""
 
+    preferred_chain: ChainWish | None = Field(default=None, examples=["Community Root"])
+    """Which chain this community is served by default, whatever its upstream's says; see there."""
+
     validation: Validation = Field(default_factory=Validation)
     """How challenges are looked at."""
+
+    @model_validator(mode="after")
+    def _check_terms(self) -> Community:
+        if self.terms_of_service is None and (self.terms_version or self.terms_instructions):
+            raise ValueError("terms_version and terms_instructions need terms_of_service")
+        return self
 
 
 class DeclaredKey(Section):

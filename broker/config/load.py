@@ -10,6 +10,7 @@ from typing import Final
 
 from broker.config.model import Config
 from broker.config.policies import LoadedPolicies, load_policies
+from broker.config.solver_checks import check_solvers
 from broker.config.upstreams import AcmeUpstream, BuiltinUpstream
 from broker.issuance.errors import Broken
 from broker.policy.yamlfile import MAX_TEXT_BYTES, Fault, Faults, KeyPath, Lines, load_model
@@ -81,6 +82,7 @@ def _check_references(config: Config, lines: Lines) -> Iterator[Fault]:
     yield from _check_declared_keys(config, lines)
     yield from _check_operator_socket(config, lines)
     yield from _check_listeners(config, lines)
+    yield from check_solvers(config, lines)
 
 
 def _check_communities(config: Config, lines: Lines) -> Iterator[Fault]:
@@ -125,13 +127,10 @@ def _check_operator_socket(config: Config, lines: Lines) -> Iterator[Fault]:
 
 
 def _check_listeners(config: Config, lines: Lines) -> Iterator[Fault]:
-    built_in = [
-        name for name, each in config.upstreams.items() if isinstance(each, BuiltinUpstream)
-    ]
     issuer = config.listen.acme.issued_by
     if issuer is not None:
         path: KeyPath = ("listen", "acme", "from")
-        yield from _check_known(lines, path, "built-in upstream", issuer, built_in)
+        yield from _check_known(lines, path, "upstream", issuer, list(config.upstreams))
         yield from _check_serves(config.upstreams.get(issuer), lines, path)
     if config.listen.plain is not None:
         return

@@ -17,7 +17,7 @@ from broker.config.communities import Community, DeclaredKey
 from broker.config.section import ConfigName, Section
 from broker.config.upstreams import UpstreamSection
 from broker.config.values import AbsolutePath, Endpoint, EndpointText, ExternalUrl, Secret
-from broker.policy.units import Duration, Size
+from broker.policy.units import Duration, Rate, RateText, Size
 
 __all__ = [
     "AcmeListener",
@@ -31,6 +31,8 @@ __all__ = [
     "LogLevel",
     "OperatorListener",
     "PlainListener",
+    "Rates",
+    "TlsAlpnListener",
     "WeakKeys",
 ]
 
@@ -73,7 +75,7 @@ class AcmeListener(Section):
     issued_by: ConfigName | None = Field(
         default=None, alias="from", examples=["local"], json_schema_extra={"instead": True}
     )
-    """Built-in upstream that issues the listener's certificate, once; instead of files."""
+    """Upstream that issues the listener's certificate and renews it; instead of files."""
 
     @model_validator(mode="after")
     def _check_source(self) -> AcmeListener:
@@ -89,6 +91,13 @@ class PlainListener(Section):
     """The plain HTTP listener: answers to http-01, issuer certificates, CRLs."""
 
     address: EndpointText = Endpoint(_EVERYWHERE, 8080)
+    """Where to listen."""
+
+
+class TlsAlpnListener(Section):
+    """The listener for CAs that validate by tls-alpn-01; port 443 of the names has to lead here."""
+
+    address: EndpointText = Endpoint(_EVERYWHERE, 8444)
     """Where to listen."""
 
 
@@ -115,11 +124,36 @@ class Listen(Section):
     plain: PlainListener | None = None
     """For CAs that validate and parties that verify. Without it that is not served."""
 
+    tls_alpn: TlsAlpnListener | None = None
+    """For CAs that validate by tls-alpn-01. Without it that is not served."""
+
     health: HealthListener = Field(default_factory=HealthListener)
     """For probes and metrics."""
 
     operator: OperatorListener = Field(default_factory=OperatorListener)
     """For operator commands."""
+
+
+class Rates(Section):
+    """How often clients may ask: `600/1m` is 600 at once and 600 a minute, `off` is no limit.
+
+    An address is an IPv4 address or an IPv6 /64.
+    """
+
+    address: RateText = Rate(12_000, timedelta(minutes=1))
+    """Requests of one address that no account has signed, bad signatures included."""
+
+    new_accounts: RateText = Rate(1_000, timedelta(hours=1))
+    """New accounts of one address."""
+
+    account: RateText = Rate(6_000, timedelta(minutes=1))
+    """Requests that one account has signed, polling included."""
+
+    new_orders: RateText = Rate(1_200, timedelta(minutes=1))
+    """New orders and pre-authorizations of one account."""
+
+    failed_validations: RateText = Rate(60, timedelta(hours=1))
+    """Failed validations of one account for one name, before it may order that name again."""
 
 
 class Limits(Section):
@@ -133,6 +167,15 @@ class Limits(Section):
 
     idle_timeout: Duration = timedelta(seconds=75)
     """How long a connection may stay without a complete set of headers."""
+
+    handshake_timeout: Duration = timedelta(seconds=10)
+    """How long a TLS handshake at the ACME listener may take."""
+
+    connections_per_address: int = Field(default=512, ge=1, le=1_000_000)
+    """Most connections at the ACME listener from one address; further ones are closed at once."""
+
+    rates: Rates = Field(default_factory=Rates)
+    """How often clients may ask."""
 
     finalize_wait: Duration = timedelta(seconds=5)
     """How long the answer to finalize is held back for a fast CA, before it says `processing`."""

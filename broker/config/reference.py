@@ -30,7 +30,7 @@ from broker.config.values import (
     ResolverText,
     Secret,
 )
-from broker.policy.units import Duration, Size
+from broker.policy.units import Duration, RateText, Size
 
 __all__ = ["reference_page", "sample_file"]
 
@@ -48,6 +48,7 @@ EXAMPLE_NAMES: Final = {
 _KINDS: Final[dict[str, Any]] = {
     "duration": Duration,
     "size": Size,
+    "rate": RateText,
     "secret reference": Secret,
     "host:port": EndpointText,
     "address:port": ResolverText,
@@ -109,7 +110,18 @@ def _tables(section: type[Section], path: str, done: set[str]) -> Iterator[str]:
         tag = next(iter(each.model_fields))
         several = len([1 for other, where in below if where == place]) > 1
         word = typing.get_args(each.model_fields[tag].annotation)
-        yield from _tables(each, f"{place} ({tag}: {word[0]})" if several else place, done)
+        told = f"{tag}: {word[0]}{_way(each)}" if several else ""
+        yield from _tables(each, f"{place} ({told})" if several else place, done)
+
+
+def _way(section: type[Section]) -> str:
+    """Return what tells apart members of a union that have the same word: their own section."""
+    own = [
+        name
+        for name, field in section.model_fields.items()
+        if field.is_required() and _sections(field.annotation)[0]
+    ]
+    return f", {own[0]}" if own else ""
 
 
 def _sample(section: type[Section], indent: int) -> Iterator[str]:

@@ -9,13 +9,14 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from broker.config.section import ConfigName, PatternText, ProfileName, Section
+from broker.config.section import ConfigName, ProfileName, Section
+from broker.config.solvers import Solver
 from broker.config.values import (
     AbsolutePath,
-    EndpointText,
+    CaaIdentity,
+    ChainWish,
     HttpsUrl,
     HttpUrl,
-    ResolverText,
     Secret,
 )
 from broker.policy.units import Duration
@@ -28,12 +29,6 @@ __all__ = [
     "ClientCertificate",
     "ExternalBinding",
     "FactOverrides",
-    "HttpSolver",
-    "Rfc2136",
-    "Rfc2136Solver",
-    "SelfCheck",
-    "Solver",
-    "Tsig",
     "UpstreamSection",
 ]
 
@@ -47,10 +42,29 @@ EXTENDED_KEY_USAGES: Final = {
 """From the words of the configuration to those of RFC 5280 §4.2.1.12."""
 
 
+KEY_USAGES: Final = {
+    "digital-signature": "digitalSignature",
+    "non-repudiation": "nonRepudiation",
+    "key-encipherment": "keyEncipherment",
+    "data-encipherment": "dataEncipherment",
+    "key-agreement": "keyAgreement",
+}
+"""From the words of the configuration to those of RFC 5280 §4.2.1.3, for end entities."""
+
+SHORTEST_CRL: Final = timedelta(hours=1)
+"""Shortest lifetime of a CRL; the schedule that renews them looks every few minutes."""
+
+
 def _check_usage(value: str) -> str:
     if value not in EXTENDED_KEY_USAGES and _OID.fullmatch(value) is None:
         words = ", ".join(EXTENDED_KEY_USAGES)
         raise ValueError(f"expected one of {words}, or a dotted OID")
+    return value
+
+
+def _check_key_usage(value: str) -> str:
+    if value not in KEY_USAGES:
+        raise ValueError(f"expected one of {', '.join(KEY_USAGES)}")
     return value
 
 
@@ -70,6 +84,12 @@ def _word_at(key: str) -> Callable[[object], str | None]:
     return read
 
 
+def _check_crl_lifetime(value: timedelta) -> timedelta:
+    if value < SHORTEST_CRL:
+        raise ValueError("is shorter than 1h: verifiers would fetch it all the time")
+    return value
+
+
 def _check_plain_base(value: str) -> str:
     if not value.startswith("http://") or value.endswith("/"):
         raise ValueError(
@@ -79,6 +99,7 @@ def _check_plain_base(value: str) -> str:
 
 
 Usage = Annotated[str, AfterValidator(_check_usage)]
+KeyUsage = Annotated[str, AfterValidator(_check_key_usage)]
 Oid = Annotated[str, AfterValidator(_check_oid)]
 KeyKind = Literal["ec-p256", "ec-p384", "rsa-2048", "rsa-3072", "rsa-4096"]
 
@@ -88,6 +109,16 @@ class CaProfileSection(Section):
 
     usages: tuple[Usage, ...] = Field(default=("server-auth",), min_length=1)
     """Extended key usages: server-auth, client-auth, email-protection, or dotted OIDs."""
+
+    key_usages: tuple[KeyUsage, ...] = Field(
+        default=("digital-signature", "key-encipherment"), min_length=1
+    )
+    """Key usages: digital-signature, non-repudiation, key-encipherment, data-encipherment,
+    key-agreement. Those that a key of its kind cannot serve are left out of its certificate."""
+
+    common_name: bool = False
+    """Whether the first DNS name is repeated as common name, for old software. Without it the
+    subject is empty and the names are critical."""
 
     lifetime: Duration = timedelta(days=47)
     """Lifetime where nothing is asked for."""
@@ -102,6 +133,11 @@ class CaProfileSection(Section):
     def extended_key_usages(self) -> tuple[str, ...]:
         """Return the usages in the words of RFC 5280."""
         return tuple(EXTENDED_KEY_USAGES.get(usage, usage) for usage in self.usages)
+
+    @property
+    def rfc_key_usages(self) -> tuple[str, ...]:
+        """Return the key usages in the words of RFC 5280."""
+        return tuple(KEY_USAGES[usage] for usage in self.key_usages)
 
     @model_validator(mode="after")
     def _check_lifetimes(self) -> CaProfileSection:
@@ -132,8 +168,15 @@ class BuiltinUpstream(Section):
     backdate: Duration = timedelta(seconds=60)
     """How far before its signing a certificate begins, for verifiers whose clock is behind."""
 
-    crl_lifetime: Duration = timedelta(days=7)
-    """How long a CRL is good; it is renewed long before."""
+    crl_lifetime: Annotated[Duration, AfterValidator(_check_crl_lifetime)] = timedelta(days=7)
+    """How long a CRL is good, at least 1h. It is renewed at half of that, and at a revocation."""
+
+    crl_cache: Duration = timedelta(minutes=10)
+    """Longest time for which caches may answer with a CRL: what a revocation is late by for those
+    behind one."""
+
+    caa_identities: tuple[CaaIdentity, ...] = Field(default=(), examples=[["pki.corp.example"]])
+    """Names by which CAA records mean it. Without any: those of the community that asks."""
 
     @property
     def server_profile(self) -> str | None:
@@ -204,84 +247,14 @@ class FactOverrides(Section):
     is_ct_logged: bool | None = Field(default=None, examples=[True])
     """Whether it writes names to public Certificate Transparency logs."""
 
+    identifier_types: tuple[Literal["dns", "ip"], ...] | None = Field(
+        default=None, examples=[["dns", "ip"]]
+    )
+    """Types of identifiers that it certifies, with any of its profiles."""
 
-class Tsig(Section):
-    """The key that signs DNS updates (RFC 8945)."""
-
-    name: str = Field(min_length=1, max_length=255, examples=["penstock-update"])
-    """The key's name, as the name server knows it."""
-
-    algorithm: Literal["hmac-sha256", "hmac-sha384", "hmac-sha512"] = "hmac-sha256"
-    """MAC algorithm."""
-
-    secret: Secret = Field(examples=["file:/etc/penstock/tsig.key"])
-    """Where the secret lies, in base64 as `tsig-keygen` writes it."""
-
-
-class Rfc2136(Section):
-    """A name server that takes DNS updates."""
-
-    server: EndpointText = Field(examples=["10.0.0.53:53"])
-    """The primary of the zone."""
-
-    zone: str | None = Field(default=None, examples=["acme.corp.example"])
-    """The zone to update. Without it the zone is asked for."""
-
-    resolvers: tuple[ResolverText, ...] = Field(default=(), examples=[["10.0.0.53:53"]])
-    """Name servers to ask for CNAMEs and for the zone's own servers. An empty list means the
-    system's."""
-
-    tsig: Tsig
-    """The key that signs the updates."""
-
-
-class SelfCheck(Section):
-    """Looking whether the authoritative servers show a record, before the CA is told to look."""
-
-    enabled: bool = True
-    """Whether to look at all. It is advice and never a gate."""
-
-    timeout: Duration = timedelta(seconds=60)
-    """How long to look before the CA is told all the same."""
-
-    servers: tuple[ResolverText, ...] = Field(default=(), examples=[["10.0.0.53:53"]])
-    """Name servers to look at. An empty list means those that the zone itself names."""
-
-
-class Rfc2136Solver(Section):
-    """Answers dns-01 by DNS updates, following `_acme-challenge` CNAMEs."""
-
-    challenge: Literal["dns-01"]
-    """What it answers: TXT records."""
-
-    names: tuple[PatternText, ...] = Field(default=("**",), min_length=1)
-    """Name patterns that it answers for; the first solver that fits is taken."""
-
-    rfc2136: Rfc2136
-    """Where the records are written."""
-
-    self_check: SelfCheck = Field(default_factory=SelfCheck)
-    """The look before the CA's."""
-
-
-class HttpSolver(Section):
-    """Answers http-01 from the plain listener, to which the names have to lead."""
-
-    challenge: Literal["http-01"]
-    """What it answers: a file at a well-known path."""
-
-    names: tuple[PatternText, ...] = Field(default=("**",), min_length=1)
-    """Name patterns that it answers for; the first solver that fits is taken."""
-
-
-Solver = Annotated[
-    Annotated[Rfc2136Solver, Tag("dns-01")] | Annotated[HttpSolver, Tag("http-01")],
-    Discriminator(
-        _word_at("challenge"),
-        custom_error_type="solver_challenge",
-        custom_error_message="expected challenge 'dns-01' or 'http-01'",
-    ),
-]
+    lists_orders: bool | None = Field(default=None, examples=[False])
+    """Whether it may be asked for the list of our account's orders, after an answer was lost and
+    after a restore."""
 
 
 class AcmeUpstream(Section):
@@ -324,6 +297,11 @@ class AcmeUpstream(Section):
     """PEM file of the roots that its certificates have to lead to. Without it that is not looked
     at."""
 
+    preferred_chain: ChainWish | None = Field(default=None, examples=["Corp Root G1"])
+    """Which of the chains that it offers is served by default: the common name of the issuer that
+    the topmost certificate names, or the SHA-256 fingerprint of that issuer or of the topmost
+    certificate. The others stay to be had. Without it: the CA's own default."""
+
     allowed_origins: tuple[HttpsUrl, ...] = Field(
         default=(), examples=[["https://files.ca.example"]]
     )
@@ -331,6 +309,9 @@ class AcmeUpstream(Section):
 
     poll_interval: Duration = timedelta(seconds=1)
     """How often it is asked how far it is, where it does not say itself."""
+
+    caa_identities: tuple[CaaIdentity, ...] = Field(default=(), examples=[["letsencrypt.org"]])
+    """Names by which CAA records mean it. Without any: those that its directory tells."""
 
     solvers: tuple[Solver, ...] = ()
     """How its challenges are answered. An empty list is for a CA that asks for no proof."""

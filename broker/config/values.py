@@ -17,11 +17,13 @@ from urllib.parse import urlsplit
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 
 from broker.issuance.errors import Broken
+from broker.protocol.chain_choice import parse_chain_wish
 
 __all__ = [
     "AbsolutePath",
     "Address",
     "CaaIdentity",
+    "ChainWish",
     "Endpoint",
     "EndpointText",
     "ExternalUrl",
@@ -200,6 +202,12 @@ def _read_external_url(value: object) -> str:
     return url
 
 
+def _read_chain_wish(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("expected the common name or the SHA-256 fingerprint of an issuer")
+    return parse_chain_wish(value)
+
+
 def _read_caa_identity(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", value):
         raise ValueError("expected a domain name in lower case such as 'pki.corp.example'")
@@ -263,3 +271,6 @@ ExternalUrl = Annotated[
 
 CaaIdentity = Annotated[str, PlainValidator(_read_caa_identity), _text(None, "pki.corp.example")]
 """A CA's name as CAA records have it (RFC 8659 §4.2)."""
+
+ChainWish = Annotated[str, PlainValidator(_read_chain_wish), _text(None, "Corp Root G1")]
+"""Where a chain should lead: an issuer's common name, or a SHA-256 fingerprint."""

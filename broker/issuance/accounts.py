@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import secrets
+from typing import Protocol
 
 from broker.issuance.enrollment import Enrollment
 from broker.issuance.errors import Conflict
 from broker.issuance.events import Actor, Event, EventKind
-from broker.issuance.ports import AccountStore, Clock
+from broker.issuance.ports import AccountChangeStore, AccountClosing, AccountStore, Clock
 from broker.issuance.records import AccountRecord
 from broker.issuance.settings import CommunitySettings, IssuanceSettings
+from broker.issuance.terms import agreed_version, check_agreed
 from broker.protocol.jws import Jwk, ParsedBinding, VerifiedBinding, binding_refused
 from broker.protocol.problems import Problem, ProblemType
 from broker.protocol.requests import AccountUpdate, NewAccount
-from broker.protocol.resources import AccountStatus
-from broker.protocol.transitions import AccountEvent, advance_account
+from broker.protocol.resources import AccountStatus, AuthorizationStatus, OrderStatus
+from broker.protocol.transitions import (
+    AccountEvent,
+    AuthorizationEvent,
+    OrderEvent,
+    advance_account,
+    advance_authorization,
+    advance_order,
+)
 
-__all__ = ["Accounts", "new_id"]
+__all__ = ["Accounts", "KnownAccounts", "new_id"]
+
+
+class KnownAccounts(AccountStore, AccountChangeStore, Protocol):
+    """The store of accounts, with what changes them."""
 
 
 def new_id() -> str:
@@ -29,7 +42,7 @@ class Accounts:
 
     def __init__(
         self,
-        store: AccountStore,
+        store: KnownAccounts,
         enrollment: Enrollment,
         clock: Clock,
         settings: IssuanceSettings,
@@ -45,7 +58,7 @@ class Accounts:
         """Return the account of *key*, and whether it was created just now.
 
         A key that has an account already gets that account, whatever else it says
-        (RFC 8555 §7.3.1).
+        (RFC 8555 §7.3.1); it may agree to terms that changed.
 
         Raises:
             Problem: accountDoesNotExist, userActionRequired, externalAccountRequired or
@@ -53,11 +66,12 @@ class Accounts:
         """
         existing = await self._store.find_account_by_key(community, key.thumbprint)
         if existing is not None:
-            return _live(existing), False
+            agreed = await self._agree(_live(existing), is_agreeing=request.terms_agreed)
+            return agreed, False
         if request.only_return_existing:
             raise Problem(ProblemType.ACCOUNT_DOES_NOT_EXIST, "no account has this key")
         demands = self._settings.communities[community]
-        _check_terms(demands, request)
+        check_agreed(demands, is_agreeing=request.terms_agreed)
         verified = await self._verify_binding(demands, binding)
         account = AccountRecord(
             account_id=new_id(),
@@ -69,6 +83,8 @@ class Accounts:
             terms_agreed=request.terms_agreed,
             eab_key_id=verified.key_id if verified else None,
             created_at=self._clock.now(),
+            binding=request.eab if verified else None,
+            terms_version=agreed_version(demands) if request.terms_agreed else None,
         )
         try:
             kept = await self._store.create_account(
@@ -86,9 +102,13 @@ class Accounts:
         return _live(account)
 
     async def update(self, account: AccountRecord, update: AccountUpdate) -> AccountRecord:
-        """Change contacts, or deactivate (RFC 8555 §7.3.2, §7.3.6)."""
+        """Change contacts, agree to terms that changed, or deactivate.
+
+        RFC 8555 §7.3.2, §7.3.3 and §7.3.6.
+        """
         if update.deactivate:
             return await self.deactivate(account, Actor(f"account:{account.account_id}"))
+        account = await self._agree(account, is_agreeing=update.terms_agreed)
         if update.contacts is None or update.contacts == account.contacts:
             return account
         event = self._event(EventKind.ACCOUNT_UPDATED, account)
@@ -104,23 +124,40 @@ class Accounts:
             raise _deactivated() from lost
 
     async def deactivate(self, account: AccountRecord, actor: Actor) -> AccountRecord:
-        """Deactivate the account for good; its certificates stay as they are.
+        """Deactivate the account for good, with its unfinished orders and its authorizations.
+
+        Its certificates stay as they are, and an order that the CA was asked for already still
+        ends as it ends (RFC 8555 §7.3.6).
 
         Raises:
             Problem: unauthorized, when it is deactivated already.
         """
-        status = advance_account(_live(account).status, AccountEvent.DEACTIVATED)
-        event = self._event(EventKind.ACCOUNT_DEACTIVATED, account, actor)
+        ended = Problem(ProblemType.UNAUTHORIZED, "its account was deactivated")
+        given_up = AuthorizationEvent.DEACTIVATED
+        closing = AccountClosing(
+            account_id=account.account_id,
+            expected=_live(account).status,
+            status=advance_account(account.status, AccountEvent.DEACTIVATED),
+            order_expected=(OrderStatus.PENDING, OrderStatus.READY),
+            order_status=advance_order(OrderStatus.PENDING, OrderEvent.AUTHORIZATION_FAILED),
+            order_error=ended.to_json(),
+            authorization_expected=(AuthorizationStatus.PENDING, AuthorizationStatus.VALID),
+            authorization_status=advance_authorization(AuthorizationStatus.PENDING, given_up),
+            event=self._event(EventKind.ACCOUNT_DEACTIVATED, account, actor),
+            order_event=self._event(EventKind.ORDER_CANCELLED, account, actor),
+        )
         try:
-            return await self._store.update_account(
-                account.account_id,
-                expected=account.status,
-                status=status,
-                contacts=None,
-                event=event,
-            )
+            return await self._store.close_account(closing)
         except Conflict as lost:
             raise _deactivated() from lost
+
+    async def _agree(self, account: AccountRecord, *, is_agreeing: bool) -> AccountRecord:
+        """Note that the account agrees to the terms in force, where it had not yet."""
+        version = agreed_version(self._settings.communities[account.community])
+        if not is_agreeing or version is None or account.terms_version == version:
+            return account
+        event = self._event(EventKind.ACCOUNT_AGREED, account, data={"terms_version": version})
+        return await self._store.agree_to_terms(account.account_id, version, event)
 
     async def _verify_binding(
         self, demands: CommunitySettings, binding: ParsedBinding | None
@@ -156,15 +193,6 @@ class Accounts:
             community=account.community,
             account_id=account.account_id,
             data=data or {},
-        )
-
-
-def _check_terms(demands: CommunitySettings, request: NewAccount) -> None:
-    if demands.terms_of_service is not None and not request.terms_agreed:
-        raise Problem(
-            ProblemType.USER_ACTION_REQUIRED,
-            f"the terms of service at {demands.terms_of_service} have to be agreed to",
-            links=(("terms-of-service", demands.terms_of_service),),
         )
 
 

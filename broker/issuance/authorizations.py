@@ -7,15 +7,23 @@ authorization and the order.  Success here is never taken from upstream, nor giv
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from broker.issuance.dispatcher import Dispatcher, Postponed
+from broker.issuance.dispatcher import Dispatcher, Ending, Postponed
 from broker.issuance.errors import Conflict
 from broker.issuance.events import SYSTEM, Actor, Event, EventKind
+from broker.issuance.looks import (
+    AuthorizationReading,
+    find_challenge,
+    look_subject,
+    with_challenge,
+)
 from broker.issuance.planning import Planner, WorkPlan
 from broker.issuance.ports import (
     AccountStore,
+    AccountUrl,
     Attached,
     ChallengeChange,
     Clock,
@@ -69,25 +77,21 @@ class Authorizations:
         dispatcher: Dispatcher,
         clock: Clock,
         settings: IssuanceSettings,
+        account_url: AccountUrl | None = None,
     ) -> None:
         self._orders = orders
         self._accounts = accounts
         self._planner = planner
         self._validator = validator
+        self._account_url = account_url
         self._dispatcher = dispatcher
         self._clock = clock
         self._settings = settings
+        self._reading = AuthorizationReading(orders, dispatcher, clock)
 
     async def read(self, account: AccountRecord, authorization_id: str) -> AuthorizationRecord:
-        """Return the account's own authorization, expired if its time has passed."""
-        found = await self._orders.load_authorization(authorization_id)
-        if found is None or found.account_id != account.account_id:
-            raise Problem(ProblemType.MALFORMED, "no such authorization here", status=404)
-        is_open = found.status in (AuthorizationStatus.PENDING, AuthorizationStatus.VALID)
-        if is_open and found.expires_at <= self._clock.now():
-            status = advance_authorization(found.status, AuthorizationEvent.EXPIRED)
-            return replace(found, status=status)
-        return found
+        """Return the account's own authorization, having waited a moment for a look at it."""
+        return await self._reading.read(account, authorization_id)
 
     async def respond(
         self, account: AccountRecord, authorization_id: str, challenge_id: str
@@ -95,13 +99,16 @@ class Authorizations:
         """Take the client's word that the answer is in place, and queue the look.
 
         A challenge that has been responded to is answered as it stands: many responses lead to
-        one validation and one final state.
+        one validation and one final state.  While it waits for another look after one that
+        failed, that look is taken at once (RFC 8555 §8.2); it counts like any other.
         """
-        authorization = await self.read(account, authorization_id)
-        challenge = _challenge(authorization, challenge_id)
+        authorization = await self._reading.load(account, authorization_id)
+        challenge = find_challenge(authorization, challenge_id)
         if challenge is None:
             raise Problem(ProblemType.MALFORMED, "no such challenge here", status=404)
         is_open = authorization.status is AuthorizationStatus.PENDING
+        if is_open and challenge.status is ChallengeStatus.PROCESSING:
+            self._dispatcher.hurry(JobKind.VALIDATE, look_subject(authorization, challenge))
         if not is_open or challenge.status is not ChallengeStatus.PENDING:
             return authorization
         job = Job(
@@ -126,15 +133,15 @@ class Authorizations:
         try:
             await self._orders.change_challenge(change, durable=False)
         except Conflict:
-            return await self.read(account, authorization_id)
+            return await self._reading.load(account, authorization_id)
         self._dispatcher.kick(job)
-        return _with_challenge(authorization, changed)
+        return with_challenge(authorization, changed)
 
     async def deactivate(
         self, account: AccountRecord, authorization_id: str
     ) -> AuthorizationRecord:
         """Give up an authorization (RFC 8555 §7.5.2); its unfinished order ends with it."""
-        found = await self.read(account, authorization_id)
+        found = await self._reading.load(account, authorization_id)
         if found.status not in (AuthorizationStatus.PENDING, AuthorizationStatus.VALID):
             return found
         status = advance_authorization(found.status, AuthorizationEvent.DEACTIVATED)
@@ -157,34 +164,27 @@ class Authorizations:
 
     # ------------------------------------------------------------------------------- validation
 
-    async def validate(self, job: Job) -> None:
+    async def validate(self, job: Job) -> Ending | None:
         """Go and look, judge, and carry the verdict on: the handler of VALIDATE jobs."""
         authorization_id, _, challenge_id = job.subject.partition("/")
         authorization = await self._orders.load_authorization(authorization_id)
-        challenge = authorization and _challenge(authorization, challenge_id)
+        challenge = authorization and find_challenge(authorization, challenge_id)
         if authorization is None or not challenge:
-            return
+            return None
         is_open = authorization.status is AuthorizationStatus.PENDING
         if not is_open or challenge.status is not ChallengeStatus.PROCESSING:
             # Another challenge of it has decided already, or this one has.
-            return
-        order = await self._orders.load_order(authorization.order_id)
+            return None
+        order = await self._order_of(authorization)
         account = await self._accounts.find_account(authorization.account_id)
-        if order is None or account is None:
-            return
-        if account.status is not AccountStatus.VALID or order.expires_at <= self._clock.now():
+        if account is None:
+            return None
+        ends_at = authorization.expires_at if order is None else order.expires_at
+        if account.status is not AccountStatus.VALID or ends_at <= self._clock.now():
             ended = Problem(ProblemType.UNAUTHORIZED, "its order or account has ended meanwhile")
             await self._carry_invalid(authorization, challenge, ended)
-            return
-        observation = await self._validator.observe(
-            Question(
-                community=authorization.community,
-                type=challenge.type,
-                identifier=authorization.identifier,
-                token=challenge.token,
-                thumbprint=account.thumbprint,
-            )
-        )
+            return None
+        observation = await self._look(authorization, challenge, account)
         verdict = judge_challenge(
             challenge.type,
             token=challenge.token,
@@ -192,22 +192,71 @@ class Authorizations:
             observation=observation,
         )
         if verdict.problem is None:
-            await self._carry_valid(order, authorization, challenge)
-            return
-        self._retry_if_passing(job, observation)
-        await self._carry_invalid(authorization, challenge, verdict.problem)
+            return await self._carry_valid(order, authorization, challenge)
+        pause = self._pause_before_retry(job, observation)
+        if pause is None:
+            await self._carry_invalid(authorization, challenge, verdict.problem)
+            return None
+        await self._show_failure(authorization, challenge, verdict.problem)
+        raise Postponed(self._clock.now() + pause, verdict.problem.detail)
 
-    def _retry_if_passing(self, job: Job, observation: Observation) -> None:
+    async def _look(
+        self, authorization: AuthorizationRecord, challenge: ChallengeRecord, account: AccountRecord
+    ) -> Observation:
+        """Return what is seen of the answer that the account's key of this moment would give."""
+        return await self._validator.observe(
+            Question(
+                community=authorization.community,
+                type=challenge.type,
+                identifier=authorization.identifier,
+                token=challenge.token,
+                thumbprint=account.thumbprint,
+                account_url=None if self._account_url is None else self._account_url(account),
+            )
+        )
+
+    async def _order_of(self, authorization: AuthorizationRecord) -> OrderRecord | None:
+        """Return the order of an authorization; None for one that was made ahead of any."""
+        if authorization.order_id is None:
+            return None
+        order = await self._orders.load_order(authorization.order_id)
+        if order is None:
+            raise LookupError(f"order {authorization.order_id} vanished from the store")
+        return order
+
+    def _pause_before_retry(self, job: Job, observation: Observation) -> timedelta | None:
+        """Return when to look again after a fault that may pass; None when that is over."""
         failure = observation.failure
         pauses = self._settings.validation_retries
         if failure is None or failure.kind not in PASSING_FAULTS or job.attempts >= len(pauses):
-            return
-        raise Postponed(self._clock.now() + pauses[job.attempts], failure.text)
+            return None
+        return pauses[job.attempts]
+
+    async def _show_failure(
+        self,
+        authorization: AuthorizationRecord,
+        challenge: ChallengeRecord,
+        problem: Problem,
+    ) -> None:
+        """Keep why the look failed, while the challenge stays PROCESSING (RFC 8555 §8.2)."""
+        status = advance_challenge(challenge.status, ChallengeEvent.LOOK_FAILED)
+        change = ChallengeChange(
+            authorization_id=authorization.authorization_id,
+            challenge=replace(challenge, status=status, error=problem.to_json()),
+            expected=challenge.status,
+            authorization_status=authorization.status,
+            authorization_expected=authorization.status,
+        )
+        with contextlib.suppress(Conflict):  # the authorization was given up meanwhile
+            await self._orders.change_challenge(change, durable=False)
 
     async def _carry_valid(
-        self, order: OrderRecord, authorization: AuthorizationRecord, challenge: ChallengeRecord
-    ) -> None:
-        work = await self._plan(order)
+        self,
+        order: OrderRecord | None,
+        authorization: AuthorizationRecord,
+        challenge: ChallengeRecord,
+    ) -> Ending | None:
+        work = await self._plan(order) if order is not None else None
         now = self._clock.now()
         change = ChallengeChange(
             authorization_id=authorization.authorization_id,
@@ -223,19 +272,22 @@ class Authorizations:
             ),
             authorization_expected=authorization.status,
             authorization_proof=Proof.CHALLENGE,
-            when_all_valid=advance_order(OrderStatus.PENDING, OrderEvent.AUTHORIZED),
+            when_all_valid=(
+                advance_order(OrderStatus.PENDING, OrderEvent.AUTHORIZED) if order else None
+            ),
             attached=Attached(
                 events=(self._event(EventKind.CHALLENGE_VALID, authorization, challenge),),
-                done=((JobKind.VALIDATE, _subject(authorization, challenge)),),
+                done=((JobKind.VALIDATE, look_subject(authorization, challenge)),),
             ),
-            attached_when_ready=self._when_ready(order, work, now),
+            attached_when_ready=self._when_ready(order, work, now) if order else Attached(),
         )
         try:
             is_ready = await self._orders.change_challenge(change, durable=False)
         except Conflict:
-            return
+            return None
         if is_ready and work is not None and work.is_prepared:
             self._dispatcher.kick(work.job())
+        return Ending.WRITTEN
 
     def _when_ready(self, order: OrderRecord, work: WorkPlan | None, now: datetime) -> Attached:
         attached = work.attached() if work is not None else Attached()
@@ -255,6 +307,8 @@ class Authorizations:
 
         Nothing is refused here: finalize judges again, and tells the client.
         """
+        if not self._planner.is_begun_early(order):
+            return None
         account = await self._accounts.find_account(order.account_id)
         if account is None:
             return None
@@ -308,7 +362,7 @@ class Authorizations:
                         EventKind.CHALLENGE_INVALID, authorization, challenge, problem=problem
                     ),
                 ),
-                done=((JobKind.VALIDATE, _subject(authorization, challenge)),),
+                done=((JobKind.VALIDATE, look_subject(authorization, challenge)),),
             ),
         )
         try:
@@ -339,24 +393,3 @@ class Authorizations:
             order_id=authorization.order_id,
             data=data,
         )
-
-
-def _challenge(authorization: AuthorizationRecord, challenge_id: str) -> ChallengeRecord | None:
-    for challenge in authorization.challenges:
-        if challenge.challenge_id == challenge_id:
-            return challenge
-    return None
-
-
-def _with_challenge(
-    authorization: AuthorizationRecord, changed: ChallengeRecord
-) -> AuthorizationRecord:
-    challenges = tuple(
-        changed if one.challenge_id == changed.challenge_id else one
-        for one in authorization.challenges
-    )
-    return replace(authorization, challenges=challenges)
-
-
-def _subject(authorization: AuthorizationRecord, challenge: ChallengeRecord) -> str:
-    return f"{authorization.authorization_id}/{challenge.challenge_id}"

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from broker.issuance.accounts import new_id
+from broker.issuance.aftermath import renewal_of, retirement_job, retirement_of
 from broker.issuance.dispatcher import Dispatcher
 from broker.issuance.errors import Conflict
 from broker.issuance.events import Event, EventKind
@@ -27,6 +28,7 @@ from broker.issuance.records import (
     WorkStatus,
 )
 from broker.issuance.release import Received
+from broker.issuance.renewal_ports import RetirementRecord
 from broker.policy.chains import UPSTREAM_BREACHES
 from broker.policy.decisions import Finding
 from broker.protocol.identifiers import Identifier
@@ -60,24 +62,42 @@ class Closing:
         self._clock = clock
 
     async def issued(
-        self, order: OrderRecord, work: WorkRecord, certificate: CertificateRecord
+        self, order: OrderRecord, work: WorkRecord, received: Received, *, is_local: bool
     ) -> None:
-        """Release *certificate* and make the order valid."""
+        """Release the certificate and make the order valid."""
+        certificate = received.certificate
+        retirement = retirement_of(order, certificate)
+        attached = self._attached(
+            order,
+            EventKind.CERTIFICATE_ISSUED,
+            data={**_certificate_facts(certificate), **_retirement_facts(retirement)},
+        )
+        events = (*attached.events, *self._told_of_chains(order, received))
+        jobs = () if retirement is None else (retirement_job(retirement),)
         await self._close(
             OrderClosing(
                 order_id=order.order_id,
                 expected=order.status,
                 status=advance_order(order.status, OrderEvent.ISSUED),
                 certificate=certificate,
+                alternates=received.alternates,
+                renewal=renewal_of(certificate, is_local=is_local),
+                retirement=retirement,
                 work_id=work.work_id,
                 work_status=WorkStatus.SPENT,
-                attached=self._attached(
-                    order,
-                    EventKind.CERTIFICATE_ISSUED,
-                    data=_certificate_facts(certificate),
-                ),
+                attached=replace(attached, events=events, jobs=jobs),
             )
         )
+
+    def _told_of_chains(self, order: OrderRecord, received: Received) -> Sequence[Event]:
+        """Return what an operator should know of the chains that came."""
+        told = [
+            self._event(order, EventKind.ALTERNATE_CHAIN_WITHHELD, {"fault": fault[:500]})
+            for fault in received.withheld_chains
+        ]
+        if received.is_wish_missed:
+            told.append(self._event(order, EventKind.PREFERRED_CHAIN_MISSING, {}))
+        return told
 
     async def refused_upstream(
         self, order: OrderRecord, work: WorkRecord, problem: Problem
@@ -152,6 +172,10 @@ class Closing:
             order_id=order.order_id,
             rule="; ".join(breaches),
         )
+
+    async def note(self, event: Event) -> None:
+        """Keep an event that belongs to no change."""
+        await self._log.append(event, durable=False)
 
     async def count_lost(self, work: WorkRecord) -> None:
         """Note that an upstream order may exist whose URL we never learned."""
@@ -283,6 +307,12 @@ def _certificate_facts(certificate: CertificateRecord) -> dict[str, object]:
         "not_after": certificate.not_after.isoformat(),
         "identifiers": [str(one) for one in _names(certificate.identifiers)],
     }
+
+
+def _retirement_facts(retirement: RetirementRecord | None) -> dict[str, object]:
+    if retirement is None:
+        return {}
+    return {"retires_at": retirement.retire_at.isoformat()}
 
 
 def _names(identifiers: Sequence[Identifier]) -> Sequence[Identifier]:

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import Enum
 from functools import partial
 from typing import Final, Protocol
 
@@ -22,7 +23,7 @@ from broker.issuance.errors import Broken, Conflict, Refused, Unreachable
 from broker.issuance.ports import Clock, JobStore
 from broker.issuance.records import Job, JobKind
 
-__all__ = ["CallLater", "Dispatcher", "Handler", "Postponed", "Timer"]
+__all__ = ["CallLater", "Dispatcher", "Ending", "Handler", "Postponed", "Timer"]
 
 LONGEST_PAUSE: Final = timedelta(seconds=15)
 """Longest pause after an unreachable peer, in seconds: a CA that returns is met within it."""
@@ -46,7 +47,14 @@ class Postponed(Exception):
         self.note = note
 
 
-Handler = Callable[[Job], Awaitable[None]]
+class Ending(Enum):
+    """How a job ended, where its handler knows more than that it did."""
+
+    WRITTEN = "written"
+    """Its row went in the transaction of its last change: there is nothing left to write."""
+
+
+Handler = Callable[[Job], Awaitable[Ending | None]]
 """Does the job and returns, or raises Postponed, Unreachable or Broken to be run again.
 
 A handler that closes its job in its own transaction names the row there; deleting it a second
@@ -74,6 +82,8 @@ def _on_the_loop(seconds: float, call: Callable[[], None]) -> Timer:
 class _Run:
     task: asyncio.Task[None] | None = None
     timer: Timer | None = None
+    waiting: Job | None = None
+    """The job that the timer will run."""
     waiters: list[asyncio.Future[None]] = field(default_factory=list)
     """Released once the job is finished, not when it is postponed."""
     failures: int = 0
@@ -129,7 +139,17 @@ class Dispatcher:
         if run.timer is not None:
             run.timer.cancel()
             run.timer = None
+        run.waiting = None
         self._start(job, run)
+
+    def hurry(self, kind: JobKind, subject: str) -> None:
+        """Run the job at once if it waits for its next attempt; it keeps count of those it had.
+
+        Nothing happens where a run is under way, or no job is known.
+        """
+        run = self._runs.get((kind, subject))
+        if run is not None and run.task is None and run.waiting is not None:
+            self.kick(run.waiting)
 
     async def settled(self, kind: JobKind, subject: str, timeout: timedelta) -> None:
         """Wait until the job is finished, or for *timeout*; returns at once when none is known."""
@@ -153,6 +173,15 @@ class Dispatcher:
         run = self._runs.get((kind, subject))
         if run is not None and run.task is not None and run.has_begun:
             await asyncio.wait({run.task})
+
+    async def has_ended(self, kind: JobKind, subject: str, timeout: timedelta) -> bool:
+        """Wait for the run that is under way, for *timeout* at most; return whether it has ended,
+        and False when none was."""
+        run = self._runs.get((kind, subject))
+        if run is None or run.task is None:
+            return False
+        ended, _ = await asyncio.wait({run.task}, timeout=timeout.total_seconds())
+        return bool(ended)
 
     async def run_due(self) -> None:
         """Start every job that is due; called at start and by the schedule."""
@@ -185,8 +214,9 @@ class Dispatcher:
         try:
             async with self._slots[job.kind]:
                 run.has_begun = True
-                await self._handlers[job.kind](job)
-            await self._jobs.finish_job(job)
+                ending = await self._handlers[job.kind](job)
+            if ending is not Ending.WRITTEN:
+                await self._jobs.finish_job(job)
         except Postponed as outcome:
             await self._again(job, run, outcome.due_at, outcome.note)
         except Unreachable as error:
@@ -229,6 +259,7 @@ class Dispatcher:
 
     def _wait(self, job: Job, run: _Run, seconds: float) -> None:
         if not self._is_stopped:
+            run.waiting = job
             run.timer = self._call_later(seconds, partial(self._on_timer, job, run))
 
     def _on_timer(self, job: Job, run: _Run) -> None:

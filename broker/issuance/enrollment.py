@@ -14,6 +14,7 @@ from broker.issuance.records import AccountRecord, EabKeyRecord
 from broker.issuance.settings import DeclaredEabKey, IssuanceSettings
 from broker.policy.decisions import EabGrant
 from broker.policy.names import PatternSet
+from broker.protocol.encoding import encode_base64url
 from broker.protocol.jws import ParsedBinding, VerifiedBinding, binding_refused, verify_binding
 from broker.protocol.problems import Problem, ProblemType
 
@@ -80,7 +81,7 @@ class Enrollment:
             key_id=key_id or f"eab-{secrets.token_hex(8)}",
             community=community,
             label=label,
-            mac_key=secrets.token_bytes(MAC_KEY_BYTES),
+            mac_key=_draw_mac_key(),
             names=names,
             profiles=profiles,
             is_reusable=is_reusable,
@@ -180,6 +181,17 @@ class Enrollment:
                 "is_reusable": key.is_reusable,
             },
         )
+
+
+def _draw_mac_key() -> bytes:
+    """Return a MAC key that can be typed behind an option.
+
+    In base64url one in 64 begins with a dash, which certbot and others take for an option.
+    """
+    while True:
+        key = secrets.token_bytes(MAC_KEY_BYTES)
+        if not encode_base64url(key).startswith("-"):
+            return key
 
 
 def _check_patterns(names: Sequence[str]) -> None:

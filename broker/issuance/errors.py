@@ -10,7 +10,7 @@ from datetime import datetime
 
 from broker.protocol.problems import Problem
 
-__all__ = ["Broken", "Conflict", "Refused", "Unreachable"]
+__all__ = ["AlreadyReplaced", "Broken", "Conflict", "Refused", "Unreachable"]
 
 
 class Refused(Exception):
@@ -60,3 +60,7 @@ class Conflict(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class AlreadyReplaced(Conflict):
+    """Another order of the account replaces the same certificate (RFC 9773 §5): tell the client."""

@@ -10,8 +10,15 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from broker.issuance.caa import CHECK as CAA_CHECK
+from broker.issuance.caa import CaaAnswer, CaaWatch
 from broker.issuance.events import Actor, Event, EventKind
-from broker.issuance.planning import Planner, decided_rule, decision_facts
+from broker.issuance.planning import (
+    Planner,
+    decided_retirement,
+    decided_rule,
+    decision_facts,
+)
 from broker.issuance.ports import (
     AccountStore,
     Attached,
@@ -53,6 +60,7 @@ class Finalizing:
         policies: Policies,
         inspector: KeyInspector,
         clock: Clock,
+        caa: CaaWatch | None = None,
     ) -> None:
         self._orders = orders
         self._accounts = accounts
@@ -61,6 +69,7 @@ class Finalizing:
         self._policies = policies
         self._inspector = inspector
         self._clock = clock
+        self._caa = caa
 
     async def claim(
         self, account: AccountRecord, order: OrderRecord, csr_der: bytes, csr_sha256: str
@@ -85,9 +94,30 @@ class Finalizing:
             await self._refuse(account, order, decision)
             raise decision.problem()
         await self._refuse_findings(account, order, csr, facts.eab)
-        claim = self._make_claim(order, csr_der, csr_sha256, decision, _stricter(order, plan))
+        plan = _stricter(order, plan)
+        caa = await self._look_at_caa(account, order, plan)
+        claim = self._make_claim(order, csr_der, csr_sha256, decision, plan)
+        claim = replace(claim, spki_sha256=csr.spki_sha256, attached=_with(claim.attached, caa))
         claimed, _ = await self._orders.claim_finalize(claim)
+        if self._caa is not None:
+            self._caa.begin(caa)
         return claimed, claim.attached.jobs[0]
+
+    async def _look_at_caa(
+        self, account: AccountRecord, order: OrderRecord, plan: CapPlan
+    ) -> CaaAnswer:
+        if self._caa is None:
+            return CaaAnswer()
+        answer = await self._caa.answer(account, order, plan.upstream)
+        if answer.findings:
+            refused = NewOrderDecision(
+                findings=answer.findings,
+                checks=(CAA_CHECK,),
+                policy_sha256=self._policies.current(order.community).sha256,
+            )
+            await self._refuse(account, order, refused)
+            raise refused.problem()
+        return answer
 
     async def _refuse_findings(
         self, account: AccountRecord, order: OrderRecord, csr: ParsedCsr, eab: EabGrant | None
@@ -151,6 +181,12 @@ class Finalizing:
         )
 
 
+def _with(attached: Attached, caa: CaaAnswer) -> Attached:
+    return replace(
+        attached, events=(*attached.events, *caa.events), jobs=(*attached.jobs, *caa.jobs)
+    )
+
+
 def _stricter(order: OrderRecord, plan: CapPlan) -> CapPlan:
     """Return *plan*, or the one that the order was made under where that holds a tighter cap.
 
@@ -158,6 +194,10 @@ def _stricter(order: OrderRecord, plan: CapPlan) -> CapPlan:
     be too long for the tighter one, so the choice stays with the cap that it was made for.
     """
     if plan.cap.total_seconds() <= order.cap_seconds:
+        return plan
+    retirement = decided_retirement(order.decision)
+    if retirement is not None and plan.retirement is None:
+        # No cap was held before; the one that would be held now is the stricter of the two.
         return plan
     tolerance = order.decision.get("tolerance_seconds")
     return replace(
@@ -169,6 +209,7 @@ def _stricter(order: OrderRecord, plan: CapPlan) -> CapPlan:
         upstream_profile=order.upstream_profile,
         ask_not_after=order.ask_not_after,
         tolerance=timedelta(seconds=tolerance if isinstance(tolerance, int) else 0),
+        retirement=retirement,
     )
 
 

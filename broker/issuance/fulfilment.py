@@ -13,13 +13,13 @@ cannot be found there is counted, and was never finalized.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
 from broker.issuance.closing import Closing
-from broker.issuance.dispatcher import Dispatcher, Postponed
+from broker.issuance.dispatcher import Dispatcher, Ending, Postponed
 from broker.issuance.errors import Broken, Conflict, Refused, Unreachable
 from broker.issuance.opening import Held, Opening
 from broker.issuance.ports import (
@@ -45,6 +45,10 @@ POLL_PAUSES: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0)
 
 CHAIN_ATTEMPTS: Final = 3
 """How often a download that is no certificate chain is asked for again before the order ends."""
+
+ALTERNATE_ATTEMPTS: Final = 12
+"""Runs in which other chains are waited for that cannot be reached: about two minutes, after
+which the first chain is judged without them."""
 
 CHAIN_PAUSE_SECONDS: Final = 1.0
 """Pause before such a download is repeated."""
@@ -125,12 +129,13 @@ class Fulfilment:
             return
         if order.status is OrderStatus.INVALID:
             await self._abandon(work)
+        self._opening.remember(work, order)
 
-    async def fulfil(self, job: Job) -> None:
+    async def fulfil(self, job: Job) -> Ending | None:
         """Carry an order from our finalize to its certificate."""
         order = await self._orders.load_order(job.subject)
         if order is None or order.status is not OrderStatus.PROCESSING:
-            return
+            return None
         work = await self._works.work_of_order(order.order_id)
         if work is None:
             raise Broken(f"order {order.order_id} is processing without upstream work")
@@ -141,7 +146,7 @@ class Fulfilment:
             work, upstream_order = await self._reach_ready(upstream, order, work)
             work, upstream_order = await self._finalize(upstream, order, work, upstream_order)
             upstream_order = await self._poll(upstream, work, upstream_order, job.attempts)
-            await self._fetch(upstream, order, work, upstream_order)
+            await self._fetch(upstream, order, work, upstream_order, job.attempts)
         except Held as held:
             # The CA gave us an order that another of ours is using: after that one ends, the CA
             # has to make a new one.
@@ -152,6 +157,8 @@ class Fulfilment:
         except Refused as refusal:
             work = await self._works.work_of_order(order.order_id) or work
             await self._closing.refused_upstream(order, work, refusal.problem)
+        # Whatever closed the order has dropped the job in the same transaction.
+        return Ending.WRITTEN
 
     # -------------------------------------------------------------------------------- open
 
@@ -172,7 +179,7 @@ class Fulfilment:
             raise Refused(ended.error or _ended("without a reason"))
         await self._works.change_work(
             work.work_id,
-            expected=(WorkStatus.OPENED,),
+            expected=(WorkStatus.OPENED, WorkStatus.FINALIZING),
             status=WorkStatus.DEAD,
             replacement=self._closing.replacement(order, work),
         )
@@ -200,11 +207,15 @@ class Fulfilment:
         if upstream_order.status is OrderStatus.PENDING:
             raise Unreachable(f"upstream {work.upstream!r} still shows its order as pending")
         if upstream_order.status is OrderStatus.READY and work.status is not WorkStatus.ACCEPTED:
+            is_first = work.status is WorkStatus.OPENED
             work = await self._mark(upstream, work, WorkStatus.FINALIZING)
             try:
                 upstream_order = await upstream.finalize(upstream_order, order.csr_der)
             except Refused as refusal:
                 upstream_order = await self._after_refusal(upstream, work, refusal)
+                if is_first and _had_ended(refusal, upstream_order):
+                    # It ended after it was seen to be ready, and before this finalize.
+                    await self._start_anew(order, work, upstream_order)
         if upstream_order.status is not OrderStatus.INVALID:
             work = await self._mark(upstream, work, WorkStatus.ACCEPTED)
         return work, upstream_order
@@ -272,21 +283,23 @@ class Fulfilment:
         order: OrderRecord,
         work: WorkRecord,
         upstream_order: UpstreamOrder,
+        attempts: int,
     ) -> None:
         fault = ""
         for attempt in range(CHAIN_ATTEMPTS):
             if attempt:
                 await self._pause(CHAIN_PAUSE_SECONDS)
             pem = await self._download(upstream, work, upstream_order)
+            alternates = await self._alternates(upstream, order, upstream_order, attempts)
             try:
-                received = await self._gate.judge(order, pem)
+                received = await self._gate.judge(order, pem, alternates)
             except ChainError as error:
                 fault = str(error)
                 continue
             if received.findings:
                 await self._closing.withheld(order, work, received)
             else:
-                await self._closing.issued(order, work, received.certificate)
+                await self._closing.issued(order, work, received, is_local=upstream.is_local)
             return
         await self._closing.unusable_chain(order, work, fault)
 
@@ -301,6 +314,25 @@ class Fulfilment:
                 f"upstream {work.upstream!r} keeps back the certificate of a valid order: "
                 f"{refusal.problem.detail}"
             ) from refusal
+
+    async def _alternates(
+        self, upstream: Upstream, order: OrderRecord, upstream_order: UpstreamOrder, attempts: int
+    ) -> Sequence[bytes]:
+        """Return the other chains; a CA that refuses or garbles them has none.
+
+        Where something depends on them, one that cannot be reached is asked for again with all
+        the rest, a bounded number of times: the chain that is served never changes once it is.
+        """
+        if upstream.is_local:
+            return ()
+        try:
+            return await upstream.download_alternates(upstream_order)
+        except Unreachable:
+            if attempts < ALTERNATE_ATTEMPTS and self._gate.is_choosing(order):
+                raise
+        except (Refused, Broken):
+            pass
+        return ()
 
     async def _abandon(self, work: WorkRecord) -> None:
         try:
@@ -323,6 +355,12 @@ class Fulfilment:
 
 def _ended(when: str) -> Problem:
     return Problem(ProblemType.SERVER_INTERNAL, f"the upstream order turned invalid {when}")
+
+
+def _had_ended(refusal: Refused, seen: UpstreamOrder) -> bool:
+    """Return whether an order that shows as *seen* was INVALID before its finalize was refused."""
+    is_early = refusal.problem.type is ProblemType.ORDER_NOT_READY
+    return is_early and seen.status is OrderStatus.INVALID
 
 
 def _grown(attempts: int, longest_seconds: float) -> float:

@@ -8,8 +8,9 @@ what somebody has is waited for.
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import datetime
-from typing import NoReturn
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final, NoReturn
 
 from broker.issuance.closing import Closing
 from broker.issuance.dispatcher import Postponed
@@ -18,9 +19,21 @@ from broker.issuance.events import Event, EventKind
 from broker.issuance.locks import NamedLocks
 from broker.issuance.ports import Clock, Upstream, UpstreamOrder, UpstreamRequest, WorkStore
 from broker.issuance.records import OrderRecord, WorkRecord, WorkStatus
+from broker.protocol.problems import Problem, ProblemType
 from broker.protocol.resources import OrderStatus
 
 __all__ = ["Held", "Opening"]
+
+
+SEEN_TIME: Final = timedelta(seconds=5)
+"""How long an order that the CA showed as READY is believed to be so without asking again.
+
+A client that waits for nobody finalizes within a second of its last challenge; no CA lets a ready
+order go that soon.
+"""
+
+MAX_SEEN: Final = 4096
+"""Most orders that are remembered so; one that is forgotten costs one more request."""
 
 
 class Held(Exception):
@@ -42,6 +55,26 @@ class Opening:
         self._closing = closing
         self._clock = clock
         self._asking = NamedLocks()
+        self._seen: dict[str, tuple[UpstreamOrder, datetime]] = {}
+
+    def remember(self, work: WorkRecord, order: UpstreamOrder) -> None:
+        """Keep what the CA showed just now of *work*, so that finalize need not ask again.
+
+        Only an order that was READY is of use, once and for `SEEN_TIME`.
+        """
+        if order.status is not OrderStatus.READY:
+            return
+        if len(self._seen) >= MAX_SEEN:
+            del self._seen[next(iter(self._seen))]
+        self._seen[work.work_id] = order, self._clock.now()
+
+    def _recall(self, work: WorkRecord) -> UpstreamOrder | None:
+        """Return the order as the CA showed it moments ago, if nothing was done to it since."""
+        order, at = self._seen.pop(work.work_id, (None, self._clock.now()))
+        is_fresh = self._clock.now() - at < SEEN_TIME
+        if order is None or not is_fresh or work.status is not WorkStatus.OPENED:
+            return None
+        return order if order.url == work.order_url else None
 
     async def open(
         self, upstream: Upstream, work: WorkRecord, *, order: OrderRecord | None = None
@@ -61,7 +94,7 @@ class Opening:
             if fresh is None or fresh.status is WorkStatus.DEAD:
                 raise Postponed(self._clock.now(), "its upstream work was replaced meanwhile")
             if fresh.order_url is not None:
-                return fresh, await self.read(upstream, fresh)
+                return fresh, self._recall(fresh) or await self.read(upstream, fresh)
             return await self._open_new(upstream, fresh, order)
 
     async def read(self, upstream: Upstream, work: WorkRecord) -> UpstreamOrder:
@@ -101,6 +134,7 @@ class Opening:
             identifiers=work.identifiers,
             profile=work.upstream_profile,
             not_after=work.not_after,
+            replaces=work.replaces,
         )
         found = None
         if work.is_sent:
@@ -125,13 +159,30 @@ class Opening:
     async def _send(
         self, upstream: Upstream, work: WorkRecord, request: UpstreamRequest
     ) -> UpstreamOrder:
+        if upstream.is_local:
+            # Nothing of it can be lost: the same request always has the same order there.
+            return await self._ask(upstream, work, request)
         await self._works.mark_sent(work.work_id, is_sent=True)
         try:
-            return await upstream.open_order(request)
+            return await self._ask(upstream, work, request)
         except Unreachable as error:
             if error.left_nothing:
                 await self._works.mark_sent(work.work_id, is_sent=False)
             raise
+
+    async def _ask(
+        self, upstream: Upstream, work: WorkRecord, request: UpstreamRequest
+    ) -> UpstreamOrder:
+        """Send newOrder, a second time without ``replaces`` where the CA refuses that alone."""
+        try:
+            return await upstream.open_order(request)
+        except Refused as refusal:
+            if request.replaces is None or not _is_about_replaces(refusal.problem):
+                raise
+            told = {"type": refusal.problem.token, "replaces": request.replaces}
+            event = self._event(work, EventKind.REPLACES_DROPPED, work.taken_by)
+            await self._closing.note(replace(event, data={**event.data, **told}))
+        return await upstream.open_order(replace(request, replaces=None))
 
     async def _withdraw(
         self, upstream: Upstream, holder: WorkRecord, opened: UpstreamOrder
@@ -191,6 +242,17 @@ class Opening:
         )
 
 
+def _is_about_replaces(problem: Problem) -> bool:
+    """Return whether a CA refused what is replaced rather than what is ordered.
+
+    alreadyReplaced is the standard's word (RFC 9773 §5); of a certificate that it does not know,
+    a CA says malformed and names the member.
+    """
+    if problem.type is ProblemType.ALREADY_REPLACED:
+        return True
+    return problem.type is ProblemType.MALFORMED and "replaces" in problem.detail.lower()
+
+
 def _is_fitting(holder: WorkRecord, work: WorkRecord, named_end: datetime | None) -> bool:
     """Return whether *holder* asked the CA for what *work* would ask for.
 
@@ -198,6 +260,9 @@ def _is_fitting(holder: WorkRecord, work: WorkRecord, named_end: datetime | None
     breach of the cap, and one that differs from the client's own a change of what was asked.
     """
     if holder.upstream_profile != work.upstream_profile:
+        return False
+    if holder.replaces not in (None, work.replaces):
+        # It would mark somebody else's certificate as replaced by this one.
         return False
     if work.not_after is None or holder.not_after is None or named_end is not None:
         return holder.not_after == work.not_after

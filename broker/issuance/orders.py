@@ -7,20 +7,23 @@ them are answered with the one order.
 from __future__ import annotations
 
 import hashlib
-import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Final
 
 from broker.issuance.accounts import new_id
+from broker.issuance.caa import CaaWatch
 from broker.issuance.dispatcher import Dispatcher
-from broker.issuance.errors import Conflict
+from broker.issuance.errors import AlreadyReplaced, Conflict
 from broker.issuance.events import Actor, Event, EventKind
 from broker.issuance.finalizing import Finalizing
+from broker.issuance.making import Ground, authorization_of_order
 from broker.issuance.planning import Planner, decision_facts
 from broker.issuance.ports import (
+    AccountOrders,
     AccountStore,
     Attached,
-    CertificateStore,
     Clock,
     EventLog,
     KeyInspector,
@@ -28,40 +31,34 @@ from broker.issuance.ports import (
     OrderStore,
     Policies,
 )
+from broker.issuance.preauthorizations import PreAuthorizations
 from broker.issuance.records import (
     AccountRecord,
     AuthorizationRecord,
-    ChallengeRecord,
     JobKind,
     OrderRecord,
-    Proof,
 )
 from broker.issuance.refusals import Refusals
 from broker.issuance.settings import IssuanceSettings
+from broker.issuance.succession import Succession, already_replaced
+from broker.issuance.terms import check_current
 from broker.policy.decisions import (
     CapPlan,
     NewOrderDecision,
-    Requirement,
 )
-from broker.protocol.challenges import ChallengeType
 from broker.protocol.identifiers import Identifier
 from broker.protocol.problems import Problem, ProblemType
 from broker.protocol.requests import NewOrder
 from broker.protocol.resources import (
     AuthorizationStatus,
-    ChallengeStatus,
     OrderStatus,
 )
-from broker.protocol.transitions import (
-    AuthorizationEvent,
-    ChallengeEvent,
-    OrderEvent,
-    advance_authorization,
-    advance_challenge,
-    advance_order,
-)
+from broker.protocol.transitions import OrderEvent, advance_order
 
 __all__ = ["Orders"]
+
+ORDERS_A_PAGE: Final = 100
+"""Orders in one page of an account's list: URLs of 10 KiB, which no client finds too long."""
 
 
 class Orders:
@@ -71,21 +68,27 @@ class Orders:
         self,
         *,
         orders: OrderStore,
+        owned: AccountOrders,
         accounts: AccountStore,
-        certificates: CertificateStore,
         log: EventLog,
         planner: Planner,
         policies: Policies,
         inspector: KeyInspector,
         dispatcher: Dispatcher,
+        succession: Succession,
         clock: Clock,
         settings: IssuanceSettings,
+        caa: CaaWatch | None = None,
     ) -> None:
         self._orders = orders
-        self._certificates = certificates
+        self._succession = succession
         self._log = log
         self._planner = planner
         self._refusals = Refusals(log, clock)
+        self._owned = owned
+        self._ahead = PreAuthorizations(
+            owned=owned, planner=planner, refusals=self._refusals, clock=clock, settings=settings
+        )
         self._finalizing = Finalizing(
             orders=orders,
             accounts=accounts,
@@ -94,6 +97,7 @@ class Orders:
             policies=policies,
             inspector=inspector,
             clock=clock,
+            caa=caa,
         )
         self._dispatcher = dispatcher
         self._clock = clock
@@ -103,6 +107,7 @@ class Orders:
 
     async def create(self, account: AccountRecord, request: NewOrder) -> OrderRecord:
         """Return a new order, or raise the Problem that policy found."""
+        check_current(self._settings.communities[account.community], account)
         facts = await self._planner.facts(
             account,
             identifiers=request.identifiers,
@@ -116,9 +121,40 @@ class Orders:
             await self._refusals.record(account, decision, resource="new-order")
             raise decision.problem()
         order = self._new_order(account, request, decision, plan, facts.at)
+        order = await self._succeeding(account, order, request.replaces)
+        grounds = await self._ahead.grounds(account, decision.requirements, facts.at)
+        try:
+            return await self._begin(order, decision, plan, grounds)
+        except Conflict:
+            # What the account had proved ahead ended meanwhile: it proves the names anew.
+            return await self._begin(order, decision, plan, {})
+
+    async def _succeeding(
+        self, account: AccountRecord, order: OrderRecord, cert_id: str | None
+    ) -> OrderRecord:
+        """Return *order* with what it replaces."""
+        predecessor = await self._succession.find(account, cert_id, order.identifiers)
+        if predecessor.holder is not None:
+            holder = await self._expired_if_due(await self._reload(predecessor.holder))
+            if holder.status is not OrderStatus.INVALID:
+                raise already_replaced(cert_id)
+        return replace(order, replaces=predecessor.cert_id, replaces_upstream=predecessor.upstream)
+
+    async def _begin(
+        self,
+        order: OrderRecord,
+        decision: NewOrderDecision,
+        plan: CapPlan,
+        grounds: Mapping[Identifier, Ground],
+    ) -> OrderRecord:
+        """Keep the order with its authorizations, and begin its upstream half if it is ready."""
+        ends = [ground.authorization.expires_at for ground in grounds.values()]
+        order = replace(order, expires_at=min((order.expires_at, *ends)))
         authorizations = [
-            _new_authorization(order, identifier, decision.requirements[identifier])
-            for identifier in request.identifiers
+            authorization_of_order(
+                order, identifier, decision.requirements[identifier], grounds.get(identifier)
+            )
+            for identifier in order.identifiers
         ]
         order = replace(
             order, authorization_ids=tuple(one.authorization_id for one in authorizations)
@@ -129,7 +165,10 @@ class Orders:
             order = replace(order, status=advance_order(order.status, OrderEvent.AUTHORIZED))
             work = self._planner.plan_work(order, plan)
             attached = replace(attached, work=work.attached().work, jobs=work.attached().jobs)
-        await self._orders.create_order(order, authorizations, attached)
+        try:
+            await self._orders.create_order(order, authorizations, attached)
+        except AlreadyReplaced as lost:
+            raise already_replaced(order.replaces) from lost
         if work is not None and work.is_prepared:
             self._dispatcher.kick(work.job())
         return order
@@ -171,12 +210,27 @@ class Orders:
             raise Problem(ProblemType.MALFORMED, "no such order here", status=404)
         return await self._expired_if_due(order)
 
-    async def certificate(self, account: AccountRecord, certificate_id: str) -> bytes:
-        """Return the PEM chain of a released certificate of the account's own."""
-        found = await self._certificates.find_certificate(certificate_id)
-        if found is None or not found.is_released or found.account_id != account.account_id:
-            raise Problem(ProblemType.MALFORMED, "no such certificate here", status=404)
-        return found.chain_pem
+    async def pre_authorize(
+        self, account: AccountRecord, identifier: Identifier
+    ) -> AuthorizationRecord:
+        """Return an authorization ahead of any order, or raise the Problem that policy found."""
+        return await self._ahead.create(account, identifier)
+
+    async def list(
+        self, account: AccountRecord, after: str | None
+    ) -> tuple[Sequence[str], str | None]:
+        """Return ids of the account's living orders, newest first, and where the next page begins.
+
+        Raises:
+            Problem: malformed, when *after* is no place in this list.
+        """
+        found = await self._owned.orders_of_account(
+            account.account_id, at=self._clock.now(), after=after, limit=ORDERS_A_PAGE + 1
+        )
+        if found is None:
+            raise Problem(ProblemType.MALFORMED, "no such page of the orders list", status=404)
+        page = found[:ORDERS_A_PAGE]
+        return page, page[-1] if len(found) > ORDERS_A_PAGE else None
 
     async def expire_due(self) -> int:
         """Close pending and ready orders whose time has passed; returns how many."""
@@ -267,50 +321,6 @@ class Orders:
             data={"identifiers": [str(one) for one in order.identifiers], **(data or {})},
         )
         return Attached(events=(event,))
-
-
-def _new_authorization(
-    order: OrderRecord, identifier: Identifier, need: Requirement
-) -> AuthorizationRecord:
-    """Return a pending authorization, or a valid one where policy trusts the requester."""
-    authorization = AuthorizationRecord(
-        authorization_id=new_id(),
-        order_id=order.order_id,
-        account_id=order.account_id,
-        community=order.community,
-        identifier=identifier.base,
-        is_wildcard=identifier.is_wildcard,
-        status=AuthorizationStatus.PENDING,
-        expires_at=order.expires_at,
-        proof=None,
-        challenges=tuple(_new_challenge(kind) for kind in need.challenges),
-    )
-    if need.granted_by is None:
-        return authorization
-    return replace(
-        authorization,
-        status=advance_authorization(authorization.status, AuthorizationEvent.CHALLENGE_VALID),
-        proof=Proof.POLICY,
-        challenges=tuple(_settled(one, order.created_at) for one in authorization.challenges),
-    )
-
-
-def _new_challenge(kind: ChallengeType) -> ChallengeRecord:
-    return ChallengeRecord(
-        challenge_id=new_id(),
-        type=kind,
-        token=secrets.token_urlsafe(32),
-        status=ChallengeStatus.PENDING,
-    )
-
-
-def _settled(challenge: ChallengeRecord, at: datetime) -> ChallengeRecord:
-    responded = advance_challenge(challenge.status, ChallengeEvent.RESPONDED)
-    return replace(
-        challenge,
-        status=advance_challenge(responded, ChallengeEvent.VALIDATED),
-        validated_at=at,
-    )
 
 
 def _not_ready(order: OrderRecord) -> Problem:

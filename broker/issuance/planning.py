@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from broker.issuance.accounts import new_id
@@ -32,11 +32,17 @@ from broker.issuance.records import (
     WorkStatus,
 )
 from broker.policy.chains import decide_new_order
-from broker.policy.decisions import CapPlan, NewOrderDecision, NewOrderFacts, RuleRef
+from broker.policy.decisions import (
+    CapPlan,
+    NewOrderDecision,
+    NewOrderFacts,
+    Retirement,
+    RuleRef,
+)
 from broker.policy.units import format_duration
 from broker.protocol.identifiers import Identifier, IdentifierType
 
-__all__ = ["Planner", "WorkPlan", "decided_rule", "decision_facts"]
+__all__ = ["Planner", "WorkPlan", "decided_retirement", "decided_rule", "decision_facts"]
 
 STALE_SHARE: Final = 10
 """Work that was prepared longer ago than a tenth of the cap is not taken: it asked the CA for an
@@ -115,6 +121,10 @@ class Planner:
         """Return what the community's policy in force says."""
         return decide_new_order(self._policies.current(facts.community), facts)
 
+    def is_begun_early(self, order: OrderRecord) -> bool:
+        """Return whether there is a CA elsewhere to be asked before finalize."""
+        return not self._upstreams.get(order.upstream, order.community).is_local
+
     def plan_work(
         self, order: OrderRecord, plan: CapPlan, *, taken_by: str | None = None
     ) -> WorkPlan:
@@ -137,6 +147,7 @@ class Planner:
             taken_by=taken_by,
             is_sent=False,
             created_at=now,
+            replaces=_told_replaces(order, plan),
         )
         loses_by_age = plan.ask_not_after and order.not_after is None
         since = now - plan.cap / STALE_SHARE if loses_by_age else None
@@ -147,8 +158,14 @@ class Planner:
         return frozenset(name for name in names if self._suffixes.is_public_suffix(name))
 
 
+def _told_replaces(order: OrderRecord, plan: CapPlan) -> str | None:
+    """Return the predecessor that the CA is told of: one that our account there ordered."""
+    return order.replaces if order.replaces_upstream == plan.upstream else None
+
+
 def _work_key(order: OrderRecord, plan: CapPlan) -> str:
-    """Return what untaken work is shared by: upstream account, names, profile and end.
+    """Return what untaken work is shared by: upstream account, names, profile, end and what the
+    CA is told it replaces.
 
     An end that the client named is absolute; one that follows from the cap is named by the cap.
     """
@@ -163,6 +180,7 @@ def _work_key(order: OrderRecord, plan: CapPlan) -> str:
         order.community,
         plan.upstream_profile or "",
         end,
+        _told_replaces(order, plan) or "",
         *sorted(f"{one.type}:{one.value}" for one in order.identifiers),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -176,7 +194,7 @@ def decision_facts(decision: NewOrderDecision, plan: CapPlan, at: datetime) -> d
         "checks": list(decision.checks),
         "profile": decision.profile,
         "lever": str(plan.lever),
-        "cap": format_duration(plan.cap),
+        **_length_facts(plan),
         "cap_rule": f"{plan.rule.source}:{plan.rule.line} {plan.rule.path}",
         "upstream": plan.upstream,
         "upstream_profile": plan.upstream_profile,
@@ -187,6 +205,32 @@ def decision_facts(decision: NewOrderDecision, plan: CapPlan, at: datetime) -> d
             if need.granted_by is not None
         },
     }
+
+
+def _length_facts(plan: CapPlan) -> dict[str, object]:
+    """Return the cap, or what stands in its place where none is held."""
+    if plan.retirement is None:
+        return {"cap": format_duration(plan.cap)}
+    return {
+        "retires_after": format_duration(plan.cap),
+        "retirement": {
+            "longest_seconds": int(plan.retirement.longest.total_seconds()),
+            "grace_seconds": int(plan.retirement.grace.total_seconds()),
+            "revokes_unreplaced": plan.retirement.revokes_unreplaced,
+        },
+    }
+
+
+def decided_retirement(decision: Mapping[str, object]) -> Retirement | None:
+    """Return how the certificate is to be retired, from the facts that `decision_facts` made."""
+    found = decision.get("retirement")
+    if not isinstance(found, Mapping):
+        return None
+    return Retirement(
+        longest=timedelta(seconds=int(found["longest_seconds"])),
+        grace=timedelta(seconds=int(found["grace_seconds"])),
+        revokes_unreplaced=bool(found["revokes_unreplaced"]),
+    )
 
 
 def decided_rule(decision: Mapping[str, object]) -> RuleRef | None:

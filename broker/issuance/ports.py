@@ -7,7 +7,7 @@ survives the end of the process but may be lost with the machine's power (docs/a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -17,6 +17,8 @@ from broker.issuance.records import (
     AccountRecord,
     AuthorizationRecord,
     CaCertificateRecord,
+    CaMember,
+    CaRevocation,
     CertificateRecord,
     ChallengeRecord,
     EabKeyRecord,
@@ -29,6 +31,15 @@ from broker.issuance.records import (
     WorkRecord,
     WorkStatus,
 )
+from broker.issuance.renewal_ports import (
+    ChainStore,
+    RenewalRecord,
+    RenewalStore,
+    RenewalThere,
+    RetirementRecord,
+    RetirementStore,
+)
+from broker.issuance.upstream_key_ports import UpstreamKeyStore
 from broker.policy.decisions import UpstreamFacts
 from broker.policy.document import PolicyDocument
 from broker.protocol.challenges import ChallengeType, Observation
@@ -88,6 +99,26 @@ class Signer(Protocol):
         ...
 
 
+class KeyRing(Signer, Protocol):
+    """A signer whose keys can come to their end."""
+
+    async def has_key(self, key_id: str) -> bool:
+        """Return whether there is a key of that name, whatever state it is in."""
+        ...
+
+    async def destroy_key(self, key_id: str) -> None:
+        """Destroy the key for good; nothing is done when there is none."""
+        ...
+
+
+class AccountKeyInspector(Protocol):
+    """Knows which public keys are too weak, or too well known, to speak for an account."""
+
+    async def inspect_key(self, spki_der: bytes) -> Sequence[str]:
+        """Return a sentence for each weakness found; empty means none is known."""
+        ...
+
+
 class KeyInspector(Protocol):
     """Knows weak, leaked and blocked public keys."""
 
@@ -124,6 +155,12 @@ class Question:
     identifier: Identifier
     token: str
     thumbprint: str
+    account_url: str | None = None
+    """The account's URL as its client knows it; dns-account-01 needs it."""
+
+
+AccountUrl = Callable[[AccountRecord], str]
+"""Tells the URL that an account's client knows it by."""
 
 
 class Validator(Protocol):
@@ -149,6 +186,9 @@ class UpstreamRequest:
     identifiers: tuple[Identifier, ...]
     profile: str | None
     not_after: datetime | None
+    replaces: str | None = None
+    """CertID of the certificate that this one replaces, which the same account ordered there; a
+    CA without renewal information is not told (RFC 9773 §5)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,12 +213,17 @@ class IssuedThere(Protocol):
         """Return the PEM chain of a VALID order, exactly as sent, at most 100 kB."""
         ...
 
+    async def download_alternates(self, order: UpstreamOrder) -> Sequence[bytes]:
+        """Return the other chains that the CA offers for a VALID order, each exactly as sent; a
+        bounded number, in the CA's order, without those that it names and does not give."""
+        ...
+
     async def revoke(self, certificate_der: bytes, reason: int) -> None:
         """Revoke; a certificate that is revoked already is no error."""
         ...
 
 
-class Upstream(IssuedThere, Protocol):
+class Upstream(IssuedThere, RenewalThere, Protocol):
     """A CA the broker asks for certificates, through one account for one community.
 
     ``csr_der`` MUST reach the CA byte for byte: the key holder signed it, and the tunnel
@@ -285,6 +330,55 @@ class AccountStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountClosing:
+    """The end of an account, with all of its work that nobody can go on with.
+
+    Its orders in ``order_expected`` become ``order_status``; of these orders, and of no order at
+    all, its authorizations in ``authorization_expected`` become ``authorization_status``.
+    ``order_event`` is kept once for each order, with its id.
+    """
+
+    account_id: str
+    expected: AccountStatus
+    status: AccountStatus
+    order_expected: tuple[OrderStatus, ...]
+    order_status: OrderStatus
+    order_error: dict[str, object]
+    authorization_expected: tuple[AuthorizationStatus, ...]
+    authorization_status: AuthorizationStatus
+    event: Event
+    order_event: Event
+
+
+class AccountChangeStore(Protocol):
+    """What becomes of an account after it was made."""
+
+    async def change_account_key(
+        self, account_id: str, *, expected: str, jwk_json: str, thumbprint: str, event: Event
+    ) -> AccountRecord:
+        """Give the account another key, or return the account of its community that has the key
+        already (then nothing changes): compare ``account_id``.
+
+        Raises:
+            Conflict: The account is not valid, or its key has another thumbprint than *expected*.
+        """
+        ...
+
+    async def is_reserved_key(self, *, thumbprint: str, spki_sha256: str) -> bool:
+        """Return whether an upstream account or a certificate has this key."""
+        ...
+
+    async def agree_to_terms(self, account_id: str, version: str, event: Event) -> AccountRecord:
+        """Note which terms the account agreed to; raises Conflict when there is no such
+        account."""
+        ...
+
+    async def close_account(self, closing: AccountClosing) -> AccountRecord:
+        """End the account; raises Conflict when it is not ``closing.expected``."""
+        ...
+
+
 class EabStore(Protocol):
     """External account binding keys."""
 
@@ -363,6 +457,9 @@ class FinalizeClaim:
     requester lifetime.  None: any age will do."""
     new_work: WorkRecord
     attached: Attached
+    spki_sha256: str = ""
+    """Of the CSR's key: an upstream order that was finalized after a backup is taken only by
+    the order whose key its certificate is for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -374,6 +471,10 @@ class OrderClosing:
     status: OrderStatus
     error: dict[str, object] | None = None
     certificate: CertificateRecord | None = None
+    alternates: tuple[bytes, ...] = ()
+    """Other chains of the certificate, in PEM."""
+    renewal: RenewalRecord | None = None
+    retirement: RetirementRecord | None = None
     suspension: Suspension | None = None
     work_id: str | None = None
     work_status: WorkStatus | None = None
@@ -390,7 +491,13 @@ class OrderStore(Protocol):
         attached: Attached,
     ) -> None:
         """Keep a new order.  ``attached.work`` is kept only if no untaken, living work with its
-        ``work_key`` exists in its community; its PREPARE job likewise."""
+        ``work_key`` exists in its community; its PREPARE job likewise.
+
+        Raises:
+            Conflict: What an authorization ``rests_on`` is valid no more, or not for that long.
+            AlreadyReplaced: Another order of the account, one that is not invalid, replaces the
+                same certificate.
+        """
         ...
 
     async def load_order(self, order_id: str) -> OrderRecord | None: ...
@@ -420,7 +527,7 @@ class OrderStore(Protocol):
         events: Sequence[Event],
     ) -> None:
         """Deactivate or expire an authorization, and its order where it stands in
-        *order_expected*; raises Conflict."""
+        *order_expected*; those that rest on it likewise.  Raises Conflict."""
         ...
 
     async def claim_finalize(self, claim: FinalizeClaim) -> tuple[OrderRecord, WorkRecord]:
@@ -430,6 +537,28 @@ class OrderStore(Protocol):
 
     async def close_order(self, closing: OrderClosing) -> OrderRecord:
         """Close the order; raises Conflict when it is not in ``closing.expected``."""
+        ...
+
+
+class AccountOrders(Protocol):
+    """What an account owns: the list of its orders, and what it proved ahead of them."""
+
+    async def orders_of_account(
+        self, account_id: str, *, at: datetime, after: str | None, limit: int
+    ) -> Sequence[str] | None:
+        """Return the ids of orders that are not invalid and whose time has not passed at *at*,
+        newest first; None when *after* is no order of this account."""
+        ...
+
+    async def create_authorization(self, authorization: AuthorizationRecord, event: Event) -> None:
+        """Keep an authorization that belongs to no order."""
+        ...
+
+    async def proved_ahead(
+        self, account_id: str, identifiers: Sequence[Identifier], *, until: datetime
+    ) -> Sequence[AuthorizationRecord]:
+        """Return the account's authorizations without an order for these identifiers that are
+        valid by a challenge and end after *until*; the one that lives longest first."""
         ...
 
 
@@ -602,7 +731,11 @@ class CaStore(Protocol):
 
     async def record_ca_certificate(self, record: CaCertificateRecord) -> CaCertificateRecord:
         """Keep what was signed before it leaves the CA; if the order reference has a certificate
-        already, nothing changes and that one is returned."""
+        already, nothing changes and that one is returned.
+
+        Raises:
+            Conflict: Its issuer has been retired meanwhile, or the serial is another's.
+        """
         ...
 
     async def find_ca_certificate(self, ca: str, order_ref: str) -> CaCertificateRecord | None: ...
@@ -619,25 +752,71 @@ class CaStore(Protocol):
 
     async def revoked_ca_certificates(
         self, ca: str, issuer_key_id: str, now: datetime
-    ) -> Sequence[CaCertificateRecord]:
-        """Return revoked certificates of that issuer whose ``not_after`` lies after *now*."""
+    ) -> Sequence[CaRevocation]:
+        """Return revocations by that issuer of what ends after *now*, oldest first."""
         ...
 
-    async def next_crl_number(self, ca: str, issuer_key_id: str) -> int:
-        """Return the next CRL number, from 1, durably."""
+    async def next_crl_number(self, ca: str, issuer_key_id: str, at: datetime) -> int:
+        """Return the next CRL number, durably: the seconds since 1970, or the last one and one.
+
+        So it also rises where the ledger was restored from a backup.
+        """
+        ...
+
+
+class CaRegister(Protocol):
+    """Which keys and certificates make up each built-in CA, and what each is for.
+
+    A change and its event are one transaction.
+    """
+
+    async def ca_members(self, ca: str) -> Sequence[CaMember]:
+        """Return root and issuers, in the order in which they came."""
+        ...
+
+    async def replace_ca_members(
+        self, ca: str, members: Sequence[CaMember], event: Event | None
+    ) -> None:
+        """Have the CA consist of *members* from now on."""
+        ...
+
+    async def retire_ca_issuer(self, ca: str, key_id: str, *, at: datetime, event: Event) -> None:
+        """Make a PAST issuer RETIRING: from now on nothing of its signing is recorded.
+
+        Raises:
+            Conflict: A certificate of it is in force, or it is no past issuer.
+        """
+        ...
+
+    async def ca_dependents(
+        self, ca: str, issuer_key_id: str, now: datetime, limit: int
+    ) -> tuple[int, Sequence[CaCertificateRecord]]:
+        """Return how many certificates of that issuer are in force, neither ended nor revoked,
+        and those that end last, at most *limit*."""
+        ...
+
+    async def last_ca_end(self, ca: str, issuer_key_id: str) -> datetime | None:
+        """Return when the last certificate that it ever issued ends, None when it issued none."""
         ...
 
 
 class Store(
     AccountStore,
+    AccountChangeStore,
     EabStore,
     OrderStore,
+    AccountOrders,
     WorkStore,
     CertificateStore,
     JobStore,
     UpstreamStore,
+    UpstreamKeyStore,
     EventLog,
     CaStore,
+    CaRegister,
+    RenewalStore,
+    RetirementStore,
+    ChainStore,
     Protocol,
 ):
     """All store ports at once: what an adapter implements and ``app`` hands around.

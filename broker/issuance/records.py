@@ -24,6 +24,9 @@ __all__ = [
     "AccountRecord",
     "AuthorizationRecord",
     "CaCertificateRecord",
+    "CaMember",
+    "CaRevocation",
+    "CaRole",
     "CertificateRecord",
     "ChallengeRecord",
     "EabKeyRecord",
@@ -31,6 +34,7 @@ __all__ = [
     "JobKind",
     "OrderRecord",
     "Proof",
+    "RestorationRecord",
     "Suspension",
     "UpstreamAccountRecord",
     "WorkRecord",
@@ -60,6 +64,11 @@ class AccountRecord:
     terms_agreed: bool
     eab_key_id: str | None
     created_at: datetime
+    binding: Mapping[str, object] | None = None
+    """The external account binding as the client sent it; None also for accounts that were bound
+    before it was kept."""
+    terms_version: str | None = None
+    """Which version of the terms it agreed to; None where the community named none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,10 +107,12 @@ class ChallengeRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorizationRecord:
-    """An authorization of one order; never shared between orders or accounts."""
+    """An authorization of one order, or of none (RFC 8555 §7.4.1); never shared between orders or
+    accounts."""
 
     authorization_id: str
-    order_id: str
+    order_id: str | None
+    """None: a pre-authorization, made ahead of any order."""
     account_id: str
     community: str
     identifier: Identifier
@@ -111,6 +122,8 @@ class AuthorizationRecord:
     expires_at: datetime
     proof: Proof | None
     challenges: tuple[ChallengeRecord, ...]
+    rests_on: str | None = None
+    """The pre-authorization of the same account that proved it; given up with that one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +157,10 @@ class OrderRecord:
     finalized_at: datetime | None = None
     certificate_id: str | None = None
     error: Mapping[str, object] | None = None
+    replaces: str | None = None
+    """CertID of the certificate that the client says it replaces (RFC 9773 §5)."""
+    replaces_upstream: str | None = None
+    """The upstream whose account ordered that certificate; None: it is not ours to tell."""
 
 
 class WorkStatus(StrEnum):
@@ -184,6 +201,8 @@ class WorkRecord:
     is_sent: bool
     """True once newOrder may have reached the CA without its answer being kept."""
     created_at: datetime
+    replaces: str | None = None
+    """CertID that the CA is told this one replaces."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,8 +242,12 @@ class JobKind(StrEnum):
     """subject: work_id; the upstream half, before finalize"""
     FULFIL = "fulfil"
     """subject: order_id; from our finalize to the certificate"""
+    CAA = "caa"
+    """subject: order_id; look at CAA and report"""
     REVOKE = "revoke"
     """subject: certificate_id; pass a revocation up"""
+    RETIRE = "retire"
+    """subject: certificate_id; its retirement date, or the end of its successor's grace time"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,3 +299,67 @@ class CaCertificateRecord:
     issued_at: datetime
     revoked_at: datetime | None = None
     revocation_reason: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaRevocation:
+    """What a revocation list says of one certificate of the built-in CA."""
+
+    serial: str
+    revoked_at: datetime
+    revocation_reason: int | None
+
+
+class CaRole(StrEnum):
+    """What a key of the built-in CA is for, in the order of its life."""
+
+    ROOT = "root"
+    PLANNED = "planned"
+    """About to be made: one that stays behind after a crash is destroyed."""
+    REQUESTED = "requested"
+    """Made, and waiting for the offline root to certify it."""
+    NEXT = "next"
+    """Published, and signing nothing but its own, empty revocation list."""
+    CURRENT = "current"
+    PAST = "past"
+    """Signing revocation lists for what it issued, and nothing new."""
+    RETIRING = "retiring"
+    """Nothing depends on it, and its last revocation list is being signed."""
+    RETIRED = "retired"
+    """Its key is destroyed; certificate and last list stay published."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaMember:
+    """One key of a built-in CA, with the certificate that it got."""
+
+    ca: str
+    role: CaRole
+    key_id: str | None
+    """Its name at the signer; None for an offline root."""
+    subject: str
+    """Distinguished name, RFC 4514."""
+    certificate_der: bytes | None
+    """None until it has one."""
+    since: datetime
+    """When it came into this role."""
+    last_crl_der: bytes | None = None
+    """The last revocation list of one that is retired."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestorationRecord:
+    """That this store came out of a backup.
+
+    Until ``reconciled_at`` the broker reads and changes nothing: upstream orders may have moved
+    on since the backup was made.
+    """
+
+    restoration_id: str
+    backup_id: str
+    backup_at: datetime
+    """Until then everything is in the store; of what came later nothing is."""
+    restored_at: datetime
+    reconciled_at: datetime | None
+    report: Mapping[str, object]
+    """What was found and lost, as the last attempt left it."""

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from broker.issuance.accounts import new_id
-from broker.issuance.planning import decided_rule
+from broker.issuance.planning import decided_retirement, decided_rule
 from broker.issuance.ports import CertificateStore, Clock, Policies
 from broker.issuance.records import CertificateRecord, OrderRecord
 from broker.policy.chains import decide_issued
@@ -26,6 +26,7 @@ from broker.protocol.certificates import (
     parse_chain,
     verify_chain_anchored,
 )
+from broker.protocol.chain_choice import is_wanted
 from broker.protocol.csr import parse_csr
 from broker.protocol.identifiers import Identifier
 
@@ -39,6 +40,10 @@ class Anchors(Protocol):
         """Return DER certificates, or None when none are configured."""
         ...
 
+    def preferred_chain(self, upstream: str, community: str) -> str | None:
+        """Return where the chain that is served should lead; None: as the CA says."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
@@ -49,6 +54,12 @@ class Received:
     findings: tuple[Finding, ...]
     is_known: bool
     """Whether this very certificate was kept before: then it is somebody's, and stays valid."""
+    alternates: tuple[bytes, ...] = ()
+    """Other chains of the same leaf that were let through as well, in PEM."""
+    withheld_chains: tuple[str, ...] = ()
+    """Why each of the chains was kept back that were not."""
+    is_wish_missed: bool = False
+    """Whether a chain is preferred and the CA offers none that leads there."""
 
 
 class Gate:
@@ -66,19 +77,63 @@ class Gate:
         self._anchors = anchors
         self._clock = clock
 
-    async def judge(self, order: OrderRecord, pem: bytes) -> Received:
+    async def judge(
+        self, order: OrderRecord, pem: bytes, alternates: Sequence[bytes] = ()
+    ) -> Received:
         """Return the certificate with the findings against it.
+
+        *alternates* are other chains that the CA offers.  Each is asked the same as the first; one
+        of another leaf, or with a finding, is kept back.  Of those that pass the preferred one is
+        served, else the first; if the first is found wanting for where it leads, another takes
+        its place.
 
         Raises:
             ChainError: What came is no certificate chain at all; ask the CA for it again.
         """
         received_at = self._clock.now()
-        chain = parse_chain(pem)
-        is_known = await self._certificates.is_fingerprint_known(chain.leaf.fingerprint)
-        facts = self._facts(order, chain, received_at, is_known=is_known)
-        findings = decide_issued(self._policies.current(order.community), facts)
-        record = _record(order, chain, received_at, is_released=not findings)
-        return Received(certificate=record, findings=findings, is_known=is_known)
+        first = parse_chain(pem)
+        is_known = await self._certificates.is_fingerprint_known(first.leaf.fingerprint)
+        chains, faults = _same_leaf(first, alternates)
+        findings: tuple[Finding, ...] = ()
+        passed: list[Chain] = []
+        for chain in chains:
+            facts = self._facts(order, chain, received_at, is_known=is_known)
+            found = decide_issued(self._policies.current(order.community), facts)
+            if found:
+                findings = findings or found
+                faults.append("; ".join(each.sentence for each in found))
+            else:
+                passed.append(chain)
+        if not passed:
+            record = _record(order, first, received_at, is_released=False)
+            return Received(certificate=record, findings=findings, is_known=is_known)
+        chosen, is_missed = self._choose(order, passed)
+        return Received(
+            certificate=_record(order, chosen, received_at, is_released=True),
+            findings=(),
+            is_known=is_known,
+            alternates=tuple(chain.pem for chain in passed if chain is not chosen),
+            withheld_chains=tuple(faults),
+            is_wish_missed=is_missed,
+        )
+
+    def is_choosing(self, order: OrderRecord) -> bool:
+        """Return whether other chains can decide what becomes of the order: where a chain is
+        preferred, and where the first may lead to no anchor."""
+        where = order.upstream, order.community
+        return (
+            self._anchors.preferred_chain(*where) is not None
+            or self._anchors.of(*where) is not None
+        )
+
+    def _choose(self, order: OrderRecord, chains: Sequence[Chain]) -> tuple[Chain, bool]:
+        """Return the chain to serve, and whether the one that is preferred is not among them."""
+        wish = self._anchors.preferred_chain(order.upstream, order.community)
+        if wish is None:
+            return chains[0], False
+        anchors = self._anchors.of(order.upstream, order.community) or ()
+        wanted = next((chain for chain in chains if is_wanted(chain, wish, anchors)), None)
+        return wanted or chains[0], wanted is None
 
     def _facts(
         self, order: OrderRecord, chain: Chain, received_at: datetime, *, is_known: bool
@@ -88,6 +143,7 @@ class Gate:
         fault = self._anchor_fault(order, chain, received_at)
         anchors = self._anchors.of(order.upstream, order.community)
         tolerance = order.decision.get("tolerance_seconds")
+        retirement = decided_retirement(order.decision)
         return IssuedFacts(
             identifiers=order.identifiers,
             profile=order.profile,
@@ -102,6 +158,7 @@ class Gate:
             not_before=order.not_before,
             not_after=order.not_after,
             rule=decided_rule(order.decision),
+            longest=None if retirement is None else retirement.longest,
         )
 
     def _anchor_fault(self, order: OrderRecord, chain: Chain, at: datetime) -> str | None:
@@ -113,6 +170,22 @@ class Gate:
         except ChainError as fault:
             return str(fault)
         return None
+
+
+def _same_leaf(first: Chain, alternates: Sequence[bytes]) -> tuple[list[Chain], list[str]]:
+    """Return the chains of the one leaf, each once, and why others are none of them."""
+    chains, faults = [first], []
+    for pem in alternates:
+        try:
+            chain = parse_chain(pem)
+        except ChainError as fault:
+            faults.append(str(fault))
+            continue
+        if chain.leaf.der != first.leaf.der:
+            faults.append("chain is for another certificate than the first")
+        elif all(chain.issuers != known.issuers for known in chains):
+            chains.append(chain)
+    return chains, faults
 
 
 def _record(

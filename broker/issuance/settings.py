@@ -29,6 +29,13 @@ class CommunitySettings:
     terms_of_service: str | None = None
     """URL; when set, newAccount without ``termsOfServiceAgreed`` is refused."""
     external_account_required: bool = False
+    terms_version: str | None = None
+    """Version of the terms; an account that agreed to another has to agree anew before it orders.
+    None: agreed once is agreed for good."""
+    terms_instance: str | None = None
+    """URL that tells a person how to agree anew; the terms' own where there is none."""
+    pre_authorization: timedelta | None = None
+    """How long a pre-authorization is good; None: none is made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

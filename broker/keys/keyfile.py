@@ -101,6 +101,23 @@ class KeyFileSigner:
             return await asyncio.to_thread(key.sign, data, padding.PKCS1v15(), hashes.SHA256())
         return _sign_ec(key, data)
 
+    async def has_key(self, key_id: str) -> bool:
+        """Return whether there is a file of that name, readable or not."""
+        return await asyncio.to_thread(os.path.lexists, self._path(key_id))
+
+    async def destroy_key(self, key_id: str) -> None:
+        """Remove the key's file and forget the key; nothing is done when there is none.
+
+        What a disk keeps of a removed file is still encrypted; copies in backups stay.
+
+        Raises:
+            Broken: The file cannot be removed.
+        """
+        path = self._path(key_id)
+        async with self._opening:
+            self._keys.pop(key_id, None)
+            await asyncio.to_thread(_remove, path)
+
     async def _key(self, key_id: str) -> PrivateKey:
         known = self._keys.get(key_id)
         if known is not None:
@@ -216,7 +233,22 @@ def _write_new_file(path: Path, content: bytes) -> None:
     finally:
         with contextlib.suppress(FileNotFoundError):
             draft.unlink()
-    handle = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _sync_directory(path.parent)
+
+
+def _remove(path: Path) -> None:
+    """Remove the file, and have that on disk before anyone is told."""
+    try:
+        path.unlink()
+        _sync_directory(path.parent)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise Broken(f"key file {path} cannot be removed: {error.strerror}") from error
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
     finally:

@@ -10,12 +10,14 @@ the bounds that no policy may leave.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from broker.issuance.errors import Broken
 from broker.protocol.csr import ParsedCsr
@@ -74,11 +76,18 @@ class OfflineKeyInspector:
 
     async def inspect(self, csr: ParsedCsr) -> Sequence[str]:
         """Return a sentence for each weakness found; empty means none is known."""
-        blocked = self._blocked.get(bytes.fromhex(csr.spki_sha256))
+        return await self._inspect(bytes.fromhex(csr.spki_sha256), csr.public_key)
+
+    async def inspect_key(self, spki_der: bytes) -> Sequence[str]:
+        """Return a sentence for each weakness of a key that stands in no CSR."""
+        return await self._inspect(hashlib.sha256(spki_der).digest(), load_der_public_key(spki_der))
+
+    async def _inspect(self, digest: bytes, key: object) -> Sequence[str]:
+        blocked = self._blocked.get(digest)
         found = [f"key is on the block list '{blocked}'"] if blocked is not None else []
-        if isinstance(csr.public_key, rsa.RSAPublicKey):
+        if isinstance(key, rsa.RSAPublicKey):
             # 0.5 ms for a good key once badkeys is loaded, which takes 0.15 s itself.
-            found.extend(await asyncio.to_thread(find_weaknesses, csr.public_key))
+            found.extend(await asyncio.to_thread(find_weaknesses, key))
         return tuple(found)
 
 

@@ -5,6 +5,13 @@ Over the workflows and the store; knows no HTTP, no configuration and no concret
 
 from broker.operations.desk import OperatorDesk
 from broker.operations.parties import AuthorityKeeper, UpstreamEntry, UpstreamKeeper
-from broker.operations.rooms import Rooms
+from broker.operations.rooms import Recovery, Rooms
 
-__all__ = ["AuthorityKeeper", "OperatorDesk", "Rooms", "UpstreamEntry", "UpstreamKeeper"]
+__all__ = [
+    "AuthorityKeeper",
+    "OperatorDesk",
+    "Recovery",
+    "Rooms",
+    "UpstreamEntry",
+    "UpstreamKeeper",
+]

@@ -137,10 +137,10 @@ class AuthorityDesk(Desk):
         entry = self._entry(upstream, "built-in")
         name = entry.name
         if not (permitted_names or permitted_networks or unconstrained or issuing_csr):
-            permitted_names = self._allowed_names(entry)
+            permitted_names, permitted_networks = self._allowed(entry)
         made: dict[str, object]
         if issuing_csr:
-            pem = await self._rooms.authorities.request(name, subject=subject)
+            pem = await self._rooms.authorities.request(name, subject=subject, actor=actor)
             made = {"upstream": name, "csr_pem": pem}
         else:
             made = dict(
@@ -149,29 +149,55 @@ class AuthorityDesk(Desk):
                     subject=subject,
                     permitted_names=permitted_names or (),
                     permitted_networks=permitted_networks or (),
+                    actor=actor,
                 )
             )
-        await self._store.append(self._event(EventKind.CA_CREATED, actor, name), durable=True)
         return made
 
-    def _allowed_names(self, entry: UpstreamEntry) -> Sequence[str]:
-        """Return the suffixes that policy allows; none where it allows every name."""
+    def _allowed(self, entry: UpstreamEntry) -> tuple[Sequence[str], Sequence[str]]:
+        """Return the suffixes and networks that policy allows; none where it allows every name."""
         found: dict[str, None] = {}
+        networks: dict[str, None] = {}
         for community in entry.communities:
             document = self._rooms.policies.current(community)
             found |= dict.fromkeys(document.allow.bases)
-        return () if "" in found else tuple(found)
+            networks |= dict.fromkeys(str(network) for network in document.allow.networks)
+        return ((), ()) if "" in found else (tuple(found), tuple(networks))
 
     async def ca_accept(
         self, *, actor: Actor, chain_pem: str, anchors_pem: str, upstream: str | None = None
     ) -> Any:
         """Take the issuing certificate that an offline root signed."""
         name = self._entry(upstream, "built-in").name
-        made = await self._rooms.authorities.accept(
-            name, chain_pem=chain_pem, anchors_pem=anchors_pem
+        return await self._rooms.authorities.accept(
+            name, chain_pem=chain_pem, anchors_pem=anchors_pem, actor=actor
         )
-        await self._store.append(self._event(EventKind.CA_CREATED, actor, name), durable=True)
-        return made
+
+    async def ca_rotate_prepare(
+        self,
+        *,
+        actor: Actor,
+        upstream: str | None = None,
+        subject: str | None = None,
+        issuing_csr: bool = False,
+    ) -> Any:
+        """Make the next issuing CA of a built-in CA; nothing is signed with it yet."""
+        name = self._entry(upstream, "built-in").name
+        return await self._rooms.authorities.prepare(
+            name, subject=subject, is_offline=issuing_csr, actor=actor
+        )
+
+    async def ca_rotate_activate(self, *, actor: Actor, upstream: str | None = None) -> Any:
+        """Have the next issuing CA sign from now on."""
+        name = self._entry(upstream, "built-in").name
+        return await self._rooms.authorities.activate(name, actor=actor)
+
+    async def ca_rotate_retire(
+        self, *, actor: Actor, upstream: str | None = None, issuer: str | None = None
+    ) -> Any:
+        """Destroy the key of a past issuing CA on which nothing depends any more."""
+        name = self._entry(upstream, "built-in").name
+        return await self._rooms.authorities.retire(name, issuer=issuer, actor=actor)
 
     def _event(self, kind: EventKind, actor: Actor, upstream: str, **data: object) -> Event:
         community = data.pop("community", None)

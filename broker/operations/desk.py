@@ -10,12 +10,15 @@ from typing import Any
 
 from broker.operations import views
 from broker.operations.authorities import AuthorityDesk
+from broker.operations.recovery import RecoveryDesk
+from broker.operations.renewals import RenewalDesk
 from broker.operations.requesters import RequesterDesk
+from broker.operations.upstream_accounts import UpstreamAccountDesk
 
 __all__ = ["OperatorDesk"]
 
 
-class OperatorDesk(RequesterDesk, AuthorityDesk):
+class OperatorDesk(RequesterDesk, RenewalDesk, AuthorityDesk, RecoveryDesk, UpstreamAccountDesk):
     """Implements ``web.operator.Operations``."""
 
     async def status(self) -> Any:
@@ -25,6 +28,7 @@ class OperatorDesk(RequesterDesk, AuthorityDesk):
         return {
             "version": self._rooms.version,
             "policies": {name: made.sha256 for name, made in policies.items()},
+            "restored": self.restoration_view(),
             "counts": await self._store.outcome_counts(),
             "suspensions": [views.suspension_view(each) for each in suspensions],
         }

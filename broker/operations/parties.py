@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from broker.issuance.events import Actor
 from broker.issuance.records import UpstreamAccountRecord
 
 __all__ = ["AuthorityKeeper", "UpstreamEntry", "UpstreamKeeper"]
@@ -46,11 +47,16 @@ class UpstreamKeeper(Protocol):
         """Return a sentence for each thing that stands between us and the CA."""
         ...
 
+    def account_key_kind(self, upstream: str) -> str:
+        """Return which kind of key our account there is to have; raises Broken."""
+        ...
+
 
 class AuthorityKeeper(Protocol):
     """Makes and shows the keys of built-in CAs.
 
-    Each method raises Broken where what is asked for cannot be done.
+    Each method raises Broken where what is asked for cannot be done.  A change and the event that
+    names its actor are kept together.
     """
 
     async def show(self, upstream: str) -> Mapping[str, object]:
@@ -64,16 +70,33 @@ class AuthorityKeeper(Protocol):
         subject: str | None,
         permitted_names: Sequence[str],
         permitted_networks: Sequence[str],
+        actor: Actor,
     ) -> Mapping[str, object]:
         """Make a root and an issuing CA, and return them as ``show`` does."""
         ...
 
-    async def request(self, upstream: str, *, subject: str | None) -> str:
+    async def request(self, upstream: str, *, subject: str | None, actor: Actor) -> str:
         """Make an issuing key alone and return the PEM request for the offline root."""
         ...
 
     async def accept(
-        self, upstream: str, *, chain_pem: str, anchors_pem: str
+        self, upstream: str, *, chain_pem: str, anchors_pem: str, actor: Actor
     ) -> Mapping[str, object]:
         """Take what the offline root signed, and return it as ``show`` does."""
+        ...
+
+    async def prepare(
+        self, upstream: str, *, subject: str | None, is_offline: bool, actor: Actor
+    ) -> Mapping[str, object]:
+        """Make the next issuing CA, or the request for it under ``csr_pem``."""
+        ...
+
+    async def activate(self, upstream: str, *, actor: Actor) -> Mapping[str, object]:
+        """Have the next issuing CA sign from now on."""
+        ...
+
+    async def retire(
+        self, upstream: str, *, issuer: str | None, actor: Actor
+    ) -> Mapping[str, object]:
+        """Destroy the key of a past issuing CA on which nothing depends any more."""
         ...

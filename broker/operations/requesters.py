@@ -13,7 +13,7 @@ from broker.policy.chains import explain_name
 from broker.policy.names import parse_pattern
 from broker.policy.units import parse_duration
 from broker.protocol.encoding import encode_base64url
-from broker.protocol.identifiers import parse_identifier
+from broker.protocol.identifiers import parse_name_or_address
 from broker.protocol.resources import AccountStatus, OrderStatus
 from broker.web.operator import OperationError
 
@@ -83,7 +83,9 @@ class RequesterDesk(Desk):
         """Return a certificate with its PEM chain."""
         found = await self._certificate(certificate)
         pem = found.chain_pem.decode("ascii", "replace")
-        return {**views.certificate_view(found), "chain_pem": pem}
+        dates = await self._store.retirement_dates([found.certificate_id])
+        retires = dates.get(found.certificate_id)
+        return {**views.certificate_view(found, retires), "chain_pem": pem}
 
     async def cert_list(
         self, *, community: str | None = None, after: str | None = None, limit: int = 100
@@ -92,7 +94,8 @@ class RequesterDesk(Desk):
         found = await self._store.list_certificates(
             community=community, after=after, limit=_limit(limit)
         )
-        return [views.certificate_view(each) for each in found]
+        dates = await self._store.retirement_dates([each.certificate_id for each in found])
+        return [views.certificate_view(each, dates.get(each.certificate_id)) for each in found]
 
     async def cert_revoke(self, *, actor: Actor, certificate: str, code: int = 0) -> Any:
         """Revoke a certificate at its CA."""
@@ -200,7 +203,7 @@ class RequesterDesk(Desk):
         self._check_community(asker.community)
         facts = await self._rooms.planner.facts(
             asker,
-            identifiers=tuple(parse_identifier({"type": "dns", "value": name}) for name in names),
+            identifiers=tuple(parse_name_or_address(name) for name in names),
             profile=profile,
             not_before=None,
             not_after=None,
@@ -209,6 +212,7 @@ class RequesterDesk(Desk):
         return {
             "names": list(names),
             "community": asker.community,
+            "caa": str(document.caa),
             **views.explanation_view(explain_name(document, facts)),
         }
 

@@ -5,15 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from broker.issuance.accounts import Accounts
+from broker.issuance.caa_guard import CaaGuard
+from broker.issuance.dispatcher import Dispatcher
 from broker.issuance.enrollment import Enrollment
 from broker.issuance.planning import Planner
 from broker.issuance.ports import Clock, Policies, Store
+from broker.issuance.reconciliation import Reconciliation
 from broker.issuance.records import AccountRecord
+from broker.issuance.renewing import Renewing
 from broker.issuance.revocations import Revocations
+from broker.issuance.standstill import Standstill
+from broker.issuance.upstream_keys import UpstreamKeys
 from broker.operations.parties import AuthorityKeeper, UpstreamKeeper
 from broker.web.operator import OperationError
 
-__all__ = ["Desk", "Rooms"]
+__all__ = ["Desk", "Recovery", "Rooms"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """What the desk works with after a restore, and for orders that wait."""
+
+    standstill: Standstill
+    reconciliation: Reconciliation
+    dispatcher: Dispatcher
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +46,14 @@ class Rooms:
     clock: Clock
     communities: tuple[str, ...]
     version: str
+    renewing: Renewing | None = None
+    """What knows about windows; None where a desk is tried without."""
+    upstream_keys: UpstreamKeys | None = None
+    """Changes our account keys; None where a desk is tried without."""
+    caa: CaaGuard | None = None
+    """Says which CAA records to publish; None where a desk is tried without."""
+    recovery: Recovery | None = None
+    """What a restored store needs; None where a desk is tried without."""
 
 
 class Desk:

@@ -35,6 +35,7 @@ __all__ = [
     "explanation_view",
     "order_view",
     "suspension_view",
+    "time_view",
     "upstream_account_view",
     "waiting_view",
     "work_view",
@@ -43,8 +44,19 @@ __all__ = [
 View = dict[str, object]
 
 
-def _time(moment: datetime | None) -> str | None:
+def time_view(moment: datetime | None) -> str | None:
+    """Return a moment, or nothing."""
     return format_timestamp(moment) if moment is not None else None
+
+
+_time = time_view
+
+
+def _length(order: OrderRecord) -> View:
+    """Return the cap, or what stands in its place: a retirement date is none."""
+    length = format_duration(timedelta(seconds=order.cap_seconds))
+    is_retiring = order.decision.get("lever") == Lever.RETIRE
+    return {"cap": None, "retires_after": length} if is_retiring else {"cap": length}
 
 
 def _rule(rule: RuleRef | None) -> str | None:
@@ -75,7 +87,7 @@ def order_view(order: OrderRecord) -> View:
         "profile": order.profile,
         "upstream": order.upstream,
         "upstream_profile": order.upstream_profile,
-        "cap": format_duration(timedelta(seconds=order.cap_seconds)),
+        **_length(order),
         "not_before": _time(order.not_before),
         "not_after": _time(order.not_after),
         "created": _time(order.created_at),
@@ -139,8 +151,8 @@ def waiting_view(job: Job | None) -> View | None:
     return {"for": job.note, "attempts": job.attempts, "next": _time(job.due_at)}
 
 
-def certificate_view(certificate: CertificateRecord) -> View:
-    """Return a certificate without its PEM."""
+def certificate_view(certificate: CertificateRecord, retires: datetime | None = None) -> View:
+    """Return a certificate without its PEM; *retires* is its retirement date, if it has one."""
     return {
         "certificate": certificate.certificate_id,
         "order": certificate.order_id,
@@ -152,6 +164,7 @@ def certificate_view(certificate: CertificateRecord) -> View:
         "fingerprint": certificate.fingerprint,
         "not_before": _time(certificate.not_before),
         "not_after": _time(certificate.not_after),
+        "retires": _time(retires),
         "received": _time(certificate.received_at),
         "released": certificate.is_released,
         "revoked": _time(certificate.revoked_at),
@@ -213,6 +226,7 @@ def explanation_view(explained: Explanation) -> View:
     """Return why a newOrder would be decided as it would."""
     decision = explained.decision
     ruling = explained.ruling
+    is_retiring = decision.plan is not None and decision.plan.retirement is not None
     return {
         "allowed": not decision.is_refused,
         "profile": decision.profile,
@@ -229,7 +243,7 @@ def explanation_view(explained: Explanation) -> View:
             }
             for identifier, needed in decision.requirements.items()
         },
-        "cap": format_duration(ruling.cap) if ruling is not None else None,
+        "cap": format_duration(ruling.cap) if ruling is not None and not is_retiring else None,
         "cap_rule": _rule(ruling.rule) if ruling is not None else None,
         "upstreams": [
             {
@@ -249,6 +263,7 @@ def _plan(plan: CapPlan | None) -> View | None:
         return None
     return {
         "lever": str(plan.lever),
+        "retires_after": format_duration(plan.cap) if plan.retirement is not None else None,
         "upstream": plan.upstream,
         "upstream_profile": plan.upstream_profile,
         "ask_not_after": plan.ask_not_after,

@@ -18,7 +18,7 @@ from broker.policy.document import PolicyDocument
 from broker.policy.units import Duration, format_duration
 from broker.policy.upstream_facts import UpstreamDescription, UpstreamOverrides, facts_for
 from broker.policy.yamlfile import FileModel, load_model
-from broker.protocol.identifiers import Identifier, parse_identifier
+from broker.protocol.identifiers import Identifier, parse_name_or_address
 from broker.protocol.problems import Problem
 
 __all__ = ["PolicyCase", "PolicyCases", "check_case", "parse_cases"]
@@ -110,11 +110,9 @@ def check_case(
         UnknownDescription: An upstream's description is not there.
     """
     try:
-        identifiers = tuple(
-            parse_identifier({"type": "dns", "value": name}) for name in case.given.names
-        )
+        identifiers = tuple(parse_name_or_address(name) for name in case.given.names)
     except Problem as problem:
-        return (f"given a name that is no DNS name: {problem.detail}",)
+        return (f"given what is neither a DNS name nor an address: {problem.detail}",)
     facts = _facts(document, case.given, identifiers, descriptions)
     return _compare(case.expect, decide_new_order(document, facts))
 

@@ -46,6 +46,7 @@ NEW_ORDER: Final[tuple[Check[NewOrderFacts], ...]] = (
     OrderCheck(CheckName.NOT_BEFORE, checks.not_before),
     OrderCheck(CheckName.EAB_PROFILE, checks.eab_profile),
     IdentifierCheck(CheckName.IDENTIFIER_TYPE, checks.identifier_type),
+    IdentifierCheck(CheckName.ADDRESS_RESERVED, checks.address_reserved),
     IdentifierCheck(CheckName.PUBLIC_SUFFIX, checks.public_suffix),
     IdentifierCheck(CheckName.NAME_DENIED, checks.name_denied),
     IdentifierCheck(CheckName.NAME_ALLOWED, checks.name_allowed),

@@ -15,6 +15,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final, Generic, TypeVar
 
+from broker.policy.addresses import parse_address, reserved_block
 from broker.policy.communities import requirement_for
 from broker.policy.decisions import EabGrant, Finding, Lever, NewOrderFacts, RuleRef
 from broker.policy.document import PolicyDocument, Profile
@@ -39,6 +40,7 @@ class CheckName(StrEnum):
     IDENTIFIERS_PRESENT = "identifiers-present"
     NOT_BEFORE = "not-before"
     IDENTIFIER_TYPE = "identifier-type"
+    ADDRESS_RESERVED = "address-reserved"
     PUBLIC_SUFFIX = "public-suffix"
     NAME_DENIED = "name-denied"
     NAME_ALLOWED = "name-allowed"
@@ -192,18 +194,30 @@ def not_before(case: Case[NewOrderFacts]) -> Finding | None:
 
 
 def identifier_type(_case: Case[Any], identifier: Identifier) -> Finding | None:
-    """Only DNS names are served so far."""
-    if identifier.type is IdentifierType.DNS:
+    """DNS names and IP addresses are served, nothing else."""
+    if identifier.type in (IdentifierType.DNS, IdentifierType.IP):
         return None
     return Finding(
         check=CheckName.IDENTIFIER_TYPE,
         type=ProblemType.UNSUPPORTED_IDENTIFIER,
-        sentence=f"'{identifier}' is of type {identifier.type}, expected dns",
+        sentence=f"'{identifier}' is of type {identifier.type}, expected dns or ip",
         identifier=identifier,
     )
 
 
 # ------------------------------------------------------------------------------------------ names
+
+
+def address_reserved(case: Case[Any], identifier: Identifier) -> Finding | None:
+    """Nobody has an address that is no host's, or every host's where no rule means just that."""
+    address = parse_address(identifier.value)
+    if address is None:
+        return None
+    allow = case.document.allow
+    why = reserved_block(address, allow.networks_holding(identifier.value))
+    if why is None:
+        return None
+    return _refused(CheckName.ADDRESS_RESERVED, identifier, f"{why} ({place(allow.ref)})")
 
 
 def public_suffix(case: Case[NewOrderFacts], identifier: Identifier) -> Finding | None:
@@ -293,6 +307,8 @@ def control_provable(case: Case[Any], identifier: Identifier) -> Finding | None:
     sentence = "needs a challenge, and policy offers none"
     if identifier.is_wildcard:
         sentence = "is a wildcard and needs dns-01, which policy does not offer"
+    elif identifier.type is IdentifierType.IP:
+        sentence = "is an address and needs http-01 or tls-alpn-01, and policy offers neither"
     return _refused(CheckName.CONTROL_PROVABLE, identifier, f"{sentence} ({place(rule)})", rule)
 
 

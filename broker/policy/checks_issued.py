@@ -91,17 +91,21 @@ def issued_names(case: Case[IssuedFacts]) -> Finding | None:
 
 
 def issued_end(case: Case[IssuedFacts]) -> Finding | None:
-    """It ends within the validity cap, counted from receipt."""
+    """It ends within the validity cap, counted from receipt; one that is to be retired, within
+    the lifetime that it was accepted for."""
     facts = case.facts
     end = facts.chain.leaf.not_after
-    over = end - (facts.received_at + facts.cap)
+    over = end - (facts.received_at + (facts.longest or facts.cap))
     if over <= facts.tolerance:
         return None
     rule = facts.rule or rule_cap(case.document, case.chosen, case.identifiers).rule
+    limit = cap_text(facts.cap, rule)
+    if facts.longest is not None:
+        limit = f"{format_duration(facts.longest)} that this upstream was known to issue"
     found = _breach(
         CheckName.ISSUED_END,
         f"ends {format_timestamp(end)}, {format_duration(over)} past the "
-        f"{cap_text(facts.cap, rule)} counted from {format_timestamp(facts.received_at)}, with "
+        f"{limit} counted from {format_timestamp(facts.received_at)}, with "
         f"{format_duration(facts.tolerance)} of tolerance",
         rule,
     )

@@ -6,17 +6,12 @@ trust anchors a community has will belong here as well.
 
 from __future__ import annotations
 
-from typing import Final
-
 from broker.policy.decisions import EabGrant, Requirement
 from broker.policy.document import PolicyDocument, Profile, TrustedRule
-from broker.protocol.challenges import ChallengeType
+from broker.protocol.challenges import is_challenge_for
 from broker.protocol.identifiers import Identifier
 
 __all__ = ["grant_for", "requirement_for"]
-
-_WILDCARD_CHALLENGES: Final = frozenset({ChallengeType.DNS_01})
-"""Challenges that can show control of a wildcard name (RFC 8555 §8.3 rules out http-01)."""
 
 
 def grant_for(
@@ -44,8 +39,5 @@ def requirement_for(
     if grant is not None:
         return Requirement(challenges=(), granted_by=grant.rule)
     offered = dict.fromkeys(document.challenges)
-    if identifier.is_wildcard:
-        fitting = tuple(kind for kind in offered if kind in _WILDCARD_CHALLENGES)
-    else:
-        fitting = tuple(offered)
+    fitting = tuple(kind for kind in offered if is_challenge_for(kind, identifier))
     return Requirement(challenges=fitting) if fitting else None

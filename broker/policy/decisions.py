@@ -28,6 +28,7 @@ __all__ = [
     "NewOrderFacts",
     "ProfileLifetime",
     "Requirement",
+    "Retirement",
     "RuleRef",
     "UpstreamFacts",
 ]
@@ -40,21 +41,28 @@ What stands in the way (a suspension, an account that is not registered yet) end
 doing, so asking more often than once a minute finds nothing sooner.
 """
 
-UNSERVED_STATUS: Final = 503
-"""HTTP status of a finding that is no fault of the request: 500 would send clients away for good,
-503 with Retry-After has them come again (RFC 9110 §15.6.4)."""
+UNSERVED_STATUS: Final = 403
+"""HTTP status of a finding that is no fault of the request.
+
+After 5xx and 429 some clients send the very same request again, several times and whole minutes
+apart (lego's command does), and what they show in the end is that its nonce was used; 409 is read
+as an account that exists (certbot).  After 403 both show our sentence at once.
+"""
 
 
 class Lever(StrEnum):
     """What holds the validity cap, in the order in which they are tried.
 
     ASK: the upstream honours ``notAfter`` and is asked for it.  PROFILE: the upstream profile is
-    short enough on that date by the dated facts.  REFUSE: nothing could meet it, so nothing was
-    ordered.  VERIFY: what came back was longer, was withheld and revoked.
+    short enough on that date by the dated facts.  RETIRE: policy accepts a longer certificate and
+    has it replaced and revoked, which holds no cap at all: it gives a retirement date.  REFUSE:
+    nothing could meet it, so nothing was ordered.  VERIFY: what came back was longer, was withheld
+    and revoked.
     """
 
     ASK = "ask"
     PROFILE = "profile"
+    RETIRE = "retire"
     REFUSE = "refuse"
     VERIFY = "verify"
 
@@ -108,6 +116,11 @@ class UpstreamFacts:
     is_ct_logged: bool
     """Whether it writes names to public Certificate Transparency logs."""
     identifier_types: frozenset[str] = frozenset({"dns"})
+    lists_orders: bool = True
+    """Whether it may be asked for our account's orders (RFC 8555 §7.1.2.1); False for a CA that
+    takes harm from the question."""
+    ip_profiles: frozenset[str] = frozenset()
+    """The only profiles with which it takes addresses; empty: with any, and with none named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +162,18 @@ class Requirement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Retirement:
+    """How a certificate that is longer than the cap comes to its end."""
+
+    longest: timedelta
+    """The lifetime that the upstream issues; a certificate past it is a breach all the same."""
+    grace: timedelta
+    """How long it stays good once its successor is in use."""
+    revokes_unreplaced: bool
+    """Whether it is revoked on its retirement date without a successor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CapPlan:
     """How the validity cap will be held."""
 
@@ -160,6 +185,8 @@ class CapPlan:
     ask_not_after: bool
     tolerance: timedelta
     is_ct_logged: bool
+    retirement: Retirement | None = None
+    """Set under the lever RETIRE alone; then ``cap`` counts to the retirement date."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,3 +276,5 @@ class IssuedFacts:
     """As the client asked."""
     rule: RuleRef | None = None
     """The rule that set ``cap``; None: the one that would set it now."""
+    longest: timedelta | None = None
+    """Longest validity of an order that was decided under the lever RETIRE; None: the cap."""

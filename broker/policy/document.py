@@ -13,8 +13,11 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Final
 
+from broker.policy.addresses import IpNetwork
 from broker.policy.decisions import RuleRef
 from broker.policy.form import (
+    CaaMode,
+    ChoiceForm,
     KeyUsage,
     PolicyForm,
     ProfileForm,
@@ -22,11 +25,19 @@ from broker.policy.form import (
     Usage,
     check_references,
 )
-from broker.policy.names import NamePattern, PatternSet
+from broker.policy.names import NamePattern, Pattern, PatternSet
 from broker.policy.yamlfile import KeyPath, Lines, load_model, path_text
 from broker.protocol.challenges import ChallengeType
 
-__all__ = ["Choice", "NameRules", "PolicyDocument", "Profile", "TrustedRule", "parse_policy"]
+__all__ = [
+    "Choice",
+    "NameRules",
+    "PolicyDocument",
+    "Profile",
+    "RetireRule",
+    "TrustedRule",
+    "parse_policy",
+]
 
 USAGE_OIDS: Final[Mapping[Usage, str]] = {
     Usage.SERVER_AUTH: "1.3.6.1.5.5.7.3.1",
@@ -47,9 +58,7 @@ class NameRules:
 
     __slots__ = ("_patterns", "ref", "rules")
 
-    def __init__(
-        self, ref: RuleRef, patterns: Sequence[NamePattern], rules: Sequence[RuleRef]
-    ) -> None:
+    def __init__(self, ref: RuleRef, patterns: Sequence[Pattern], rules: Sequence[RuleRef]) -> None:
         self.ref = ref
         """The list itself, for saying that none of its rules speaks of a name."""
         self.rules = tuple(rules)
@@ -58,16 +67,36 @@ class NameRules:
     @property
     def bases(self) -> tuple[str, ...]:
         """Return the name at which, or below which, each rule speaks; empty for every name."""
-        return tuple(dict.fromkeys(pattern.base for pattern in self._patterns.patterns))
+        patterns = self._patterns.patterns
+        return tuple(dict.fromkeys(one.base for one in patterns if isinstance(one, NamePattern)))
+
+    @property
+    def networks(self) -> tuple[IpNetwork, ...]:
+        """Return the network of each rule that speaks of addresses."""
+        patterns = self._patterns.patterns
+        found = [one.network for one in patterns if not isinstance(one, NamePattern)]
+        return tuple(dict.fromkeys(found))
 
     def covering(self, name: str) -> RuleRef | None:
         """Return the first rule that covers *name*, or None."""
         place = self._patterns.covering(name)
         return None if place is None else self.rules[place]
 
+    def networks_holding(self, address: str) -> tuple[IpNetwork, ...]:
+        """Return the network of every rule that holds *address*, in order."""
+        return self._patterns.networks_holding(address)
+
     def touching(self, name: str) -> tuple[RuleRef, ...]:
         """Return every rule that touches *name*, in order."""
         return tuple(self.rules[place] for place in self._patterns.touching(name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetireRule:
+    """What policy says of certificates that are longer than the cap and accepted all the same."""
+
+    grace: timedelta
+    revokes_unreplaced: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +106,8 @@ class Choice:
     upstream: str
     upstream_profile: str | None
     rule: RuleRef
+    retire: RetireRule | None = None
+    """None: a lifetime past the cap is refused."""
 
     def __str__(self) -> str:
         profile = self.upstream_profile
@@ -103,6 +134,8 @@ class Profile:
     certificate_extensions: frozenset[str]
     must_staple: bool
     subject: frozenset[str]
+    renew_at: float | None = None
+    """Share of the lifetime after which renewal is suggested; None: nothing of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +179,7 @@ class PolicyDocument:
     allow_private_names: bool
     private_names: NameRules
     ct_rule: RuleRef
+    caa: CaaMode = CaaMode.REPORT
 
     def profile(self, name: str | None) -> Profile | None:
         """Return the profile of that name, the default one for None, or None if there is none."""
@@ -177,7 +211,7 @@ class _Compiler:
     def _ref(self, *path: str | int) -> RuleRef:
         return RuleRef(self._lines.source, self._lines.line(path), path_text(path))
 
-    def _rules(self, path: KeyPath, patterns: Sequence[NamePattern]) -> NameRules:
+    def _rules(self, path: KeyPath, patterns: Sequence[Pattern]) -> NameRules:
         refs = [self._ref(*path, place) for place in range(len(patterns))]
         return NameRules(self._ref(*path), patterns, refs)
 
@@ -209,10 +243,11 @@ class _Compiler:
             allow_private_names=form.ct.allow_private_names,
             private_names=self._rules(("ct", "private_names"), form.ct.private_names),
             ct_rule=self._ref("ct", "allow_private_names"),
+            caa=form.caa,
         )
 
-    def _name_caps(self, form: PolicyForm) -> tuple[list[NamePattern], dict[RuleRef, timedelta]]:
-        patterns: list[NamePattern] = []
+    def _name_caps(self, form: PolicyForm) -> tuple[list[Pattern], dict[RuleRef, timedelta]]:
+        patterns: list[Pattern] = []
         caps: dict[RuleRef, timedelta] = {}
         for number, made in enumerate(form.caps):
             for place, pattern in enumerate(made.names):
@@ -235,6 +270,7 @@ class _Compiler:
                     upstream=choice.upstream,
                     upstream_profile=choice.profile,
                     rule=self._ref(*path, "upstreams", number),
+                    retire=_retire_rule(choice),
                 )
                 for number, choice in enumerate(form.upstreams)
             ),
@@ -243,6 +279,7 @@ class _Compiler:
             certificate_extensions=frozenset(form.certificate_extensions),
             must_staple=form.must_staple,
             subject=frozenset(form.subject),
+            renew_at=form.renew_at,
         )
 
     def _trusted(self, number: int, form: TrustedForm) -> TrustedRule:
@@ -255,3 +292,10 @@ class _Compiler:
             profiles=frozenset(form.profiles),
             because=form.because,
         )
+
+
+def _retire_rule(form: ChoiceForm) -> RetireRule | None:
+    if form.retire is None:
+        return None
+    revokes = form.retire.unreplaced == "revoke"
+    return RetireRule(grace=form.retire.grace, revokes_unreplaced=revokes)

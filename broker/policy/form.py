@@ -8,17 +8,28 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
-from broker.policy.names import NamePattern, parse_pattern
+from broker.policy.names import Pattern as AnyPattern
+from broker.policy.names import parse_pattern
 from broker.policy.units import Duration
 from broker.policy.yamlfile import FileModel, KeyPath, values_at
 from broker.protocol.challenges import ChallengeType
 
-__all__ = ["KeyKind", "KeyUsage", "Pattern", "PolicyForm", "Usage", "check_references", "schema"]
+__all__ = [
+    "CaaMode",
+    "KeyKind",
+    "KeyUsage",
+    "Pattern",
+    "PolicyForm",
+    "Usage",
+    "check_references",
+    "schema",
+]
 
 
 class KeyKind(StrEnum):
@@ -46,6 +57,14 @@ class KeyUsage(StrEnum):
     KEY_AGREEMENT = "key-agreement"
 
 
+class CaaMode(StrEnum):
+    """What CAA records (RFC 8659) mean to a community."""
+
+    IGNORE = "ignore"
+    REPORT = "report"
+    REFUSE = "refuse"
+
+
 _RULED_OIDS: Final = {
     "2.5.29.15": "key_usages",
     "2.5.29.17": "the order's identifiers",
@@ -58,16 +77,10 @@ _RULED_OIDS: Final = {
 """Extensions that a list of extensions cannot allow, and what decides about them instead."""
 
 
-def _read_pattern(value: object) -> NamePattern:
+def _read_pattern(value: object) -> AnyPattern:
     if not isinstance(value, str):
         raise ValueError("expected a name pattern such as '**.example.com', in quotes")
     return parse_pattern(value)
-
-
-def _check_challenge(value: ChallengeType) -> ChallengeType:
-    if value is ChallengeType.TLS_ALPN_01:
-        raise ValueError("tls-alpn-01 is not offered, expected http-01 or dns-01")
-    return value
 
 
 def _check_oid(value: str) -> str:
@@ -77,14 +90,15 @@ def _check_oid(value: str) -> str:
 
 
 Pattern = Annotated[
-    NamePattern,
+    AnyPattern,
     PlainValidator(_read_pattern),
     PlainSerializer(str, return_type=str),
-    WithJsonSchema({"type": "string", "examples": ["www.example.com", "**.example.com"]}),
+    WithJsonSchema(
+        {"type": "string", "examples": ["www.example.com", "**.example.com", "10.20.0.0/16"]}
+    ),
 ]
-"""A name pattern (see ``names``)."""
+"""A pattern of names (see ``names``) or of addresses (see ``addresses``)."""
 
-Challenge = Annotated[ChallengeType, AfterValidator(_check_challenge)]
 CommunityName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 ProfileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Oid = Annotated[
@@ -95,10 +109,10 @@ SubjectAttribute = Annotated[str, Field(pattern=r"^([A-Z]{1,10}|[0-2](\.[0-9]{1,
 
 
 class NamesForm(FileModel):
-    """Which names the community may have."""
+    """Which names and addresses the community may have."""
 
     allow: tuple[Pattern, ...] = Field(
-        default=(), description="Patterns of names that may be ordered."
+        default=(), description="Patterns of names and addresses that may be ordered."
     )
     deny: tuple[Pattern, ...] = Field(
         default=(), description="Patterns refused in spite of 'allow'."
@@ -112,12 +126,30 @@ class KeysForm(FileModel):
     allow: tuple[KeyKind, ...] = Field(default=(), description="Kinds of certificate key accepted.")
 
 
+class RetireForm(FileModel):
+    """Accepting certificates that are longer than the cap, to replace and revoke them."""
+
+    grace: Duration = Field(
+        default=timedelta(days=1),
+        description="How long a certificate stays good once its successor is in use.",
+    )
+    unreplaced: Literal["keep", "revoke"] = Field(
+        default="keep",
+        description="What becomes of one that nothing has replaced by its retirement date.",
+    )
+
+
 class ChoiceForm(FileModel):
     """One upstream to take, with one of its profiles."""
 
     upstream: Text = Field(description="Name of an upstream in the configuration.")
     profile: Text | None = Field(
         default=None, description="The upstream's profile; none: its default."
+    )
+    retire: RetireForm | None = Field(
+        default=None,
+        description="Accept what is longer than the cap: it is replaced and revoked by then, "
+        "which is a retirement date and holds no cap. None: refuse.",
     )
 
 
@@ -146,6 +178,11 @@ class ProfileForm(FileModel):
     )
     must_staple: bool = Field(
         default=False, description="Whether a CSR may ask for OCSP must-staple."
+    )
+    renew_at: Annotated[float, Field(ge=0.1, le=0.9)] | None = Field(
+        default=None,
+        description="Share of a certificate's lifetime after which clients are told to renew it; "
+        "none: as the CA says, or two thirds.",
     )
     subject: tuple[SubjectAttribute, ...] = Field(
         default=(), description="Subject attributes beside CN that a CSR may carry, such as O or C."
@@ -189,7 +226,7 @@ class PolicyForm(FileModel):
     community: CommunityName
     description: Text | None = None
     names: NamesForm = NamesForm()
-    challenges: tuple[Challenge, ...] = Field(
+    challenges: tuple[ChallengeType, ...] = Field(
         default=(), description="Challenges that are offered."
     )
     keys: KeysForm = KeysForm()
@@ -198,6 +235,11 @@ class PolicyForm(FileModel):
     profiles: dict[ProfileName, ProfileForm] = Field(default={}, description="Classes of issuance.")
     default_profile: str | None = Field(default=None, description="Taken when a client names none.")
     trusted: tuple[TrustedForm, ...] = Field(default=(), description="Trusted requesters.")
+    caa: CaaMode = Field(
+        default=CaaMode.REPORT,
+        description="Whether CAA records that keep the upstream out are passed over, reported, or "
+        "refuse the order; what cannot be looked up refuses too.",
+    )
     ct: CtForm = CtForm()
 
 

@@ -3,7 +3,9 @@
     www.example.com      that name and no other
     *.example.com        exactly one label below example.com
     **.example.com       any number of labels below example.com, not example.com itself
-    **                   every name
+    **                   every DNS name
+
+Addresses have patterns of their own, such as ``10.20.0.0/16`` (``addresses``); a set may hold both.
 
 Labels are compared whole, in their one spelling (lower case A-labels): no suffix of a text and
 no regular expression can be fooled by ``evil-example.com`` or ``example.com.evil.net``.
@@ -20,10 +22,26 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from broker.policy.addresses import (
+    AddressPattern,
+    AddressSet,
+    IpNetwork,
+    is_private_address,
+    parse_address,
+    parse_address_pattern,
+)
 from broker.protocol.identifiers import MAX_NAME_CHARS, canonical_dns_name
 from broker.protocol.problems import Problem, printable
 
-__all__ = ["NamePattern", "PatternSet", "Reach", "is_private_name", "parse_pattern"]
+__all__ = [
+    "NamePattern",
+    "Pattern",
+    "PatternSet",
+    "Reach",
+    "is_private_name",
+    "is_private_value",
+    "parse_pattern",
+]
 
 
 class Reach(Enum):
@@ -46,12 +64,19 @@ class NamePattern:
         return ".".join(part for part in (self.reach.value, self.base) if part)
 
 
-def parse_pattern(text: str) -> NamePattern:
-    """Return the pattern that *text* stands for.
+Pattern = NamePattern | AddressPattern
+"""A pattern of either kind."""
+
+
+def parse_pattern(text: str) -> Pattern:
+    """Return the pattern that *text* stands for, of names or of addresses.
 
     Raises:
         ValueError: With a sentence for whoever wrote it, naming the A-label where one is meant.
     """
+    addresses = parse_address_pattern(text)
+    if addresses is not None:
+        return addresses
     shown = printable(text, 300)
     if text == "**":
         return NamePattern(Reach.ANY, "")
@@ -104,13 +129,18 @@ class PatternSet:
     label of the name, however many patterns there are.
     """
 
-    __slots__ = ("_below", "_places", "patterns")
+    __slots__ = ("_addresses", "_below", "_places", "patterns")
 
-    def __init__(self, patterns: Sequence[NamePattern]) -> None:
+    def __init__(self, patterns: Sequence[Pattern]) -> None:
         self.patterns = tuple(patterns)
         self._places: dict[NamePattern, list[int]] = {}
         self._below: dict[str, list[int]] = {}
+        self._addresses = AddressSet(
+            [(n, one) for n, one in enumerate(self.patterns) if isinstance(one, AddressPattern)]
+        )
         for place, pattern in enumerate(self.patterns):
+            if isinstance(pattern, AddressPattern):
+                continue
             self._places.setdefault(pattern, []).append(place)
             if pattern.reach is Reach.EXACT:
                 self._below.setdefault(_parent(pattern.base), []).append(place)
@@ -124,7 +154,7 @@ class PatternSet:
         return len(self.patterns)
 
     def covering(self, name: str) -> int | None:
-        """Return the first pattern that covers *name*, or None."""
+        """Return the first pattern that covers *name* or holds that address, or None."""
         return min(self._find(name), default=None)
 
     def touching(self, name: str) -> tuple[int, ...]:
@@ -134,7 +164,15 @@ class PatternSet:
             found.update(self._below.get(name[2:], ()))
         return tuple(sorted(found))
 
+    def networks_holding(self, value: str) -> tuple[IpNetwork, ...]:
+        """Return the network of every pattern that holds the address *value*, in order."""
+        found = (self.patterns[place] for place in sorted(self._find(value)))
+        return tuple(one.network for one in found if isinstance(one, AddressPattern))
+
     def _find(self, name: str) -> Iterator[int]:
+        address = parse_address(name)
+        if address is not None:
+            return self._addresses.holding(address)
         return (place for p in _covering(name) for place in self._places.get(p, ()))
 
 
@@ -166,3 +204,9 @@ def is_private_name(name: str) -> bool:
     """
     bare = name.removeprefix("*.")
     return "." not in bare or bare == "home.arpa" or _PRIVATE.covering(name) is not None
+
+
+def is_private_value(value: str) -> bool:
+    """Return whether a name or address can mean something inside a private network only."""
+    address = parse_address(value)
+    return is_private_name(value) if address is None else is_private_address(address)

@@ -1,6 +1,6 @@
-"""Durations and sizes as people write them: a number never stands without its unit.
+"""Durations, sizes and rates as people write them: a number never stands without its unit.
 
-``Duration`` and ``Size`` are for the models of ``yamlfile``: the file says ``"90d"`` or
+``Duration``, ``Size`` and ``Rate`` are for the models of ``yamlfile``: the file says ``"90d"`` or
 ``"64KiB"``, the model holds a ``timedelta`` or a count of bytes.  Nothing here knows what
 a duration is for.
 """
@@ -8,6 +8,7 @@ a duration is for.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Final
 
@@ -16,10 +17,14 @@ from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 __all__ = [
     "MAX_DURATION",
     "Duration",
+    "Rate",
+    "RateText",
     "Size",
     "format_duration",
+    "format_rate",
     "format_size",
     "parse_duration",
+    "parse_rate",
     "parse_size",
 ]
 
@@ -46,6 +51,21 @@ _DURATION_RE: Final = re.compile(_DURATION, re.ASCII)
 _SIZES: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _SIZE: Final = r"([0-9]{1,9})(B|KiB|MiB|GiB)"
 _SIZE_RE: Final = re.compile(_SIZE, re.ASCII)
+
+
+OFF: Final = "off"
+"""How a rate says that there is no limit."""
+
+_RATE: Final = r"([1-9][0-9]{0,8})/(.+)"
+_RATE_RE: Final = re.compile(_RATE, re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How often something may happen: ``count`` times at once, and as often again in ``period``."""
+
+    count: int
+    period: timedelta
 
 
 def parse_duration(text: str) -> timedelta:
@@ -112,6 +132,33 @@ def format_size(size: int) -> str:
     return f"{size // _SIZES[unit]}{unit}"
 
 
+def parse_rate(text: str) -> Rate | None:
+    """Return the rate that *text* such as ``600/1m`` stands for; None for ``off``.
+
+    Raises:
+        ValueError: If it is neither; with a sentence for whoever wrote it.
+    """
+    if text == OFF:
+        return None
+    match = _RATE_RE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"'{text[:40]}' is not a rate such as '600/1m', nor 'off'")
+    return Rate(int(match[1]), parse_duration(match[2]))
+
+
+def format_rate(rate: Rate | None) -> str:
+    """Return *rate* as ``parse_rate`` reads it."""
+    return OFF if rate is None else f"{rate.count}/{format_duration(rate.period)}"
+
+
+def _read_rate(value: object) -> Rate | None:
+    if value is None or isinstance(value, Rate):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("expected a rate such as '600/1m', or 'off' in quotes")
+    return parse_rate(value)
+
+
 def _read_duration(value: object) -> timedelta:
     if isinstance(value, timedelta):
         return value
@@ -145,3 +192,11 @@ Size = Annotated[
     WithJsonSchema({"type": "string", "pattern": f"^{_SIZE}$", "examples": ["64KiB"]}),
 ]
 """A positive number of bytes with its unit, for models of ``yamlfile``."""
+
+RateText = Annotated[
+    Rate | None,
+    PlainValidator(_read_rate),
+    PlainSerializer(format_rate, return_type=str),
+    WithJsonSchema({"type": "string", "examples": ["600/1m", OFF]}),
+]
+"""How often something may happen, or ``off``, for models of ``yamlfile``."""

@@ -67,7 +67,15 @@ class UpstreamDescription(FileModel):
         default={}, description="Lifetime of each profile."
     )
     backdate_tolerance: Duration = BACKDATE_TOLERANCE
-    identifier_types: tuple[IdentifierType, ...] = (IdentifierType.DNS,)
+    identifier_types: tuple[IdentifierType, ...] = Field(
+        default=(IdentifierType.DNS,), description="Identifiers that it certifies."
+    )
+    lists_orders: bool = Field(
+        default=True, description="Whether it may be asked for its list of our orders."
+    )
+    ip_profiles: tuple[_Text, ...] = Field(
+        default=(), description="The only profiles with which it takes addresses; none: any."
+    )
 
 
 class FactsForm(FileModel):
@@ -95,6 +103,10 @@ class Overrides(Protocol):
     def backdate_tolerance(self) -> timedelta | None: ...
     @property
     def is_ct_logged(self) -> bool | None: ...
+    @property
+    def identifier_types(self) -> Sequence[str] | None: ...
+    @property
+    def lists_orders(self) -> bool | None: ...
 
 
 class UpstreamOverrides(FileModel):
@@ -111,6 +123,8 @@ class UpstreamOverrides(FileModel):
     )
     backdate_tolerance: Duration | None = None
     is_ct_logged: bool | None = None
+    identifier_types: tuple[IdentifierType, ...] | None = None
+    lists_orders: bool | None = None
 
 
 class UnknownDescription(Exception):
@@ -167,7 +181,11 @@ def facts_for(
         profiles=MappingProxyType(profiles),
         backdate_tolerance=over.backdate_tolerance or known.backdate_tolerance,
         is_ct_logged=_first(over.is_ct_logged, known.is_ct_logged),
-        identifier_types=frozenset(str(kind) for kind in known.identifier_types),
+        identifier_types=frozenset(
+            str(kind) for kind in over.identifier_types or known.identifier_types
+        ),
+        lists_orders=_first(over.lists_orders, known.lists_orders),
+        ip_profiles=frozenset() if over.identifier_types else frozenset(known.ip_profiles),
     )
 
 

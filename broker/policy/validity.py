@@ -1,9 +1,10 @@
 """The validity cap: which rule sets it, and how it can be held.
 
 Caps only narrow: of the community's, the profile's and those of names, the tightest wins.  Of the
-four levers three are pulled before anything is ordered: ask for an end where that is honoured,
-take an upstream profile that is short enough on the day, or refuse.  The fourth, looking at the
-certificate that came back, is in ``checks_issued``.
+four levers that hold it three are pulled before anything is ordered: ask for an end where that is
+honoured, take an upstream profile that is short enough on the day, or refuse.  The fourth, looking
+at the certificate that came back, is in ``checks_issued``.  A fifth holds none: where policy says
+so for one upstream, a longer certificate is accepted and given a retirement date.
 """
 
 from __future__ import annotations
@@ -13,9 +14,16 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from broker.policy.decisions import CapPlan, Lever, NewOrderFacts, RuleRef, UpstreamFacts
-from broker.policy.document import Choice, PolicyDocument, Profile
-from broker.policy.names import is_private_name
+from broker.policy.decisions import (
+    CapPlan,
+    Lever,
+    NewOrderFacts,
+    Retirement,
+    RuleRef,
+    UpstreamFacts,
+)
+from broker.policy.document import Choice, PolicyDocument, Profile, RetireRule
+from broker.policy.names import is_private_value
 from broker.policy.units import format_duration
 from broker.policy.upstream_facts import lifetime_on
 from broker.protocol.identifiers import Identifier, IdentifierType
@@ -108,10 +116,10 @@ def cap_now(
 
 def is_kept_private(document: PolicyDocument, identifier: Identifier) -> bool:
     """Return whether *identifier* must not reach an upstream that logs publicly."""
-    if document.allow_private_names or identifier.type is not IdentifierType.DNS:
+    if document.allow_private_names or identifier.type is IdentifierType.EMAIL:
         return False
     name = identifier.value
-    return is_private_name(name) or bool(document.private_names.touching(name))
+    return is_private_value(name) or bool(document.private_names.touching(name))
 
 
 def judge_choices(
@@ -132,6 +140,10 @@ def judge_choices(
         elif not types <= upstream.identifier_types:
             obstacle = Obstacle.IDENTIFIER_TYPE
             why = f"takes identifiers of type {', '.join(sorted(upstream.identifier_types))} only"
+        elif "ip" in types and not _is_for_addresses(upstream, choice):
+            obstacle = Obstacle.IDENTIFIER_TYPE
+            listed = ", ".join(sorted(upstream.ip_profiles))
+            why = f"takes addresses with profile {listed} only"
         else:
             held = judge_upstream(choice, upstream, ruling, at=facts.at, not_after=facts.not_after)
             suspended = (choice.upstream, choice.upstream_profile) in facts.suspended
@@ -142,6 +154,10 @@ def judge_choices(
             obstacle, why = Obstacle.SUSPENDED, "is suspended until an operator resumes it"
         judged.append(Judgement(choice, None, obstacle, f"{choice} {why}"))
     return tuple(judged)
+
+
+def _is_for_addresses(upstream: UpstreamFacts, choice: Choice) -> bool:
+    return not upstream.ip_profiles or choice.upstream_profile in upstream.ip_profiles
 
 
 def judge_upstream(
@@ -190,9 +206,23 @@ def _judge_lifetime(
         return Judgement(choice, None, Obstacle.CAP, sentence)
     issues = f"{choice} issues {format_duration(lifetime)} on {day}"
     if lifetime > plan.cap + plan.tolerance:
+        if choice.retire is not None:
+            return _judge_retirement(choice, choice.retire, plan, lifetime, issues)
         return Judgement(choice, None, Obstacle.CAP, f"{issues}, past the {cap} cap")
     held = replace(plan, lever=Lever.PROFILE, ask_not_after=False)
     return Judgement(choice, held, None, f"{issues}, within the {cap} cap")
+
+
+def _judge_retirement(
+    choice: Choice, rule: RetireRule, plan: CapPlan, lifetime: timedelta, issues: str
+) -> Judgement:
+    """Return the plan that accepts a longer certificate: no cap is held by it, and none named."""
+    retirement = Retirement(
+        longest=lifetime, grace=rule.grace, revokes_unreplaced=rule.revokes_unreplaced
+    )
+    retiring = replace(plan, lever=Lever.RETIRE, ask_not_after=False, retirement=retirement)
+    after = format_duration(plan.cap)
+    return Judgement(choice, retiring, None, f"{issues}, to be retired {after} after receipt")
 
 
 def _obstacle_to_asking(upstream: UpstreamFacts, lifetime: timedelta) -> str | None:

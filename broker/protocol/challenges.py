@@ -7,8 +7,10 @@ would be a way to read through us what only we can reach.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Literal
@@ -16,10 +18,12 @@ from typing import Final, Literal
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 
+from broker.protocol import drafts
 from broker.protocol.encoding import encode_base64url, is_base64url
 from broker.protocol.extensions import LIBRARY_FAULTS, without_warnings
 from broker.protocol.identifiers import Identifier, IdentifierType
 from broker.protocol.members import ProtocolError
+from broker.protocol.parsed_certificate import is_issued_by
 from broker.protocol.problems import Problem, ProblemType, printable
 
 MIN_TOKEN_CHARS: Final = 22
@@ -27,6 +31,13 @@ MIN_TOKEN_CHARS: Final = 22
 
 MAX_TOKEN_CHARS: Final = 256
 """Longest token that is used, in characters; it becomes a file name and a URL path."""
+
+ACME_TLS_PROTOCOL: Final = "acme-tls/1"
+"""The only application protocol of a tls-alpn-01 connection (RFC 8737 §4)."""
+
+ACCOUNT_LABEL_OCTETS: Final = 10
+"""Octets of the account URL's hash that a dns-account-01 label is made of: 80 bits, which base32
+writes in 16 characters without padding."""
 
 ACME_IDENTIFIER_OID: Final = "1.3.6.1.5.5.7.1.31"
 """id-pe-acmeIdentifier (RFC 8737 §3)."""
@@ -43,6 +54,17 @@ class ChallengeType(StrEnum):
     HTTP_01 = "http-01"
     DNS_01 = "dns-01"
     TLS_ALPN_01 = "tls-alpn-01"
+    DNS_ACCOUNT_01 = drafts.DNS_ACCOUNT_01
+
+
+_FITTING: Final[Mapping[IdentifierType, frozenset[ChallengeType]]] = {
+    IdentifierType.DNS: frozenset(ChallengeType),
+    # RFC 8738 §7 rules dns-01 out: who holds a reverse zone need not hold the host.
+    IdentifierType.IP: frozenset({ChallengeType.HTTP_01, ChallengeType.TLS_ALPN_01}),
+    IdentifierType.EMAIL: frozenset(),
+}
+_FITTING_WILDCARDS: Final = frozenset({ChallengeType.DNS_01, ChallengeType.DNS_ACCOUNT_01})
+# A host that answers for one name shows nothing about the others (RFC 8555 §8.3, RFC 8737 §3).
 
 
 FailureKind = Literal["dns", "connection", "tls", "refused-address", "protocol", "timeout"]
@@ -64,8 +86,8 @@ class Observation:
         type: The challenge that was looked for.
         target: What was asked: a URL, a record name, a host name.
         addresses_tried: The addresses contacted, in order.
-        answers: The body (http-01), each TXT record (dns-01), or the DER of the leaf
-            certificate shown (tls-alpn-01).
+        answers: The body (http-01), each TXT record (dns-01, dns-account-01), or the DER of
+            the leaf certificate shown (tls-alpn-01).
         failure: Why there is no answer, or None.
     """
 
@@ -85,6 +107,13 @@ class Verdict:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "valid", self.problem is None)
+
+
+def is_challenge_for(kind: ChallengeType, identifier: Identifier) -> bool:
+    """Return whether a challenge of that type can show control of *identifier*."""
+    if identifier.is_wildcard:
+        return kind in _FITTING_WILDCARDS
+    return kind in _FITTING[identifier.type]
 
 
 def verify_token(token: str) -> str:
@@ -130,6 +159,33 @@ def dns01_name(identifier: Identifier) -> str:
     return f"_acme-challenge.{identifier.base.value}"
 
 
+def dns_account01_name(identifier: Identifier, account_url: str) -> str:
+    """Return the name of the dns-account-01 TXT record, for a wildcard that of its base.
+
+    The label is made of the account's URL, so that several accounts can be validated for one name
+    side by side (drafts.DNS_ACCOUNT_LABEL §3).
+
+    Raises:
+        ValueError: If the identifier is no DNS name; that is our bug.
+    """
+    digest = hashlib.sha256(account_url.encode("ascii")).digest()[:ACCOUNT_LABEL_OCTETS]
+    label = base64.b32encode(digest).decode("ascii").lower()
+    return f"_{label}.{dns01_name(identifier)}"
+
+
+def tls_alpn01_server_name(identifier: Identifier) -> str:
+    """Return what SNI carries: the name, or the reverse name of an address (RFC 8738 §6).
+
+    Raises:
+        ValueError: If the identifier is neither; that is our bug.
+    """
+    if identifier.type is IdentifierType.IP:
+        return ipaddress.ip_address(identifier.value).reverse_pointer
+    if identifier.type is not IdentifierType.DNS:
+        raise ValueError(f"tls-alpn-01 cannot validate identifiers of type {identifier.type}")
+    return identifier.value
+
+
 def dns01_value(key_authorization: str) -> str:
     """Return the content of the dns-01 TXT record (RFC 8555 §8.4)."""
     return encode_base64url(hashlib.sha256(key_authorization.encode("ascii")).digest())
@@ -154,7 +210,7 @@ def judge_challenge(
     expected = key_authorization(token, thumbprint)
     if type is ChallengeType.HTTP_01:
         return _judge_http01(expected, observation)
-    if type is ChallengeType.DNS_01:
+    if type in _FITTING_WILDCARDS:
         return _judge_dns01(expected, observation)
     return _judge_tls_alpn01(expected, observation)
 
@@ -169,7 +225,7 @@ def _problem_of_failure(observation: Observation, failure: Failure) -> Problem:
         "timeout": ProblemType.CONNECTION,
     }
     kind = by_kind[failure.kind]
-    if failure.kind == "timeout" and observation.type is ChallengeType.DNS_01:
+    if failure.kind == "timeout" and observation.type in _FITTING_WILDCARDS:
         kind = ProblemType.DNS
     tried = observation.addresses_tried
     where = f" (tried {', '.join(tried)})" if tried else ""
@@ -202,7 +258,9 @@ def _judge_tls_alpn01(expected: str, observation: Observation) -> Verdict:
     digest = hashlib.sha256(expected.encode("ascii")).digest()
     try:
         with without_warnings():
-            shown = x509.load_der_x509_certificate(_octets(observation.answers[0])).extensions
+            certificate = x509.load_der_x509_certificate(_octets(observation.answers[0]))
+            shown = certificate.extensions
+            is_self_signed = is_issued_by(certificate, certificate)
         names = shown.get_extension_for_class(x509.SubjectAlternativeName).value
         proof = shown.get_extension_for_oid(x509.ObjectIdentifier(ACME_IDENTIFIER_OID))
     except x509.ExtensionNotFound as error:
@@ -212,6 +270,9 @@ def _judge_tls_alpn01(expected: str, observation: Observation) -> Verdict:
         return _incorrect(observation, "the certificate does not parse")
     if not _is_sole_name(list(names), observation.target):
         return _incorrect(observation, "the certificate is for other names than this one alone")
+    if not is_self_signed:
+        # RFC 8737 §3 has the client make it so.  One that a CA signed was made for other ends.
+        return _incorrect(observation, "the certificate is not self-signed")
     octets = proof.value.value if isinstance(proof.value, x509.UnrecognizedExtension) else b""
     if not proof.critical or octets != _SHA256_OCTET_STRING + digest:
         return _incorrect(
@@ -225,13 +286,12 @@ def _is_sole_name(names: list[x509.GeneralName], target: str) -> bool:
     if len(names) != 1:
         return False
     name = names[0]
-    if isinstance(name, x509.DNSName):
-        return name.value.lower() == target
-    if isinstance(name, x509.IPAddress):
-        return isinstance(name.value, ipaddress.IPv4Address | ipaddress.IPv6Address) and (
-            str(name.value) == target
-        )
-    return False
+    try:
+        address = ipaddress.ip_address(target)
+    except ValueError:
+        return isinstance(name, x509.DNSName) and name.value.lower() == target
+    # The digits of an address as a dNSName are no address.
+    return isinstance(name, x509.IPAddress) and name.value == address
 
 
 def _octets(answer: bytes | str) -> bytes:

@@ -32,3 +32,9 @@ PROFILES_META_MEMBER: Final = "profiles"
 
 INVALID_PROFILE_TOKEN: Final = "invalidProfile"
 """Problem type for a profile that is not offered or does not fit the request."""
+
+DNS_ACCOUNT_LABEL: Final = Draft("draft-ietf-acme-dns-account-label", "03")
+"""dns-01 under a label of the account's own."""
+
+DNS_ACCOUNT_01: Final = "dns-account-01"
+"""The challenge's type, the same in all revisions since -00."""

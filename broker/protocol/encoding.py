@@ -61,7 +61,9 @@ def parse_base64url(text: str) -> bytes:
     if _BASE64URL.fullmatch(text) is None or len(text) % 4 == 1:
         raise ValueError("is not base64url")
     data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    if encode_base64url(data) != text:
+    # Four characters are three octets, whatever they are; only a shorter end has unused bits.
+    end = len(text) % 4
+    if end and encode_base64url(data[1 - end :]) != text[-end:]:
         raise ValueError("is not canonical base64url: the unused bits of its end are not zero")
     return data
 
@@ -81,7 +83,8 @@ def parse_json_object(data: bytes, *, what: str = "JSON") -> dict[str, Any]:
         _refuse(f"{what} is not UTF-8 at byte {error.start}")
     if text.startswith("\ufeff"):
         _refuse(f"{what} starts with a byte order mark")
-    if _depth(data) > MAX_JSON_DEPTH:
+    # Most texts have fewer brackets than may be nested, and need not be looked through.
+    if data.count(b"{") + data.count(b"[") > MAX_JSON_DEPTH and _depth(data) > MAX_JSON_DEPTH:
         _refuse(f"{what} is nested deeper than {MAX_JSON_DEPTH} levels")
     try:
         value = _DECODER.decode(text)
@@ -91,11 +94,18 @@ def parse_json_object(data: bytes, *, what: str = "JSON") -> dict[str, Any]:
         _refuse(f"{what} {error}")
     if not isinstance(value, dict):
         _refuse(f"{what} is not an object")
+    if "\\u" in text and _has_lone_surrogate(value):
+        # UTF-8 itself has none: only an escape can bring one in.
+        _refuse(f"{what} has a lone surrogate in a string")
+    return value
+
+
+def _has_lone_surrogate(value: object) -> bool:
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
-        _refuse(f"{what} has a lone surrogate in a string")
-    return value
+        return True
+    return False
 
 
 class _BadJsonError(Exception):

@@ -13,7 +13,8 @@ held against `TrustedOrigins` first, and redirects are not followed.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -25,7 +26,6 @@ from broker.protocol.jws import Jwk, seal, signing_input
 from broker.protocol.members import ProtocolError
 from broker.protocol.origins import TrustedOrigins
 from broker.protocol.problems import Problem, ProblemType, printable
-from broker.protocol.resources import Directory
 
 __all__ = [
     "JSON",
@@ -37,8 +37,7 @@ __all__ = [
     "HttpResponse",
     "SigningInput",
     "Unavailable",
-    "directory_request",
-    "parse_directory",
+    "failure_of",
 ]
 
 MAX_ANSWER_BYTES: Final = 64 * 1024
@@ -137,6 +136,9 @@ class Answer:
     retry_at: datetime | None
     next_url: str | None
     """The Link of relation ``next``, treated like Location."""
+    alternates: tuple[str, ...] = ()
+    """The Links of relation ``alternate`` (RFC 8555 §7.4.2), each once, without any that leads
+    to an origin that is not trusted: nothing is lost by not going there."""
 
     def json(self) -> dict[str, Any]:
         """Return the body's JSON object.
@@ -250,12 +252,12 @@ class Exchange:
                 raise Unavailable(f"{url} refused {self._tries} nonces in a row")
             return None
         if not 200 <= response.status <= 299:
-            raise _failure(url, response, now, is_read=self._call.payload is None)
+            raise failure_of(url, response, now, is_read=self._call.payload is None)
         return self._answer(response, now)
 
     def _check_nonce_answer(self, response: HttpResponse, now: datetime) -> None:
         if not 200 <= response.status <= 299:
-            raise _failure(self._nonce_url, response, now)
+            raise failure_of(self._nonce_url, response, now)
         if self._nonce is None:
             raise ProtocolError(f"{self._nonce_url} gave no nonce (RFC 8555 §7.2)")
 
@@ -270,16 +272,28 @@ class Exchange:
         return json.dumps(self._call.payload, separators=(",", ":")).encode("utf-8")
 
     def _answer(self, response: HttpResponse, now: datetime) -> Answer:
-        links = dict(reversed(parse_links(response.header_values("Link"))))
+        links = parse_links(response.header_values("Link"))
         return Answer(
             url=self._url,
             status=response.status,
             body=response.body,
             media_type=parse_media_type(response.header("Content-Type")),
-            location=self._absolute(response.header("Location"), "Location header"),
+            # An empty reference leads back to the request (RFC 3986 §4.4): it names nothing made.
+            location=self._absolute(response.header("Location") or None, "Location header"),
             retry_at=parse_retry_after(response.header("Retry-After"), now),
-            next_url=self._absolute(links.get("next"), "Link header"),
+            next_url=self._absolute(dict(reversed(links)).get("next"), "Link header"),
+            alternates=self._trusted(target for name, target in links if name == "alternate"),
         )
+
+    def _trusted(self, targets: Iterable[str]) -> tuple[str, ...]:
+        """Return those of *targets* that may be followed, each once."""
+        found: list[str] = []
+        for target in targets:
+            with suppress(ProtocolError):
+                url = self._absolute(target, "Link header")
+                if url is not None and url not in (*found, self._url):
+                    found.append(url)
+        return tuple(found)
 
     def _absolute(self, url: str | None, what: str) -> str | None:
         if url is None:
@@ -289,41 +303,6 @@ class Exchange:
         except ValueError:
             raise ProtocolError(f"{what}: '{printable(url, 300)}' is no URL") from None
         return self._origins.verify_url(joined, what)
-
-
-def directory_request(directory_url: str) -> HttpRequest:
-    """Return the one request of ACME that is not signed (RFC 8555 §7.1.1)."""
-    return HttpRequest("GET", directory_url, {"Accept": JSON})
-
-
-def parse_directory(
-    url: str, response: HttpResponse, origins: TrustedOrigins, now: datetime
-) -> Directory:
-    """Return the directory in an answer, every URL in it held against *origins*.
-
-    Raises:
-        Problem: The CA refused.
-        Unavailable: The CA cannot answer now.
-        ProtocolError: The CA broke the protocol.
-    """
-    if response.is_cut:
-        raise ProtocolError(f"{url} answered more than {MAX_ANSWER_BYTES} bytes")
-    if not 200 <= response.status <= 299:
-        raise _failure(url, response, now)
-    media_type = parse_media_type(response.header("Content-Type"))
-    answer = Answer(url, response.status, response.body, media_type, None, None, None)
-    directory = Directory.from_json(answer.json())
-    for name, target in (
-        ("newNonce", directory.new_nonce),
-        ("newAccount", directory.new_account),
-        ("newOrder", directory.new_order),
-        ("revokeCert", directory.revoke_cert),
-        ("keyChange", directory.key_change),
-        ("renewalInfo", directory.renewal_info),
-    ):
-        if target is not None:
-            origins.verify_url(target, f"directory.{name}")
-    return directory
 
 
 def _read_nonce(response: HttpResponse) -> str | None:
@@ -351,10 +330,13 @@ def _is_nonce_refused(response: HttpResponse) -> bool:
     return problem is not None and problem.type is ProblemType.BAD_NONCE
 
 
-def _failure(
+def failure_of(
     url: str, response: HttpResponse, now: datetime, *, is_read: bool = False
 ) -> Problem | Unavailable | ProtocolError:
-    """Return what an answer other than success means to the caller."""
+    """Return what an answer other than success means to the caller.
+
+    *is_read* says that the request was a POST-as-GET: a bare 404 with a nonce is the CA's own.
+    """
     status, problem = response.status, _read_problem(response)
     retry_at = parse_retry_after(response.header("Retry-After"), now)
     said = f": {problem.token}: {problem.detail}" if problem is not None else ""

@@ -118,6 +118,17 @@ def parse_identifier(obj: object) -> Identifier:
     return Identifier(known, canonical_email_address(value))
 
 
+def parse_name_or_address(text: str) -> Identifier:
+    """Return what a person means who writes a name or an address and no type.
+
+    Raises:
+        Problem: rejectedIdentifier, with a sentence saying what was expected.
+    """
+    is_address = ":" in text or _NUMBER.fullmatch(text.rpartition(".")[2]) is not None
+    kind = IdentifierType.IP if is_address else IdentifierType.DNS
+    return parse_identifier({"type": kind, "value": text})
+
+
 def canonical_dns_name(text: str) -> str:
     """Return a DNS name in lower case A-labels; ``*.`` may stand in front.
 
@@ -185,7 +196,11 @@ def _a_label_hint(text: str) -> str:
 
 
 def canonical_ip_address(text: str) -> str:
-    """Return an IP address as RFC 8738 §3 wants it: RFC 5952 form for IPv6.
+    """Return an IP address, proven to be spelled as RFC 8738 §3 wants it.
+
+    That is four decimal numbers for IPv4 (RFC 1123 §2.1), RFC 5952 §4 for IPv6.  Another spelling
+    is refused and not mended: a client that looks for its own spelling in our answers would not
+    find it, and is better told which one to write.
 
     Raises:
         Problem: rejectedIdentifier, with a sentence saying what was expected.
@@ -200,7 +215,9 @@ def canonical_ip_address(text: str) -> str:
         _reject(text, "is not an IP address")
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         _reject(text, f"is an IPv4-mapped address, expected '{address.ipv4_mapped}'")
-    return str(address)
+    if str(address) != text:
+        _reject(text, f"is not in the form of RFC 5952 §4, expected '{address}'")
+    return text
 
 
 def canonical_email_address(text: str) -> str:

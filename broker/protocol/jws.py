@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hmac
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
@@ -24,9 +23,9 @@ from josepy import jwa
 from broker.protocol.encoding import (
     encode_base64url,
     is_base64url,
-    parse_base64url,
     parse_json_object,
 )
+from broker.protocol.flattened import MAX_HEADER_URL_CHARS, open_flattened, read_visible
 from broker.protocol.jwk import Jwk, jwk_from_public_key, parse_jwk
 from broker.protocol.problems import Problem, ProblemType, printable
 
@@ -43,11 +42,13 @@ __all__ = [
     "parse_binding",
     "parse_jwk",
     "parse_request",
+    "read_algorithm",
     "seal",
     "seal_binding",
     "signing_input",
     "verify_binding",
     "verify_request",
+    "verify_signature",
 ]
 
 ALGORITHMS: Final = ("ES256", "ES384", "ES512", "EdDSA", "Ed25519", "RS256")
@@ -67,16 +68,11 @@ BINDING_ALGORITHMS: Final[Mapping[str, str]] = {
 MAX_NONCE_CHARS: Final = 512
 """Longest nonce that is read, in characters; ours are far shorter."""
 
-MAX_HEADER_URL_CHARS: Final = 2048
-"""Longest ``url`` or ``kid`` that is read, in characters."""
-
 MAX_KEY_ID_CHARS: Final = 256
 """Longest key id of an external account binding that is read, in characters."""
 
-_ENVELOPE_MEMBERS: Final = frozenset({"protected", "payload", "signature"})
 _REQUEST_HEADERS: Final = frozenset({"alg", "nonce", "url", "jwk", "kid"})
 _BINDING_HEADERS: Final = frozenset({"alg", "kid", "url"})
-_VISIBLE: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,16 +138,6 @@ class VerifiedBinding:
     key_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Envelope:
-    """The decoded parts of a flattened JWS."""
-
-    header: dict[str, Any]
-    payload: bytes
-    signing_input: bytes
-    signature: bytes
-
-
 def parse_request(body: bytes) -> ParsedRequest:
     """Return the parts of a request body, checked for form and algorithm.
 
@@ -159,13 +145,13 @@ def parse_request(body: bytes) -> ParsedRequest:
         Problem: malformed, badNonce for an absent nonce, badSignatureAlgorithm, or
             badPublicKey for an embedded key.  Tell the client.
     """
-    envelope = _open(parse_json_object(body, what="request body"), "JWS", _REQUEST_HEADERS)
+    envelope = open_flattened(parse_json_object(body, what="request body"), "JWS", _REQUEST_HEADERS)
     header = envelope.header
     if ("jwk" in header) == ("kid" in header):
         _malformed("protected header has both or neither of jwk and kid, expected one")
-    url = _visible(header, "url", MAX_HEADER_URL_CHARS)
-    kid = _visible(header, "kid", MAX_HEADER_URL_CHARS) if "kid" in header else None
-    alg = _algorithm(header)
+    url = read_visible(header, "url", MAX_HEADER_URL_CHARS)
+    kid = read_visible(header, "kid", MAX_HEADER_URL_CHARS) if "kid" in header else None
+    alg = read_algorithm(header)
     nonce = _nonce(header)
     return ParsedRequest(
         alg=alg,
@@ -198,29 +184,39 @@ def verify_request(parsed: ParsedRequest, *, key: Jwk, expected_url: str) -> Ver
         )
     if parsed.jwk is not None and parsed.jwk != key:
         raise Problem(ProblemType.UNAUTHORIZED, "request embeds another key than the account's")
-    if parsed.alg not in key.algorithms:
-        raise Problem(
-            ProblemType.BAD_SIGNATURE_ALGORITHM,
-            f"alg '{parsed.alg}' does not fit the key, expected {' or '.join(key.algorithms)}",
-            algorithms=key.algorithms,
-        )
-    try:
-        _verify_signature(parsed, key)
-    except InvalidSignature:
-        _malformed("signature does not verify")
+    verify_signature(parsed.alg, key, parsed.signing_input, parsed.signature)
     return VerifiedRequest(parsed.payload, key, parsed.kid, parsed.url, parsed.nonce)
 
 
-def _verify_signature(parsed: ParsedRequest, key: Jwk) -> None:
+def verify_signature(alg: str, key: Jwk, message: bytes, signature: bytes) -> None:
+    """Prove that the holder of *key* signed *message* by *alg*.
+
+    Raises:
+        Problem: badSignatureAlgorithm if the algorithm does not fit the key, malformed if the
+            signature does not verify.  Tell the client.
+    """
+    if alg not in key.algorithms:
+        raise Problem(
+            ProblemType.BAD_SIGNATURE_ALGORITHM,
+            f"alg '{alg}' does not fit the key, expected {' or '.join(key.algorithms)}",
+            algorithms=key.algorithms,
+        )
+    try:
+        _verify_octets(alg, key, message, signature)
+    except InvalidSignature:
+        _malformed("signature does not verify")
+
+
+def _verify_octets(alg: str, key: Jwk, message: bytes, signature: bytes) -> None:
     public_key = key.public_key
     if isinstance(public_key, ed25519.Ed25519PublicKey):
-        public_key.verify(parsed.signature, parsed.signing_input)
+        public_key.verify(signature, message)
         return
     if isinstance(public_key, rsa.RSAPublicKey):
         algorithm: jwa.JWASignature = jwa.RS256
     elif isinstance(public_key, ec.EllipticCurvePublicKey):
-        algorithm = {"ES256": jwa.ES256, "ES384": jwa.ES384, "ES512": jwa.ES512}[parsed.alg]
-    if not algorithm.verify(public_key, parsed.signing_input, parsed.signature):
+        algorithm = {"ES256": jwa.ES256, "ES384": jwa.ES384, "ES512": jwa.ES512}[alg]
+    if not algorithm.verify(public_key, message, signature):
         raise InvalidSignature
 
 
@@ -247,10 +243,10 @@ def parse_binding(inner: object, *, expected_url: str, account_key: Jwk) -> Pars
     """
     if not isinstance(inner, Mapping):
         _malformed("externalAccountBinding is not an object")
-    envelope = _open(inner, "externalAccountBinding", _BINDING_HEADERS)
+    envelope = open_flattened(inner, "externalAccountBinding", _BINDING_HEADERS)
     header = envelope.header
-    key_id = _visible(header, "kid", MAX_KEY_ID_CHARS)
-    url = _visible(header, "url", MAX_HEADER_URL_CHARS)
+    key_id = read_visible(header, "kid", MAX_KEY_ID_CHARS)
+    url = read_visible(header, "url", MAX_HEADER_URL_CHARS)
     alg = header.get("alg")
     if not isinstance(alg, str) or alg not in BINDING_ALGORITHMS:
         _malformed(
@@ -329,39 +325,8 @@ def _flattened(message: bytes, signature: bytes) -> dict[str, Any]:
     }
 
 
-def _open(outer: Mapping[str, Any], what: str, headers: frozenset[str]) -> _Envelope:
-    """Decode a flattened JWS of exactly three members and allow-listed headers."""
-    for name in outer:
-        if name not in _ENVELOPE_MEMBERS:
-            _malformed(
-                f"{what} has the member '{printable(name, 64)}', "
-                "expected protected, payload and signature alone"
-            )
-    octets = {name: _decode(outer, what, name) for name in sorted(_ENVELOPE_MEMBERS)}
-    if not octets["signature"]:
-        _malformed(f"{what} has an empty signature")
-    header = parse_json_object(octets["protected"], what=f"{what} protected header")
-    for name in header:
-        if name not in headers:
-            _malformed(
-                f"{what} protected header has the member '{printable(name, 64)}', "
-                f"expected {', '.join(sorted(headers))} alone"
-            )
-    message = f"{outer['protected']}.{outer['payload']}".encode("ascii")
-    return _Envelope(header, octets["payload"], message, octets["signature"])
-
-
-def _decode(outer: Mapping[str, Any], what: str, name: str) -> bytes:
-    text = outer.get(name)
-    if not isinstance(text, str):
-        _malformed(f"{what} has no string member '{name}'")
-    try:
-        return parse_base64url(text)
-    except ValueError as error:
-        _malformed(f"{what} member '{name}' {error}")
-
-
-def _algorithm(header: Mapping[str, Any]) -> str:
+def read_algorithm(header: Mapping[str, Any]) -> str:
+    """Return the ``alg`` of a header, one of `ALGORITHMS`; raises Problem."""
     alg = header.get("alg")
     if not isinstance(alg, str):
         _malformed("protected header has no alg")
@@ -382,13 +347,6 @@ def _nonce(header: Mapping[str, Any]) -> str:
     if not isinstance(nonce, str) or len(nonce) > MAX_NONCE_CHARS or not is_base64url(nonce):
         _malformed(f"nonce is not base64url of at most {MAX_NONCE_CHARS} characters")
     return nonce
-
-
-def _visible(header: Mapping[str, Any], name: str, limit: int) -> str:
-    text = header.get(name)
-    if not isinstance(text, str) or len(text) > limit or _VISIBLE.fullmatch(text) is None:
-        _malformed(f"protected header has no {name} of 1 to {limit} visible ASCII characters")
-    return text
 
 
 def _malformed(detail: str) -> NoReturn:

@@ -7,6 +7,7 @@ compare; names that no client could ask for are kept apart, not dropped.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import ipaddress
 from dataclasses import dataclass, field
@@ -33,6 +34,14 @@ from broker.protocol.problems import printable
 
 MAX_RSA_BITS: Final = 8192
 """Largest RSA key with which a signature is verified, in bits; larger ones only cost time."""
+
+
+REMEMBERED_CERTIFICATES: Final = 256
+"""Most certificates, and most pairs of them, whose reading is remembered.
+
+Anchors and issuers come back with every order; a leaf comes back within moments or never.  At
+about 4 KiB each they take 1 MiB.
+"""
 
 
 class ChainError(ValueError):
@@ -96,8 +105,9 @@ class ParsedCertificate:
         )
 
 
+@functools.lru_cache(maxsize=REMEMBERED_CERTIFICATES)
 def parse_certificate(der: bytes) -> ParsedCertificate:
-    """Return what a certificate says.
+    """Return what a certificate says; the same octets are read once.
 
     Raises:
         ChainError: If it is no single DER certificate that can be read as a whole.
@@ -117,8 +127,13 @@ def parse_certificate(der: bytes) -> ParsedCertificate:
         raise ChainError(f"certificate does not parse: {reason}") from error
 
 
+@functools.lru_cache(maxsize=REMEMBERED_CERTIFICATES)
 def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    """Return whether *issuer*'s name and key stand behind *certificate*'s signature."""
+    """Return whether *issuer*'s name and key stand behind *certificate*'s signature.
+
+    Two certificates are the same when their octets are, so what one signature check told holds
+    for good.
+    """
     try:
         key = issuer.public_key()
         if isinstance(key, rsa.RSAPublicKey) and key.key_size > MAX_RSA_BITS:

@@ -7,6 +7,7 @@ revocation are not looked at.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Final
@@ -18,7 +19,11 @@ from cryptography.x509.oid import ExtensionOID
 from broker.protocol.constraints import ConstrainedNames, check_name_constraints
 from broker.protocol.extensions import without_warnings
 from broker.protocol.identifiers import Identifier, IdentifierType, canonical_dns_name
-from broker.protocol.parsed_certificate import ParsedCertificate, is_issued_by
+from broker.protocol.parsed_certificate import (
+    REMEMBERED_CERTIFICATES,
+    ParsedCertificate,
+    is_issued_by,
+)
 from broker.protocol.problems import Problem, printable
 
 _WEAK_HASHES: Final = (hashes.MD5, hashes.SHA1)
@@ -110,7 +115,13 @@ def _check_issuer(issuer: ParsedCertificate, below: Sequence[ParsedCertificate])
 def _name_constraints(certificate: ParsedCertificate) -> x509.NameConstraints | None:
     if ExtensionOID.NAME_CONSTRAINTS.dotted_string not in certificate.extension_oids:
         return None
-    loaded = x509.load_der_x509_certificate(certificate.der)
+    return _constraints_in(certificate.der)
+
+
+@functools.lru_cache(maxsize=REMEMBERED_CERTIFICATES)
+def _constraints_in(issuer_der: bytes) -> x509.NameConstraints:
+    """Return the constraints of an issuer, who comes back with every order, read once."""
+    loaded = x509.load_der_x509_certificate(issuer_der)
     return loaded.extensions.get_extension_for_class(x509.NameConstraints).value
 
 

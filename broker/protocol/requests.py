@@ -7,7 +7,6 @@ are ignored and never reflected (RFC 8555 §7.3).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +16,7 @@ from broker.protocol import drafts
 from broker.protocol.encoding import parse_base64url, parse_json_object, parse_timestamp
 from broker.protocol.identifiers import Identifier, canonical_email_address, parse_identifier
 from broker.protocol.problems import Problem, ProblemType, ReportedIdentifier, printable
+from broker.protocol.renewal import parse_cert_id
 
 __all__ = [
     "AccountUpdate",
@@ -27,6 +27,7 @@ __all__ = [
     "parse_finalize",
     "parse_json_object",
     "parse_new_account",
+    "parse_new_authorization",
     "parse_new_order",
     "parse_revocation",
 ]
@@ -40,9 +41,6 @@ MAX_CONTACTS: Final = 10
 MAX_PROFILE_CHARS: Final = 64
 """Longest profile name that is read, in characters."""
 
-MAX_CERT_ID_CHARS: Final = 256
-"""Longest RFC 9773 CertID that is read, in characters; a SHA-1 key id and serial need 56."""
-
 REVOCATION_REASONS: Final = frozenset({0, 1, 2, 3, 4, 5, 6, 8, 9, 10})
 """CRLReason codes (RFC 5280 §5.3.1); 7 is not used there."""
 
@@ -53,8 +51,6 @@ _CONTACT_EXTRAS: Final = (
     ("/", "slashes"),
 )
 """What a mailto URL may hold beside one plain address, and we do not take (RFC 8555 §7.3)."""
-
-_CERT_ID: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +88,7 @@ class AccountUpdate:
 
     contacts: tuple[str, ...] | None = None
     deactivate: bool = False
+    terms_agreed: bool = False
 
 
 def parse_new_account(payload: Mapping[str, Any]) -> NewAccount:
@@ -114,8 +111,8 @@ def parse_new_account(payload: Mapping[str, Any]) -> NewAccount:
 def parse_account_update(payload: Mapping[str, Any]) -> AccountUpdate:
     """Return what an update of an account asks for.
 
-    ``contact`` and ``"status": "deactivated"`` count, everything else is ignored
-    (RFC 8555 §7.3.2).
+    ``contact``, ``"status": "deactivated"`` and agreeing to terms count, everything else is
+    ignored (RFC 8555 §7.3.2, §7.3.3).
 
     Raises:
         Problem: malformed, invalidContact or unsupportedContact.  Tell the client.
@@ -123,6 +120,7 @@ def parse_account_update(payload: Mapping[str, Any]) -> AccountUpdate:
     return AccountUpdate(
         contacts=_read_contacts(payload),
         deactivate=payload.get("status") == "deactivated",
+        terms_agreed=payload.get("termsOfServiceAgreed") is True,
     )
 
 
@@ -148,6 +146,23 @@ def parse_new_order(payload: Mapping[str, Any]) -> NewOrder:
         profile=_read_profile(payload),
         replaces=_read_replaces(payload),
     )
+
+
+def parse_new_authorization(payload: Mapping[str, Any]) -> Identifier:
+    """Return the identifier that a newAuthz request wants to prove (RFC 8555 §7.4.1).
+
+    Raises:
+        Problem: malformed, or whatever is wrong with the identifier; rejectedIdentifier for a
+            wildcard, which cannot be proven ahead.  Tell the client.
+    """
+    identifier = parse_identifier(payload.get("identifier"))
+    if identifier.is_wildcard:
+        raise Problem(
+            ProblemType.REJECTED_IDENTIFIER,
+            f"'{identifier}' is a wildcard, which is proven with an order alone",
+            status=403,
+        )
+    return identifier
 
 
 def parse_finalize(payload: Mapping[str, Any]) -> bytes:
@@ -278,12 +293,12 @@ def _read_replaces(payload: Mapping[str, Any]) -> str | None:
     value = payload.get("replaces")
     if value is None:
         return None
-    is_cert_id = (
-        isinstance(value, str) and len(value) <= MAX_CERT_ID_CHARS and _CERT_ID.fullmatch(value)
-    )
-    if not is_cert_id:
+    if not isinstance(value, str):
         _malformed("replaces is no certificate identifier of RFC 9773 §4.1")
-    return str(value)
+    try:
+        return parse_cert_id(value)
+    except Problem as problem:
+        _malformed(f"replaces: {problem.detail}")
 
 
 def _read_octets(payload: Mapping[str, Any], name: str) -> bytes:

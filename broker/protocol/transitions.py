@@ -55,6 +55,7 @@ class ChallengeEvent(Enum):
     """What can happen to a challenge."""
 
     RESPONDED = "the client responded"
+    LOOK_FAILED = "a look failed and another follows"
     VALIDATED = "validated"
     FAILED = "validation failed"
 
@@ -108,6 +109,7 @@ CHALLENGE_TABLE: Final[Mapping[tuple[ChallengeStatus, ChallengeEvent], Challenge
     (ChallengeStatus.PENDING, ChallengeEvent.RESPONDED): ChallengeStatus.PROCESSING,
     # A client may ask for another attempt while we are still trying (RFC 8555 §8.2).
     (ChallengeStatus.PROCESSING, ChallengeEvent.RESPONDED): ChallengeStatus.PROCESSING,
+    (ChallengeStatus.PROCESSING, ChallengeEvent.LOOK_FAILED): ChallengeStatus.PROCESSING,
     (ChallengeStatus.PROCESSING, ChallengeEvent.VALIDATED): ChallengeStatus.VALID,
     (ChallengeStatus.PROCESSING, ChallengeEvent.FAILED): ChallengeStatus.INVALID,
 }

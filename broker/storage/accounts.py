@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -97,6 +98,50 @@ class Accounts(Part):
 
         return await self._database.write(work)
 
+    async def change_account_key(
+        self, account_id: str, *, expected: str, jwk_json: str, thumbprint: str, event: Event
+    ) -> AccountRecord:
+        """Give the account another key by compare-and-set; see the port."""
+
+        def work(transaction: Transaction) -> AccountRecord:
+            row = transaction.first(_BY_ID, account_id)
+            found = None if row is None else ACCOUNTS.read(row)
+            if found is None or found.status is not AccountStatus.VALID:
+                seen = None if found is None else (found.status.value,)
+                raise refuse(f"account {account_id}", seen, AccountStatus.VALID)
+            if found.thumbprint != expected:
+                raise Conflict(f"account {account_id} has another key by now")
+            holder = transaction.first(_BY_KEY, thumbprint, found.community)
+            if holder is not None:
+                return ACCOUNTS.read(holder)
+            transaction.change(
+                "UPDATE accounts SET jwk_json = ?, thumbprint = ? WHERE account_id = ?",
+                jwk_json,
+                thumbprint,
+                account_id,
+            )
+            transaction.record((event,))
+            return replace(found, jwk_json=jwk_json, thumbprint=thumbprint)
+
+        return await self._database.write(work)
+
+    async def agree_to_terms(self, account_id: str, version: str, event: Event) -> AccountRecord:
+        """Note which terms the account agreed to; see the port."""
+
+        def work(transaction: Transaction) -> AccountRecord:
+            transaction.change(
+                "UPDATE accounts SET terms_agreed = 1, terms_version = ? WHERE account_id = ?",
+                version,
+                account_id,
+            )
+            row = transaction.first(_BY_ID, account_id)
+            if row is None:
+                raise Conflict(f"account {account_id} is unknown")
+            transaction.record((event,))
+            return ACCOUNTS.read(row)
+
+        return await self._database.write(work)
+
     async def list_accounts(
         self, *, community: str | None, after: str | None, limit: int
     ) -> Sequence[AccountRecord]:
@@ -126,6 +171,20 @@ class Accounts(Part):
             return row is not None
 
         return await self._database.read(is_known)
+
+    async def is_reserved_key(self, *, thumbprint: str, spki_sha256: str) -> bool:
+        """Return whether an upstream account or a certificate has this key."""
+
+        def is_reserved(snapshot: Snapshot) -> bool:
+            row = snapshot.first(
+                "SELECT 1 FROM upstream_accounts WHERE thumbprint = ?1"
+                " UNION ALL SELECT 1 FROM certificates WHERE spki_sha256 = ?2 LIMIT 1",
+                thumbprint,
+                spki_sha256,
+            )
+            return row is not None
+
+        return await self._database.read(is_reserved)
 
 
 class EabKeys(Part):

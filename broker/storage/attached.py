@@ -16,16 +16,36 @@ from broker.issuance.records import Job, JobKind, WorkRecord
 from broker.storage.rows import JOBS, WORK
 from broker.storage.transaction import Transaction
 
-__all__ = ["attach", "delete_job", "insert_work", "refuse", "upsert_jobs"]
+__all__ = [
+    "IS_RECOVERED",
+    "RECOVERED_KEY",
+    "attach",
+    "delete_job",
+    "insert_work",
+    "refuse",
+    "upsert_jobs",
+]
 
 # A job that is queued already keeps its count, and comes as early as either wants it.
 _UPSERT_JOB: Final = (
     JOBS.insert + " ON CONFLICT (kind, subject) DO UPDATE SET due_at = min(due_at, excluded.due_at)"
 )
 
-_FREE_WORK: Final = (
-    "SELECT 1 FROM work WHERE work_key = ? AND community = ? AND taken_by IS NULL"
-    " AND status IN ('intended', 'opened') LIMIT 1"
+IS_RECOVERED: Final = "(SELECT 1 FROM recovered_work WHERE recovered_work.work_id = work.work_id)"
+"""Rows where the work was finalized after a backup: only the key of its certificate may take it."""
+
+RECOVERED_KEY: Final = (
+    "(SELECT spki_sha256 FROM recovered_work WHERE recovered_work.work_id = work.work_id)"
+)
+"""The key of that certificate."""
+
+_FREE_WORK: Final = " ".join(
+    (
+        "SELECT 1 FROM work WHERE work_key = ? AND community = ? AND taken_by IS NULL",
+        "AND status IN ('intended', 'opened') AND NOT EXISTS",
+        IS_RECOVERED,
+        "LIMIT 1",
+    )
 )
 
 

@@ -1,4 +1,4 @@
-"""The built-in CA's ledger: what it signed, what it revoked, which CRL comes next."""
+"""The built-in CA's ledger: what it is, what it signed, what it revoked, which CRL comes next."""
 
 from __future__ import annotations
 
@@ -6,20 +6,26 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from broker.issuance.records import CaCertificateRecord
+from broker.issuance.errors import Conflict
+from broker.issuance.events import Event
+from broker.issuance.records import CaCertificateRecord, CaMember, CaRevocation, CaRole
 from broker.storage.part import Part
-from broker.storage.rows import CA_CERTIFICATES, time_of
+from broker.storage.rows import CA_CERTIFICATES, CA_MEMBERS, moment_of, time_of
 from broker.storage.transaction import Snapshot, Transaction
 
-__all__ = ["Authority"]
+__all__ = ["Authority", "AuthorityRegister"]
 
 _BY_ORDER: Final = CA_CERTIFICATES.select + " WHERE ca = ? AND order_ref = ?"
 _BY_SERIAL: Final = CA_CERTIFICATES.select + " WHERE ca = ? AND serial = ?"
 _REVOKED: Final = (
-    CA_CERTIFICATES.select
-    + " WHERE ca = ? AND issuer_key_id = ? AND not_after > ? AND revoked_at IS NOT NULL"
+    "SELECT serial, revoked_at, revocation_reason FROM ca_certificates"
+    " WHERE ca = ? AND issuer_key_id = ? AND not_after > ? AND revoked_at IS NOT NULL"
     " ORDER BY revoked_at, serial"
 )
+_ROLE: Final = "SELECT role FROM ca_members WHERE ca = ? AND key_id = ?"
+_IN_FORCE: Final = " WHERE ca = ? AND issuer_key_id = ? AND not_after > ? AND revoked_at IS NULL"
+_COUNT: Final = " ".join(("SELECT count(*) FROM", CA_CERTIFICATES.table, _IN_FORCE))
+_CLOSED: Final = frozenset({CaRole.RETIRING.value, CaRole.RETIRED.value})
 
 
 class Authority(Part):
@@ -29,13 +35,17 @@ class Authority(Part):
         """Keep what was signed, or return what its order has got already.
 
         Raises:
-            Conflict: Another order's certificate has this serial number.
+            Conflict: Another order's certificate has this serial number, or the issuer has been
+                retired.
         """
 
         def work(transaction: Transaction) -> CaCertificateRecord:
             row = transaction.first(_BY_ORDER, record.ca, record.order_ref)
             if row is not None:
                 return CA_CERTIFICATES.read(row)
+            member = transaction.first(_ROLE, record.ca, record.issuer_key_id)
+            if member is not None and member[0] in _CLOSED:
+                raise Conflict(f"issuer '{record.issuer_key_id}' of CA '{record.ca}' is retired")
             transaction.change(CA_CERTIFICATES.insert, *CA_CERTIFICATES.values(record))
             return record
 
@@ -71,24 +81,29 @@ class Authority(Part):
 
     async def revoked_ca_certificates(
         self, ca: str, issuer_key_id: str, now: datetime
-    ) -> Sequence[CaCertificateRecord]:
-        """Return revoked certificates of that issuer that have not ended, oldest first."""
-        return await self._database.scan(
-            lambda snapshot: CA_CERTIFICATES.read_all(
-                snapshot.all(_REVOKED, ca, issuer_key_id, time_of(now))
-            )
-        )
+    ) -> Sequence[CaRevocation]:
+        """Return revocations by that issuer of what has not ended, oldest first."""
 
-    async def next_crl_number(self, ca: str, issuer_key_id: str) -> int:
-        """Return the next CRL number, from 1, durably."""
+        def work(snapshot: Snapshot) -> list[CaRevocation]:
+            return [
+                CaRevocation(serial=serial, revoked_at=moment_of(at), revocation_reason=reason)
+                for serial, at, reason in snapshot.all(_REVOKED, ca, issuer_key_id, time_of(now))
+            ]
+
+        return await self._database.scan(work)
+
+    async def next_crl_number(self, ca: str, issuer_key_id: str, at: datetime) -> int:
+        """Return the next CRL number: the seconds since 1970, or the last one and one."""
+        seconds = int(at.timestamp())
 
         def work(transaction: Transaction) -> int:
             (row,) = transaction.all(
-                "INSERT INTO ca_crl_numbers (ca, issuer_key_id, number) VALUES (?, ?, 1)"
-                " ON CONFLICT (ca, issuer_key_id) DO UPDATE SET number = number + 1"
+                "INSERT INTO ca_crl_numbers (ca, issuer_key_id, number) VALUES (?1, ?2, ?3)"
+                " ON CONFLICT (ca, issuer_key_id) DO UPDATE SET number = max(number + 1, ?3)"
                 " RETURNING number",
                 ca,
                 issuer_key_id,
+                seconds,
             )
             return int(row[0])
 
@@ -100,3 +115,80 @@ class Authority(Part):
             return None if row is None else CA_CERTIFICATES.read(row)
 
         return await self._database.read(work)
+
+
+class AuthorityRegister(Part):
+    """The port CaRegister."""
+
+    async def ca_members(self, ca: str) -> Sequence[CaMember]:
+        """Return root and issuers, in the order in which they came."""
+        statement = CA_MEMBERS.select + " WHERE ca = ? ORDER BY position"
+        return await self._database.read(
+            lambda snapshot: CA_MEMBERS.read_all(snapshot.all(statement, ca))
+        )
+
+    async def replace_ca_members(
+        self, ca: str, members: Sequence[CaMember], event: Event | None
+    ) -> None:
+        """Have the CA consist of *members* from now on."""
+
+        def work(transaction: Transaction) -> None:
+            transaction.change("DELETE FROM ca_members WHERE ca = ?", ca)
+            rows = [CA_MEMBERS.values(member) for member in members]
+            transaction.change_each(CA_MEMBERS.insert, rows)
+            if event is not None:
+                transaction.record((event,))
+
+        await self._database.write(work)
+
+    async def retire_ca_issuer(self, ca: str, key_id: str, *, at: datetime, event: Event) -> None:
+        """Make a past issuer retiring; raises Conflict when something depends on it."""
+
+        def work(transaction: Transaction) -> None:
+            count = _in_force(transaction, ca, key_id, at)
+            if count:
+                raise Conflict(f"{count} certificates of issuer '{key_id}' are in force")
+            changed = transaction.change(
+                "UPDATE ca_members SET role = ?, since = ?"
+                " WHERE ca = ? AND key_id = ? AND role = ?",
+                CaRole.RETIRING.value,
+                time_of(at),
+                ca,
+                key_id,
+                CaRole.PAST.value,
+            )
+            if not changed:
+                raise Conflict(f"'{key_id}' is no past issuer of CA '{ca}'")
+            transaction.record((event,))
+
+        await self._database.write(work)
+
+    async def ca_dependents(
+        self, ca: str, issuer_key_id: str, now: datetime, limit: int
+    ) -> tuple[int, Sequence[CaCertificateRecord]]:
+        """Return how many certificates of that issuer are in force, and those that end last."""
+        statement = CA_CERTIFICATES.select + _IN_FORCE + " ORDER BY not_after DESC, serial LIMIT ?"
+
+        def work(snapshot: Snapshot) -> tuple[int, Sequence[CaCertificateRecord]]:
+            count = _in_force(snapshot, ca, issuer_key_id, now)
+            rows = snapshot.all(statement, ca, issuer_key_id, time_of(now), limit)
+            return count, CA_CERTIFICATES.read_all(rows)
+
+        return await self._database.scan(work)
+
+    async def last_ca_end(self, ca: str, issuer_key_id: str) -> datetime | None:
+        """Return when the last certificate that it ever issued ends, None when it issued none."""
+
+        def work(snapshot: Snapshot) -> datetime | None:
+            statement = (
+                "SELECT max(not_after) FROM ca_certificates WHERE ca = ? AND issuer_key_id = ?"
+            )
+            row = snapshot.first(statement, ca, issuer_key_id)
+            return None if row is None or row[0] is None else moment_of(row[0])
+
+        return await self._database.scan(work)
+
+
+def _in_force(snapshot: Snapshot, ca: str, issuer_key_id: str, now: datetime) -> int:
+    row = snapshot.first(_COUNT, ca, issuer_key_id, time_of(now))
+    return 0 if row is None else int(row[0])

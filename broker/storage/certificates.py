@@ -101,6 +101,10 @@ class Certificates(Part):
                 reason,
                 certificate_id,
             )
+            # Its CA is asked no more when to renew it: at once, whatever it says.
+            transaction.change(
+                "UPDATE renewals SET due_at = NULL WHERE certificate_id = ?", certificate_id
+            )
             transaction.record((event,))
 
         await self._database.write(work)

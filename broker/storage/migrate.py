@@ -16,7 +16,14 @@ from typing import Final
 
 from broker.issuance.errors import Broken
 
-__all__ = ["Migration", "check_schema", "load_migrations", "migrate", "statements_of"]
+__all__ = [
+    "Migration",
+    "check_schema",
+    "load_migrations",
+    "migrate",
+    "schema_version",
+    "statements_of",
+]
 
 APPLICATION_ID: Final = 0x50454E53
 """SQLite's application_id of a store: the ASCII letters PENS, so that ``file`` can tell."""
@@ -80,6 +87,15 @@ def check_schema(connection: sqlite3.Connection, migrations: Sequence[Migration]
             f"store has schema {version}, this version needs {len(migrations)}:"
             " start the broker once, it brings the store up to date"
         )
+
+
+def schema_version(connection: sqlite3.Connection) -> int:
+    """Return the version of the schema, 0 for an empty file.
+
+    Raises:
+        Broken: The file is no store of ours, or a newer version wrote it.
+    """
+    return _version(connection, load_migrations())
 
 
 def statements_of(script: str) -> Iterator[str]:

@@ -11,8 +11,15 @@ from broker.issuance.events import Event
 from broker.issuance.ports import Attached, ChallengeChange, FinalizeClaim, OrderClosing
 from broker.issuance.records import AuthorizationRecord, OrderRecord, Suspension, WorkRecord
 from broker.protocol.resources import AuthorizationStatus, OrderStatus
-from broker.storage.attached import attach, insert_work, refuse
+from broker.storage.attached import (
+    IS_RECOVERED,
+    RECOVERED_KEY,
+    attach,
+    insert_work,
+    refuse,
+)
 from broker.storage.part import Part
+from broker.storage.renewals import keep_renewal, verify_free
 from broker.storage.rows import (
     AUTHORIZATIONS,
     CERTIFICATES,
@@ -25,11 +32,11 @@ from broker.storage.rows import (
 )
 from broker.storage.transaction import Snapshot, Transaction
 
-__all__ = ["Orders"]
+__all__ = ["CHALLENGES_OF", "Orders", "insert_authorization", "move_order"]
 
 _BY_ID: Final = ORDERS.select + " WHERE order_id = ?"
 _AUTHORIZATION_BY_ID: Final = AUTHORIZATIONS.select + " WHERE authorization_id = ?"
-_CHALLENGES_OF: Final = CHALLENGES.select + " WHERE authorization_id = ? ORDER BY position"
+CHALLENGES_OF: Final = CHALLENGES.select + " WHERE authorization_id = ? ORDER BY position"
 _INSERT_CHALLENGE: Final = (
     "INSERT INTO challenges (authorization_id, position,"
     " challenge_id, type, token, status, validated_at, error) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -39,7 +46,17 @@ _INSERT_CHALLENGE: Final = (
 _FREE_WORK: Final = (
     WORK.select + " WHERE work_key = ? AND community = ? AND taken_by IS NULL"
     " AND status IN ('intended', 'opened') AND created_at >= ?"
-    " ORDER BY status = 'opened' DESC, created_at DESC, work_id LIMIT 1"
+    " AND NOT EXISTS "
+    + IS_RECOVERED
+    + " ORDER BY status = 'opened' DESC, created_at DESC, work_id LIMIT 1"
+)
+
+# Its certificate was issued after the backup that this store came out of, for that very key.
+_RECOVERED_WORK: Final = (
+    WORK.select + " WHERE work_key = ? AND community = ? AND taken_by IS NULL"
+    " AND status IN ('intended', 'opened') AND ? IN "
+    + RECOVERED_KEY
+    + " ORDER BY created_at DESC, work_id LIMIT 1"
 )
 
 ANY_AGE: Final = -(2**63)
@@ -58,9 +75,10 @@ class Orders(Part):
         """Keep a new order with its authorizations and what is attached; see the port."""
 
         def work(transaction: Transaction) -> None:
+            verify_free(transaction, order.account_id, order.replaces)
             transaction.change(ORDERS.insert, *ORDERS.values(order))
             for authorization in authorizations:
-                _insert_authorization(transaction, authorization)
+                insert_authorization(transaction, authorization)
             attach(transaction, attached)
 
         await self._database.write(work)
@@ -81,7 +99,7 @@ class Orders(Part):
             row = snapshot.first(_AUTHORIZATION_BY_ID, authorization_id)
             if row is None:
                 return None
-            challenges = CHALLENGES.read_all(snapshot.all(_CHALLENGES_OF, authorization_id))
+            challenges = CHALLENGES.read_all(snapshot.all(CHALLENGES_OF, authorization_id))
             return AUTHORIZATIONS.read(row, challenges=tuple(challenges))
 
         return await self._database.read(work)
@@ -106,11 +124,14 @@ class Orders(Part):
         """Change an authorization and the order that stands on it; see the port."""
 
         def work(transaction: Transaction) -> None:
-            order_id = _move_authorization(transaction, authorization_id, expected, status)
+            moved = _move_authorization(transaction, authorization_id, expected, status)
+            ended = [] if moved is None else [moved]
+            ended += _move_resting(transaction, authorization_id, status)
             if order_status is not None:
-                for before in order_expected:
-                    if _move_order(transaction, order_id, before, order_status, order_error):
-                        break
+                for order_id in ended:
+                    for before in order_expected:
+                        if move_order(transaction, order_id, before, order_status, order_error):
+                            break
             transaction.record(events)
 
         await self._database.write(work)
@@ -134,7 +155,7 @@ def _refuse_order(transaction: Transaction, order_id: str, expected: OrderStatus
     return refuse(f"order {order_id}", None if found is None else (found[0],), expected)
 
 
-def _move_order(
+def move_order(
     transaction: Transaction,
     order_id: str,
     expected: OrderStatus,
@@ -154,7 +175,14 @@ def _move_order(
 # -------------------------------------------------------------------------- authorizations
 
 
-def _insert_authorization(transaction: Transaction, authorization: AuthorizationRecord) -> None:
+def insert_authorization(transaction: Transaction, authorization: AuthorizationRecord) -> None:
+    """Keep *authorization* with its challenges.
+
+    Raises:
+        Conflict: What it rests on is valid no more, or not for as long.
+    """
+    if authorization.rests_on is not None:
+        _check_rest(transaction, authorization)
     transaction.change(AUTHORIZATIONS.insert, *AUTHORIZATIONS.values(authorization))
     transaction.change_each(
         _INSERT_CHALLENGE,
@@ -171,8 +199,8 @@ def _move_authorization(
     expected: AuthorizationStatus,
     status: AuthorizationStatus,
     proof: str | None = None,
-) -> str:
-    """Change the authorization and return the id of its order; raises Conflict."""
+) -> str | None:
+    """Change the authorization and return the id of its order, if it has one; raises Conflict."""
     changed = transaction.change(
         "UPDATE authorizations SET status = ?, proof = ifnull(?, proof)"
         " WHERE authorization_id = ? AND status = ?",
@@ -188,7 +216,37 @@ def _move_authorization(
     if not changed or found is None:
         seen = None if found is None else (found[0],)
         raise refuse(f"authorization {authorization_id}", seen, expected)
-    return str(found[1])
+    return None if found[1] is None else str(found[1])
+
+
+def _move_resting(
+    transaction: Transaction, authorization_id: str, status: AuthorizationStatus
+) -> list[str]:
+    """Change what is valid because of the authorization; return the orders that stood on it."""
+    resting = transaction.all(
+        "SELECT authorization_id, order_id FROM authorizations WHERE rests_on = ? AND status = ?",
+        authorization_id,
+        AuthorizationStatus.VALID.value,
+    )
+    for name, _ in resting:
+        _move_authorization(transaction, name, AuthorizationStatus.VALID, status)
+    return [order_id for _, order_id in resting if order_id is not None]
+
+
+def _check_rest(transaction: Transaction, authorization: AuthorizationRecord) -> None:
+    ground = transaction.first(
+        "SELECT status, expires_at FROM authorizations WHERE authorization_id = ?"
+        " AND account_id = ? AND community = ?",
+        authorization.rests_on,
+        authorization.account_id,
+        authorization.community,
+    )
+    what = f"authorization {authorization.rests_on}"
+    if ground is None or ground[0] != AuthorizationStatus.VALID.value:
+        seen = None if ground is None else (ground[0],)
+        raise refuse(what, seen, AuthorizationStatus.VALID)
+    if ground[1] < time_of(authorization.expires_at):
+        raise Conflict(f"{what} ends before what would rest on it")
 
 
 def _change_challenge(transaction: Transaction, change: ChallengeChange) -> bool:
@@ -202,12 +260,14 @@ def _change_challenge(transaction: Transaction, change: ChallengeChange) -> bool
         None if proof is None else proof.value,
     )
     attach(transaction, change.attached)
+    if order_id is None:
+        return False
     expected, error = change.order_expected, change.order_error
     if change.when_failed is not None:
-        _move_order(transaction, order_id, expected, change.when_failed, error)
+        move_order(transaction, order_id, expected, change.when_failed, error)
     if change.when_all_valid is None or _has_open(transaction, order_id):
         return False
-    if not _move_order(transaction, order_id, expected, change.when_all_valid, None):
+    if not move_order(transaction, order_id, expected, change.when_all_valid, None):
         return False
     attach(transaction, change.attached_when_ready)
     # Upstream work begins right after this: what it rests on must outlive the machine.
@@ -275,7 +335,10 @@ def _claim(transaction: Transaction, claim: FinalizeClaim) -> tuple[OrderRecord,
 
 def _take_work(transaction: Transaction, claim: FinalizeClaim) -> WorkRecord:
     since = ANY_AGE if claim.work_since is None else time_of(claim.work_since)
-    row = transaction.first(_FREE_WORK, claim.work_key, claim.new_work.community, since)
+    asked = (claim.work_key, claim.new_work.community)
+    row = transaction.first(_RECOVERED_WORK, *asked, claim.spki_sha256)
+    if row is None:
+        row = transaction.first(_FREE_WORK, *asked, since)
     if row is None:
         work = replace(claim.new_work, taken_by=claim.order_id)
         insert_work(transaction, work)
@@ -289,7 +352,7 @@ def _take_work(transaction: Transaction, claim: FinalizeClaim) -> WorkRecord:
 
 def _close(transaction: Transaction, closing: OrderClosing) -> OrderRecord:
     order_id = closing.order_id
-    if not _move_order(transaction, order_id, closing.expected, closing.status, closing.error):
+    if not move_order(transaction, order_id, closing.expected, closing.status, closing.error):
         raise _refuse_order(transaction, order_id, closing.expected)
     certificate = closing.certificate
     if certificate is not None:
@@ -301,6 +364,7 @@ def _close(transaction: Transaction, closing: OrderClosing) -> OrderRecord:
                 certificate.certificate_id,
                 order_id,
             )
+        keep_renewal(transaction, closing)
     if closing.suspension is not None:
         _suspend(transaction, closing.suspension)
     if closing.work_id is not None and closing.work_status is not None:

@@ -19,13 +19,15 @@ class Part:
         self._database = database
 
 
-def page_start(snapshot: Snapshot, statement: str, after: str | None) -> tuple[int, str] | None:
+def page_start(
+    snapshot: Snapshot, statement: str, after: str | None, *further: object
+) -> tuple[int, str] | None:
     """Return the (time, id) that a newest-first page starts below.
 
-    *statement* looks up the (time, id) of the row named *after*.  None when there is no such
-    row: the page is empty then.
+    *statement* looks up the (time, id) of the row named *after*; *further* are its other
+    parameters.  None when there is no such row: the page is empty then.
     """
     if after is None:
         return PAGE_END
-    found = snapshot.first(statement, after)
+    found = snapshot.first(statement, after, *further)
     return None if found is None else (found[0], found[1])

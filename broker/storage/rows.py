@@ -23,21 +23,25 @@ from broker.issuance.records import (
     AccountRecord,
     AuthorizationRecord,
     CaCertificateRecord,
+    CaMember,
     CertificateRecord,
     ChallengeRecord,
     EabKeyRecord,
     Job,
     OrderRecord,
+    RestorationRecord,
     Suspension,
     UpstreamAccountRecord,
     WorkRecord,
 )
+from broker.issuance.upstream_key_ports import UpstreamKeyChange
 from broker.protocol.identifiers import Identifier, IdentifierType
 
 __all__ = [
     "ACCOUNTS",
     "AUTHORIZATIONS",
     "CA_CERTIFICATES",
+    "CA_MEMBERS",
     "CERTIFICATES",
     "CHALLENGES",
     "EAB_KEYS",
@@ -45,8 +49,10 @@ __all__ = [
     "EVENT_SELECT",
     "JOBS",
     "ORDERS",
+    "RESTORATIONS",
     "SUSPENSIONS",
     "UPSTREAM_ACCOUNTS",
+    "UPSTREAM_KEY_CHANGES",
     "WORK",
     "RowCodec",
     "event_of",
@@ -202,7 +208,10 @@ CERTIFICATES: Final = RowCodec("certificates", CertificateRecord)
 JOBS: Final = RowCodec("jobs", Job)
 SUSPENSIONS: Final = RowCodec("suspensions", Suspension)
 UPSTREAM_ACCOUNTS: Final = RowCodec("upstream_accounts", UpstreamAccountRecord)
+UPSTREAM_KEY_CHANGES: Final = RowCodec("upstream_key_changes", UpstreamKeyChange)
 CA_CERTIFICATES: Final = RowCodec("ca_certificates", CaCertificateRecord)
+RESTORATIONS: Final = RowCodec("restorations", RestorationRecord)
+CA_MEMBERS: Final = RowCodec("ca_members", CaMember)
 
 EVENT_SELECT: Final = (
     "SELECT seq, kind, at, actor, reason, community, account_id, order_id, upstream, data"

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 from broker.issuance.errors import Broken, Unreachable
 from broker.issuance.events import Event
 from broker.storage.accounts import Accounts, EabKeys
-from broker.storage.authority import Authority
+from broker.storage.authority import Authority, AuthorityRegister
 from broker.storage.certificates import Certificates
 from broker.storage.database import StoreStats, open_database
 from broker.storage.journal import Jobs, Journal
 from broker.storage.orders import Orders
+from broker.storage.owned import Owned
+from broker.storage.renewals import Chains, Renewals, Retirements
+from broker.storage.restorations import Restorations
 from broker.storage.transaction import Transaction
+from broker.storage.upstream_keys import UpstreamKeyChanges
 from broker.storage.upstreams import Upstreams
 from broker.storage.work import Work
 
@@ -28,12 +32,19 @@ class SqliteStore(
     Accounts,
     EabKeys,
     Orders,
+    Owned,
     Work,
     Certificates,
     Jobs,
     Upstreams,
+    UpstreamKeyChanges,
     Journal,
     Authority,
+    Restorations,
+    AuthorityRegister,
+    Renewals,
+    Retirements,
+    Chains,
 ):
     """All store ports over one SQLite file.
 

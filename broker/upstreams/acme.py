@@ -14,13 +14,12 @@ from typing import Any, Final, Protocol
 from broker.issuance.errors import Broken, Refused, Unreachable
 from broker.issuance.ports import Clock, UpstreamOrder, UpstreamRequest
 from broker.issuance.records import UpstreamAccountRecord
+from broker.issuance.renewal_ports import RenewalAnswer
 from broker.protocol import drafts
 from broker.protocol.encoding import encode_base64url, format_timestamp, parse_json_object
 from broker.protocol.exchange import (
     JSON,
     MAX_ANSWER_BYTES,
-    MAX_CERTIFICATE_BYTES,
-    PEM_CHAIN,
     Answer,
 )
 from broker.protocol.identifiers import Identifier
@@ -30,10 +29,12 @@ from broker.protocol.resources import AccountStatus, Order, OrderStatus
 from broker.upstreams.account import read_account
 from broker.upstreams.authorizing import Authorizer, AuthorizingSettings
 from broker.upstreams.client import AccountKey, AcmeClient
+from broker.upstreams.gate import AccountGate
+from broker.upstreams.issued import IssuedAtCa
 from broker.upstreams.pacing import Pause, pause
 from broker.upstreams.solvers import Solver
 
-__all__ = ["AccountFinder", "AcmeUpstream", "AcmeUpstreamSettings"]
+__all__ = ["AccountFinder", "AcmeUpstream", "AcmeUpstreamSettings", "read_order_list"]
 
 ACCOUNT_MAX_AGE: Final = timedelta(seconds=10)
 """How long our own record of the account is believed before the store is asked again."""
@@ -76,6 +77,8 @@ class AcmeUpstreamSettings:
     name: str
     community: str
     authorizing: AuthorizingSettings = field(default_factory=AuthorizingSettings)
+    lists_orders: bool = True
+    """Whether the CA may be asked for its list of our orders."""
 
     @property
     def poll_interval(self) -> timedelta:
@@ -106,15 +109,18 @@ class AcmeUpstream:
         solvers: Sequence[Solver],
         clock: Clock,
         pause: Pause = pause,
+        gate: AccountGate | None = None,
     ) -> None:
         self._settings = settings
+        self._gate = AccountGate() if gate is None else gate
         self._client = client
         self._accounts = accounts
         self._clock = clock
         self._authorizer = Authorizer(
             settings.authorizing, solvers=solvers, clock=clock, pause=pause
         )
-        self._account: tuple[AccountKey, datetime] | None = None
+        self._issued = IssuedAtCa(client, self._post)
+        self._account: tuple[AccountKey, datetime, int] | None = None
         self._parts: dict[str, _FixedParts] = {}
 
     @property
@@ -130,6 +136,8 @@ class AcmeUpstream:
             payload[drafts.PROFILE_MEMBER] = request.profile
         if request.not_after is not None:
             payload["notAfter"] = format_timestamp(request.not_after)
+        if request.replaces is not None and directory.renewal_info is not None:
+            payload["replaces"] = request.replaces
         subject = ",".join(sorted(identifier.value for identifier in request.identifiers))
         answer = await self._post(directory.new_order, payload, subject=subject)
         if answer.location is None:
@@ -143,13 +151,16 @@ class AcmeUpstream:
         """Look through the account's orders for one that answers *request*.
 
         Only one that shows exactly what was asked for is taken, and only while it is pending or
-        ready.  None when the CA offers no list, or holds no such order.
+        ready.  None when the CA offers no list or may not be asked for it, or holds no such order.
         """
-        key = await self._account_key()
-        try:
-            account = await read_account(self._client, key)
-        except Refused as refusal:
-            raise await self._attributed(refusal, key) from refusal
+        if not self._settings.lists_orders:
+            return None
+        async with self._gate.using():
+            key = await self._account_key()
+            try:
+                account = await read_account(self._client, key)
+            except Refused as refusal:
+                raise await self._attributed(refusal, key) from refusal
         page, left = account.orders, MAX_SOUGHT_ORDERS
         for _ in range(MAX_SOUGHT_PAGES):
             if page is None:
@@ -167,8 +178,11 @@ class AcmeUpstream:
         already need none.  Published answers are withdrawn again, whatever happens."""
         if order.status is not OrderStatus.PENDING:
             return order
-        key = await self._account_key()
+        # One key from the first answer to the CA's verdict: what is published is made of it.
+        async with self._gate.using():
+            return await self._authorize(order, await self._account_key())
 
+    async def _authorize(self, order: UpstreamOrder, key: AccountKey) -> UpstreamOrder:
         async def post(url: str, payload: Mapping[str, Any] | None) -> Answer:
             return await self._post(url, payload, subject=order.url)
 
@@ -206,6 +220,9 @@ class AcmeUpstream:
                     f"{order.url} is shown as ready, and its finalize refused as not ready",
                     retry_at=seen.retry_at,
                 ) from refusal
+            if seen.status is OrderStatus.INVALID:
+                # It had ended before: that is no answer to this finalize.
+                raise
             return seen
         shown = _read_order(answer, order.identifiers)
         return self._shown(order.url, shown, answer, is_watched=True)
@@ -225,31 +242,19 @@ class AcmeUpstream:
 
     async def download(self, order: UpstreamOrder) -> bytes:
         """Return the PEM chain of a VALID order, exactly as sent, at most 100 kB."""
-        if order.status is not OrderStatus.VALID or order.certificate_url is None:
-            raise Broken(f"{order.url} is {order.status} and names no certificate URL")
-        answer = await self._post(
-            order.certificate_url,
-            None,
-            subject=order.url,
-            accept=PEM_CHAIN,
-            max_answer_bytes=MAX_CERTIFICATE_BYTES,
-        )
-        try:
-            return answer.verify_media_type(PEM_CHAIN)
-        except ProtocolError as error:
-            raise Broken(str(error)) from error
+        return await self._issued.download(order)
+
+    async def download_alternates(self, order: UpstreamOrder) -> Sequence[bytes]:
+        """Return the other chains that the CA offers for a VALID order."""
+        return await self._issued.download_alternates(order)
 
     async def revoke(self, certificate_der: bytes, reason: int) -> None:
         """Revoke; a certificate that is revoked already is no error."""
-        directory = await self._client.directory()
-        if directory.revoke_cert is None:
-            raise Broken(f"{self._client.directory_url} offers no revocation")
-        payload = {"certificate": encode_base64url(certificate_der), "reason": reason}
-        try:
-            await self._post(directory.revoke_cert, payload)
-        except Refused as refusal:
-            if refusal.problem.type is not ProblemType.ALREADY_REVOKED:
-                raise
+        await self._issued.revoke(certificate_der, reason)
+
+    async def renewal_info(self, cert_id: str) -> RenewalAnswer | None:
+        """Return what the CA says about a certificate's renewal; None where it offers no such."""
+        return await self._issued.renewal_info(cert_id)
 
     async def _account_key(self) -> AccountKey:
         """Return the key of our account, speaking for it.
@@ -258,8 +263,11 @@ class AcmeUpstream:
             Broken: Nothing is registered, or what is registered does not fit.
         """
         now = self._clock.now()
-        if self._account is not None and now - self._account[1] < ACCOUNT_MAX_AGE:
-            return self._account[0]
+        changes = self._gate.changes
+        if self._account is not None:
+            known, since, seen = self._account
+            if now - since < ACCOUNT_MAX_AGE and seen == changes:
+                return known
         name, community = self._settings.name, self._settings.community
         record = await self._accounts.find_upstream_account(name, community)
         where = f"upstream '{name}' for community '{community}'"
@@ -274,7 +282,7 @@ class AcmeUpstream:
         if key.jwk.thumbprint != record.thumbprint:
             raise Broken(f"{where} was registered with another key than '{record.key_id}' is now")
         key = key.speaking_for(record.account_url)
-        self._account = key, now
+        self._account = key, now, changes
         return key
 
     async def _post(
@@ -286,18 +294,19 @@ class AcmeUpstream:
         accept: str = JSON,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
     ) -> Answer:
-        key = await self._account_key()
-        try:
-            return await self._client.post(
-                url,
-                payload,
-                key=key,
-                subject=subject,
-                accept=accept,
-                max_answer_bytes=max_answer_bytes,
-            )
-        except Refused as refusal:
-            raise await self._attributed(refusal, key) from refusal
+        async with self._gate.using():
+            key = await self._account_key()
+            try:
+                return await self._client.post(
+                    url,
+                    payload,
+                    key=key,
+                    subject=subject,
+                    accept=accept,
+                    max_answer_bytes=max_answer_bytes,
+                )
+            except Refused as refusal:
+                raise await self._attributed(refusal, key) from refusal
 
     async def _attributed(
         self, refusal: Refused, key: AccountKey
@@ -335,7 +344,7 @@ class AcmeUpstream:
         """Return the order URLs on one page of the list, and the next page."""
         try:
             answer = await self._post(page, None)
-            return _read_order_list(answer), answer.next_url
+            return read_order_list(answer), answer.next_url
         except (Refused, Broken):
             # A list that cannot be read is no list.  A search that failed for ever would cost
             # us the order; giving it up costs the CA one order that is never finalized.
@@ -350,7 +359,7 @@ class AcmeUpstream:
         is_open = order.status in (OrderStatus.PENDING, OrderStatus.READY)
         asked = (frozenset(request.identifiers), request.profile, _whole(request.not_after))
         seen = (frozenset(order.identifiers), order.profile, order.not_after)
-        if not is_open or seen != asked:
+        if not is_open or seen != asked or order.replaces not in (None, request.replaces):
             return None
         return self._shown(url, order, answer, is_watched=False)
 
@@ -392,7 +401,12 @@ def _read_order(answer: Answer, expected: Sequence[Identifier] | None) -> Order:
     return order
 
 
-def _read_order_list(answer: Answer) -> tuple[str, ...]:
+def read_order_list(answer: Answer) -> tuple[str, ...]:
+    """Return the order URLs on one page of an account's list.
+
+    Raises:
+        Broken: It is no list of URLs.
+    """
     try:
         # RFC 8555 §7.1.2.1 wants an object; step-ca sends the bare list.
         body = answer.verify_media_type(JSON).strip()

@@ -1,9 +1,9 @@
 """Root and issuing CA of the built-in CA: how they are made, read and kept within their names.
 
 An `Authority` is a CA certificate with the name of its key.  The key itself stays behind
-``ports.Signer``; the files that certificates are kept in are ``authority_files``.  A root made
-here signs issuing CAs only; an offline root signs our request (`issuing_csr`) and its answer is
-read with suspicion (`accept_issuing`).
+``ports.Signer``; which there are and what each is for is ``authority_state``.  A root made here
+signs issuing CAs only; an offline root signs our request (`issuing_csr`) and its answer is read
+with suspicion (`accept_issuing`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from broker.protocol.identifiers import Identifier, IdentifierType
 from broker.upstreams.name_constraints import (
     UNCONSTRAINED,
     PermittedNames,
+    certifiable_types,
     name_constraints_extension,
 )
 from broker.upstreams.sealing import IssuerKey, parse_issuer_key, seal_certificate, seal_csr
@@ -36,6 +37,7 @@ __all__ = [
     "AuthorityPlan",
     "IssuerSet",
     "PermittedNames",
+    "RetiredIssuer",
     "accept_issuing",
     "create_issuing",
     "create_root",
@@ -125,6 +127,11 @@ class Authority:
                 return fault
         return None
 
+    @property
+    def identifier_types(self) -> frozenset[str]:
+        """Return the types of identifiers that the constraints leave something of."""
+        return certifiable_types(self._constraints)
+
     @cached_property
     def _constraints(self) -> tuple[x509.NameConstraints, ...]:
         return tuple(
@@ -140,26 +147,46 @@ class Authority:
 
 
 @dataclass(frozen=True, slots=True)
+class RetiredIssuer:
+    """An issuing CA whose key is gone, with its last revocation list."""
+
+    authority: Authority
+    last_crl_der: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class IssuerSet:
     """The issuing CAs that live beside each other.
 
     ``current`` signs.  ``next`` is published before it takes over, so that verifiers know it in
     time; those in ``past`` sign revocation lists until the last certificate of theirs has ended.
+    ``retired`` ones sign nothing any more; what they left stays published.
     """
 
     current: Authority
     next: Authority | None = None
     past: tuple[Authority, ...] = ()
+    retired: tuple[RetiredIssuer, ...] = ()
 
     def __iter__(self) -> Iterator[Authority]:
+        """Return those that can sign, the current one first."""
         yield self.current
         if self.next is not None:
             yield self.next
         yield from self.past
 
     def find(self, key_id: str) -> Authority | None:
-        """Return the issuer that has this key, or None."""
+        """Return the issuer that can sign with this key, or None."""
         return next((issuer for issuer in self if issuer.key_id == key_id), None)
+
+    def find_retired(self, key_id: str) -> RetiredIssuer | None:
+        """Return the retired issuer that had this key, or None."""
+        return next((one for one in self.retired if one.authority.key_id == key_id), None)
+
+    def find_published(self, key_id: str) -> Authority | None:
+        """Return the issuer of this key, whether it can still sign or not."""
+        issuer, retired = self.find(key_id), self.find_retired(key_id)
+        return retired.authority if issuer is None and retired is not None else issuer
 
 
 def new_serial() -> int:

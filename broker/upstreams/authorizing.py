@@ -18,7 +18,7 @@ import structlog
 
 from broker.issuance.errors import Broken, Refused, Unreachable
 from broker.issuance.ports import Clock
-from broker.protocol.challenges import ChallengeType, key_authorization
+from broker.protocol.challenges import is_challenge_for, key_authorization
 from broker.protocol.exchange import Answer
 from broker.protocol.identifiers import Identifier
 from broker.protocol.members import ProtocolError
@@ -161,7 +161,7 @@ class Authorizer:
             if challenge.token is not None and challenge.status in open_states
         }
         for solver in self._solvers:
-            if is_wildcard and solver.type is not ChallengeType.DNS_01:
+            if not is_challenge_for(solver.type, identifier):
                 continue
             if solver.type in offered and solver.is_for(identifier):
                 return solver, offered[solver.type]

@@ -9,27 +9,29 @@ policy's to say, but nothing is signed outside the CA's own constraints or past 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from broker.issuance.errors import Broken, Refused
+from broker.issuance.errors import Broken, Conflict, Refused
 from broker.issuance.ports import CaStore, Clock, Signer, UpstreamOrder, UpstreamRequest
 from broker.issuance.records import CaCertificateRecord
+from broker.issuance.renewal_ports import RenewalAnswer
 from broker.policy.decisions import ProfileLifetime, UpstreamFacts
 from broker.protocol.certificates import parse_certificate
 from broker.protocol.csr import parse_csr, verify_csr_names
 from broker.protocol.extensions import canonical_spki
 from broker.protocol.problems import Problem, ProblemType, printable
-from broker.upstreams.authority import IssuerSet, new_serial
-from broker.upstreams.builtin_leaf import CaProfile, Validity, leaf_builder, parse_leaf_key
+from broker.upstreams.authority import Authority, IssuerSet, new_serial
+from broker.upstreams.builtin_leaf import CaProfile, Validity, leaf_draft, parse_leaf_key
 from broker.upstreams.builtin_orders import order_url, parse_order_url, ready_order, valid_order
-from broker.upstreams.crl import REASONS, Crl, CrlPublisher
-from broker.upstreams.sealing import seal_certificate
+from broker.upstreams.crl import DEFAULT_LIFETIME, REASONS, Crl, CrlPublisher
+from broker.upstreams.recent_orders import RecentOrders
+from broker.upstreams.sealing import seal_draft
 
 __all__ = ["BuiltinCa", "BuiltinSettings"]
 
@@ -38,9 +40,6 @@ DEFAULT_BACKDATE: Final = timedelta(seconds=60)
 
 Not more: the broker allows an upstream 60 s of it unless its description says otherwise.
 """
-
-DEFAULT_CRL_LIFETIME: Final = timedelta(days=7)
-"""How long a revocation list runs: one that is fetched at its half survives a long weekend."""
 
 MIN_LIFETIME: Final = timedelta(minutes=1)
 """Shortest lifetime that is promised; less is gone before it is installed."""
@@ -69,7 +68,7 @@ class BuiltinSettings:
     profiles: Mapping[str, CaProfile]
     default_profile: str
     issuers: IssuerSet
-    crl_lifetime: timedelta = DEFAULT_CRL_LIFETIME
+    crl_lifetime: timedelta = DEFAULT_LIFETIME
     backdate: timedelta = DEFAULT_BACKDATE
 
     def __post_init__(self) -> None:
@@ -94,6 +93,7 @@ class BuiltinCa:
         self._signer = signer
         self._store = store
         self._clock = clock
+        self._recent = RecentOrders()
         self._crls = CrlPublisher(
             settings.name,
             settings.issuers,
@@ -102,6 +102,14 @@ class BuiltinCa:
             clock=clock,
             lifetime=settings.crl_lifetime,
         )
+
+    def adopt(self, issuers: IssuerSet) -> None:
+        """Sign and publish with *issuers* from now on, in one step.
+
+        What is being signed at this moment keeps the issuer it began with.
+        """
+        self._settings = replace(self._settings, issuers=issuers)
+        self._crls.adopt(issuers)
 
     # ------------------------------------------------------------------ as an upstream
 
@@ -166,6 +174,14 @@ class BuiltinCa:
             raise Refused(Problem(ProblemType.ORDER_NOT_READY, "the order has no certificate yet"))
         return self._chain_pem(record)
 
+    async def download_alternates(self, order: UpstreamOrder) -> Sequence[bytes]:  # noqa: ARG002
+        """Return nothing: there is one chain."""
+        return ()
+
+    async def renewal_info(self, cert_id: str) -> RenewalAnswer | None:  # noqa: ARG002
+        """Return None: when to renew is worked out by whoever knows the policy."""
+        return None
+
     async def revoke(self, certificate_der: bytes, reason: int) -> None:
         """Revoke, and publish a new list before returning; once revoked, stays revoked.
 
@@ -209,19 +225,34 @@ class BuiltinCa:
         """
         return await self._crls.current(issuer_key_id)
 
-    async def crl_der(self, issuer_key_id: str) -> bytes | None:
-        """Return an issuer's revocation list as DER, None for a stranger's; see `current_crl`."""
-        crl = await self._crls.current(issuer_key_id)
-        return None if crl is None else crl.der
+    async def renew_crls(self) -> None:
+        """Sign the revocation lists that are due, so that no verifier has to wait for one.
 
-    def certificate_der(self, issuer_key_id: str) -> bytes | None:
-        """Return an issuing certificate, None for a stranger's."""
-        issuer = self._settings.issuers.find(issuer_key_id)
-        return None if issuer is None else issuer.der
+        Raises:
+            Unreachable: Not all could be signed now; the others were.
+            Broken: The same, and trying again is useless.
+        """
+        await self._crls.renew_all_due()
+
+    def find_issuer(self, issuer_key_id: str) -> Authority | None:
+        """Return an issuing CA, retired ones included; None for a stranger."""
+        return self._settings.issuers.find_published(issuer_key_id)
+
+    @property
+    def issuers(self) -> IssuerSet:
+        """Return the issuing CAs as they are now."""
+        return self._settings.issuers
+
+    @property
+    def longest_lifetime(self) -> timedelta:
+        """Return the longest lifetime that any of its profiles grants."""
+        return max(profile.max_lifetime for profile in self._settings.profiles.values())
 
     def anchors(self) -> tuple[bytes, ...]:
         """Return the DER of the roots that certificates of this CA lead to."""
-        roots = {(issuer.parent or issuer.certificate) for issuer in self._settings.issuers}
+        issuers = self._settings.issuers
+        everyone = (*issuers, *(one.authority for one in issuers.retired))
+        roots = {(issuer.parent or issuer.certificate) for issuer in everyone}
         return tuple(sorted(root.public_bytes(Encoding.DER) for root in roots))
 
     def facts(self) -> UpstreamFacts:
@@ -244,13 +275,16 @@ class BuiltinCa:
             profiles={name: lifetimes(profile) for name, profile in settings.profiles.items()},
             backdate_tolerance=settings.backdate,
             is_ct_logged=False,
-            identifier_types=frozenset({"dns", "ip"}),
+            identifier_types=settings.issuers.current.identifier_types,
         )
 
     # ------------------------------------------------------------------ signing
 
     def _check_request(self, request: UpstreamRequest) -> None:
         self._validity(request, self._profile(request), self._clock.now())
+        self._check_names(request)
+
+    def _check_names(self, request: UpstreamRequest) -> None:
         fault = self._settings.issuers.current.check_names(request.identifiers)
         if fault is not None:
             raise Refused(Problem(ProblemType.REJECTED_IDENTIFIER, fault))
@@ -292,8 +326,15 @@ class BuiltinCa:
         record = await self._find(request)
         if record is None:
             signed = await self._sign(request, spki_der)
-            # Of two that sign at once, the ledger keeps the first; the other is never seen.
-            record = await self._store.record_ca_certificate(signed)
+            self._recent.forget(request.reference)
+            try:
+                # Of two that sign at once, the ledger keeps the first; the other is never seen.
+                record = await self._store.record_ca_certificate(signed)
+            except Conflict:
+                # The issuer was retired while it signed.  That its successor is too cannot be.
+                signed = await self._sign(request, spki_der)
+                record = await self._store.record_ca_certificate(signed)
+            self._recent.keep(request.reference, record)
             if record.serial == signed.serial:
                 return record
         kept = parse_certificate(record.certificate_der)
@@ -305,12 +346,12 @@ class BuiltinCa:
         return record
 
     async def _sign(self, request: UpstreamRequest, spki_der: bytes) -> CaCertificateRecord:
-        self._check_request(request)
         now = self._clock.now()
         profile = self._profile(request)
         validity = self._validity(request, profile, now)
+        self._check_names(request)
         issuer, serial = self._settings.issuers.current, new_serial()
-        builder = leaf_builder(
+        draft = leaf_draft(
             issuer,
             profile,
             identifiers=request.identifiers,
@@ -319,12 +360,12 @@ class BuiltinCa:
             serial=serial,
             base_url=self._settings.base_url,
         )
-        certificate = await seal_certificate(builder, self._signer, issuer.key)
+        certificate_der = await seal_draft(draft, self._signer, issuer.key)
         return CaCertificateRecord(
             ca=self._settings.name,
             order_ref=request.reference,
             serial=f"{serial:x}",
-            certificate_der=certificate.public_bytes(Encoding.DER),
+            certificate_der=certificate_der,
             issuer_key_id=issuer.key_id,
             not_after=validity.not_after,
             issued_at=now,
@@ -333,7 +374,11 @@ class BuiltinCa:
     # ------------------------------------------------------------------ the ledger
 
     async def _find(self, request: UpstreamRequest) -> CaCertificateRecord | None:
-        return await self._store.find_ca_certificate(self._settings.name, request.reference)
+        if request.reference in self._recent:
+            return self._recent.find(request.reference)
+        found = await self._store.find_ca_certificate(self._settings.name, request.reference)
+        self._recent.keep(request.reference, found)
+        return found
 
     async def _find_by_certificate(self, certificate_der: bytes) -> CaCertificateRecord:
         try:
@@ -348,7 +393,7 @@ class BuiltinCa:
         return record
 
     def _chain_pem(self, record: CaCertificateRecord) -> bytes:
-        issuer = self._settings.issuers.find(record.issuer_key_id)
+        issuer = self._settings.issuers.find_published(record.issuer_key_id)
         if issuer is None:
             raise Broken(f"issuer '{record.issuer_key_id}' of a certificate is not configured")
         leaf = x509.load_der_x509_certificate(record.certificate_der)

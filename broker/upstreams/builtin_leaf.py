@@ -10,12 +10,17 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import load_der_public_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+)
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
 from broker.issuance.errors import Refused
@@ -23,6 +28,8 @@ from broker.protocol.extensions import KEY_USAGES, key_kind
 from broker.protocol.identifiers import Identifier, IdentifierType
 from broker.protocol.problems import Problem, ProblemType
 from broker.upstreams.authority import Authority
+from broker.upstreams.leaf_template import LeafTemplate, OwnPart
+from broker.upstreams.sealing import Draft, draft_certificate
 
 __all__ = [
     "CaProfile",
@@ -30,7 +37,7 @@ __all__ = [
     "Validity",
     "certificate_url",
     "crl_url",
-    "leaf_builder",
+    "leaf_draft",
     "parse_leaf_key",
 ]
 
@@ -45,6 +52,11 @@ MAX_RSA_BITS: Final = 4096
 MAX_COMMON_NAME_CHARS: Final = 64
 """Longest common name, in characters (RFC 5280 appendix A.1, ub-common-name)."""
 
+REMEMBERED_KINDS: Final = 256
+"""Combinations of issuer, profile and kind of key whose common part is kept: more than anyone has,
+each a few kilobytes."""
+
+_NO_SUBJECT: Final = x509.Name([])
 _KINDS: Final = frozenset({"ec-p256", "ec-p384", "ec-p521", "ed25519"})
 _USAGE_OIDS: Final[Mapping[str, x509.ObjectIdentifier]] = {
     "serverAuth": ExtendedKeyUsageOID.SERVER_AUTH,
@@ -70,7 +82,7 @@ class CaProfile:
         key_usages: Names of RFC 5280 §4.2.1.3; those that a key of its kind cannot serve are
             left out of its certificate.
         policy_oids: Certificate policies, dotted.
-        has_common_name: Whether the first name is repeated in the subject, for old software.
+        has_common_name: Whether the first DNS name is repeated in the subject, for old software.
 
     Raises:
         ValueError: The members contradict each other; the configuration is wrong.
@@ -139,7 +151,7 @@ def crl_url(base_url: str, issuer_key_id: str) -> str:
     return f"{base_url}/crl/{issuer_key_id}.crl"
 
 
-def leaf_builder(
+def leaf_draft(
     issuer: Authority,
     profile: CaProfile,
     *,
@@ -148,72 +160,97 @@ def leaf_builder(
     validity: Validity,
     serial: int,
     base_url: str,
-) -> x509.CertificateBuilder:
+) -> Draft:
     """Return the certificate to be signed.
 
     Raises:
         Refused: A key of this kind can serve none of the profile's usages.
     """
-    subject = _subject(identifiers) if profile.has_common_name else x509.Name([])
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer.certificate.subject)
-        .public_key(key)
-        .serial_number(serial)
-        .not_valid_before(validity.not_before)
-        .not_valid_after(validity.not_after)
-    )
-    # Critical when there is no subject (RFC 5280 §4.2.1.6).
+    subject = _subject(identifiers) if profile.has_common_name else _NO_SUBJECT
     names = x509.SubjectAlternativeName([_general_name(name) for name in identifiers])
-    builder = builder.add_extension(names, critical=not subject.rdns)
-    for extension, is_critical in _extensions(issuer, profile, key, base_url):
-        builder = builder.add_extension(extension, critical=is_critical)
-    return builder
+    own = OwnPart(
+        serial=serial,
+        not_before=validity.not_before,
+        not_after=validity.not_after,
+        subject=subject,
+        spki_der=key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        # Critical when there is no subject (RFC 5280 §4.2.1.6).
+        extensions=_own_extensions(names, key, is_critical=not subject.rdns),
+    )
+    return _template(issuer, profile, key_kind(key), base_url).fill(own)
 
 
-def _extensions(
-    issuer: Authority, profile: CaProfile, key: LeafKey, base_url: str
-) -> list[tuple[x509.ExtensionType, bool]]:
+def _own_extensions(
+    names: x509.SubjectAlternativeName, key: LeafKey, *, is_critical: bool
+) -> tuple[x509.Extension[x509.ExtensionType], ...]:
+    return (
+        _extension(names, is_critical=is_critical),
+        _extension(x509.SubjectKeyIdentifier.from_public_key(key), is_critical=False),
+    )
+
+
+@lru_cache(maxsize=REMEMBERED_KINDS)
+def _template(issuer: Authority, profile: CaProfile, kind: str, base_url: str) -> LeafTemplate:
+    """Return what the certificates of an issuer, a profile and a kind of key have in common."""
+    # In the places of what each has for itself stands something that is there anyway.
+    key = issuer.key.public_key
+    own = _own_extensions(
+        x509.SubjectAlternativeName([x509.DNSName("invalid")]), key, is_critical=True
+    )
+    made = draft_certificate(
+        x509.CertificateBuilder(
+            issuer_name=issuer.certificate.subject,
+            subject_name=_NO_SUBJECT,
+            public_key=key,
+            serial_number=1,
+            not_valid_before=issuer.certificate.not_valid_before_utc,
+            not_valid_after=issuer.certificate.not_valid_after_utc,
+            extensions=[*own, *_common_extensions(issuer, profile, kind, base_url)],
+        ),
+        issuer.key,
+    )
+    return LeafTemplate(made, len(own))
+
+
+def _common_extensions(
+    issuer: Authority, profile: CaProfile, kind: str, base_url: str
+) -> tuple[x509.Extension[x509.ExtensionType], ...]:
     issuer_url = x509.UniformResourceIdentifier(certificate_url(base_url, issuer.key_id))
     list_url = x509.UniformResourceIdentifier(crl_url(base_url, issuer.key_id))
-    extensions: list[tuple[x509.ExtensionType, bool]] = [
-        (_key_usage(profile, key), True),
-        (x509.BasicConstraints(ca=False, path_length=None), True),
-        (x509.SubjectKeyIdentifier.from_public_key(key), False),
-        (issuer.authority_key_identifier, False),
-        (
-            x509.AuthorityInformationAccess(
-                [x509.AccessDescription(AuthorityInformationAccessOID.CA_ISSUERS, issuer_url)]
-            ),
-            False,
-        ),
-        (
+    access = x509.AccessDescription(AuthorityInformationAccessOID.CA_ISSUERS, issuer_url)
+    extensions = [
+        _extension(_key_usage(profile, kind), is_critical=True),
+        _extension(x509.BasicConstraints(ca=False, path_length=None), is_critical=True),
+        _extension(issuer.authority_key_identifier, is_critical=False),
+        _extension(x509.AuthorityInformationAccess([access]), is_critical=False),
+        _extension(
             x509.CRLDistributionPoints([x509.DistributionPoint([list_url], None, None, None)]),
-            False,
+            is_critical=False,
         ),
     ]
     if profile.extended_key_usages:
         usages = [_oid(name) for name in profile.extended_key_usages]
-        extensions.append((x509.ExtendedKeyUsage(usages), False))
+        extensions.append(_extension(x509.ExtendedKeyUsage(usages), is_critical=False))
     if profile.policy_oids:
         policies = [x509.PolicyInformation(_oid(name), None) for name in profile.policy_oids]
-        extensions.append((x509.CertificatePolicies(policies), False))
-    return extensions
+        extensions.append(_extension(x509.CertificatePolicies(policies), is_critical=False))
+    return tuple(extensions)
 
 
-def _key_usage(profile: CaProfile, key: LeafKey) -> x509.KeyUsage:
-    if isinstance(key, rsa.RSAPublicKey):
-        fitting = _FITTING_USAGES["rsa"]
-    else:
-        is_edwards = isinstance(key, ed25519.Ed25519PublicKey)
-        fitting = _FITTING_USAGES["ed25519" if is_edwards else "ec"]
-    wanted = fitting & set(profile.key_usages)
+def _extension(
+    value: x509.ExtensionType, *, is_critical: bool
+) -> x509.Extension[x509.ExtensionType]:
+    return x509.Extension(value.oid, is_critical, value)
+
+
+def _key_usage(profile: CaProfile, kind: str) -> x509.KeyUsage:
+    family = kind.partition("-")[0]
+    wanted = _FITTING_USAGES[family] & set(profile.key_usages)
     if not wanted:
         raise Refused(
             Problem(
                 ProblemType.BAD_PUBLIC_KEY,
-                f"a key of kind {key_kind(key)} can serve none of the profile's usages "
+                f"a key of kind {kind} can serve none of the profile's usages "
                 + ", ".join(profile.key_usages),
             )
         )
@@ -230,10 +267,11 @@ def _general_name(identifier: Identifier) -> x509.GeneralName:
 
 
 def _subject(identifiers: Sequence[Identifier]) -> x509.Name:
-    first = identifiers[0].value
-    if len(first) > MAX_COMMON_NAME_CHARS:
+    # Only a DNS name: some verifiers hold an address there against the constraints on names.
+    names = [one.value for one in identifiers if one.type is IdentifierType.DNS]
+    if not names or len(names[0]) > MAX_COMMON_NAME_CHARS:
         return x509.Name([])
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, first)])
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
 
 
 def _oid(name: str) -> x509.ObjectIdentifier:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from broker.issuance.errors import Broken, Refused
@@ -29,6 +30,9 @@ __all__ = ["order_url", "parse_order_url", "ready_order", "valid_order"]
 
 MAX_IDENTIFIERS: Final = 100
 """Most identifiers of an order: as many as public CAs take, and a URL of at most 40 kB."""
+
+REMEMBERED_ORDERS: Final = 128
+"""Orders whose parsed URL is kept: those under way at once; at 40 kB each they take 5 MB."""
 
 _REFERENCE: Final = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
 
@@ -59,8 +63,11 @@ def order_url(ca: str, request: UpstreamRequest) -> str:
     return f"builtin:{ca}:{request.reference}:{encode_base64url(payload.encode())}"
 
 
+@lru_cache(maxsize=REMEMBERED_ORDERS)
 def parse_order_url(ca: str, url: str) -> UpstreamRequest:
     """Return what the order at *url* asked for.
+
+    It follows from the URL alone, and is asked three times for an order, so it is remembered.
 
     Raises:
         Refused: This CA has no such order.

@@ -25,13 +25,12 @@ from broker.protocol.exchange import (
     Exchange,
     SigningInput,
     Unavailable,
-    directory_request,
-    parse_directory,
 )
 from broker.protocol.jws import Jwk, jwk_from_public_key
 from broker.protocol.members import ProtocolError
 from broker.protocol.origins import TrustedOrigins
 from broker.protocol.problems import Problem
+from broker.protocol.reading import directory_request, parse_directory, parse_read, read_request
 from broker.protocol.resources import Directory
 from broker.upstreams.budget import Budget
 from broker.upstreams.transport import Transport
@@ -43,6 +42,9 @@ DIRECTORY_MAX_AGE: Final = timedelta(hours=1)
 
 MAX_SPARE_NONCES: Final = 32
 """Most nonces that are kept for later: twice the requests that are under way at a time."""
+
+_UNSIGNED: Final = "unsigned"
+"""Whose limits those of requests without a signature are: no key's thumbprint looks like it."""
 
 _LIMITED: Final = 429
 """Status of a request that was over a limit, and so was not taken (RFC 8555 §6.6)."""
@@ -118,6 +120,11 @@ class AcmeClient:
             self._keys[key_id] = AccountKey(key_id=key_id, jwk=jwk)
         return self._keys[key_id]
 
+    @property
+    def known_directory(self) -> Directory | None:
+        """Return the directory as it was last read, however old, or None."""
+        return None if self._directory is None else self._directory[0]
+
     async def directory(self) -> Directory:
         """Return the CA's directory, at most an hour old.
 
@@ -180,6 +187,30 @@ class AcmeClient:
             raise Broken(str(error)) from error
         self._budget.note_success(account)
         return answer
+
+    async def get(self, url: str) -> Answer:
+        """Send one request that nobody signs and return its success; limits that the CA sets for
+        these hold nothing else back.
+
+        Raises:
+            Refused: The CA said no.
+            Unreachable: No usable answer came.
+            Broken: The CA broke the protocol, or the URL leads elsewhere.
+        """
+        self._budget.verify_open(_UNSIGNED, None)
+        try:
+            request = read_request(url, self._origins)
+            response = await self._transport.send(request)
+            return parse_read(url, response, self._clock.now())
+        except Problem as problem:
+            raise Refused(problem) from problem
+        except Unavailable as error:
+            if error.status == _LIMITED:
+                raise self._unreachable(error, _UNSIGNED, None) from error
+            # What everyone may read has a front of its own: its failure says nothing of orders.
+            raise Unreachable(error.reason, retry_at=error.retry_at) from error
+        except ProtocolError as error:
+            raise Broken(str(error)) from error
 
     async def _converse(self, call: Call, key_id: str, nonce_url: str) -> Answer:
         exchange = Exchange(

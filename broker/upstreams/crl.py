@@ -15,29 +15,17 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.issuance.errors import Broken, Unreachable
 from broker.issuance.ports import CaStore, Clock, Signer
-from broker.issuance.records import CaCertificateRecord
 from broker.upstreams.authority import Authority, IssuerSet
+from broker.upstreams.crl_encoding import REASONS, EntryCache
 from broker.upstreams.sealing import seal_crl
 
-__all__ = ["REASONS", "Crl", "CrlPublisher"]
+__all__ = ["DEFAULT_LIFETIME", "REASONS", "Crl", "CrlPublisher", "sign_last_crl"]
 
-REASONS: Final[dict[int, x509.ReasonFlags | None]] = {
-    0: None,
-    1: x509.ReasonFlags.key_compromise,
-    3: x509.ReasonFlags.affiliation_changed,
-    4: x509.ReasonFlags.superseded,
-    5: x509.ReasonFlags.cessation_of_operation,
-    9: x509.ReasonFlags.privilege_withdrawn,
-}
-"""The reasons (RFC 5280 §5.3.1) an end entity can be revoked for.
-
-2 and 10 speak of authorities, 6 and 8 of a hold that could be lifted, 7 is not used.  0 is
-written as no reason at all, which RFC 5280 §5.3.1 asks for.
-"""
+DEFAULT_LIFETIME: Final = timedelta(days=7)
+"""How long a revocation list runs: one that is fetched at its half survives a long weekend."""
 
 BACKDATE: Final = timedelta(seconds=60)
 """How far before its signing a list begins, for verifiers whose clock is behind."""
@@ -51,13 +39,19 @@ class Crl:
     number: int
     this_update: datetime
     next_update: datetime
+    renew_at: datetime
+    """When the next one is planned, unless something is revoked before."""
+
+    @property
+    def signed_at(self) -> datetime:
+        """Return when it was signed."""
+        return self.this_update + BACKDATE
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
     crl: Crl
     generation: int
-    renew_at: datetime
 
 
 class CrlPublisher:
@@ -83,6 +77,11 @@ class CrlPublisher:
         # Counts revocations; a list that began before the last of them is stale.
         self._generation: defaultdict[str, int] = defaultdict(int)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._entries: defaultdict[str, EntryCache] = defaultdict(EntryCache)
+
+    def adopt(self, issuers: IssuerSet) -> None:
+        """Publish for *issuers* from now on; the lists that are kept stay good."""
+        self._issuers = issuers
 
     async def current(self, issuer_key_id: str) -> Crl | None:
         """Return the issuer's list, or None when it is no issuer of this CA.
@@ -94,6 +93,9 @@ class CrlPublisher:
             Unreachable: No list can be signed now, and none that runs is left.
             Broken: The same, and trying again is useless.
         """
+        retired = self._issuers.find_retired(issuer_key_id)
+        if retired is not None:
+            return _parse_last(retired.last_crl_der)
         issuer = self._issuers.find(issuer_key_id)
         if issuer is None:
             return None
@@ -123,9 +125,25 @@ class CrlPublisher:
         if issuer is not None and (kept is None or self._is_due(issuer_key_id, kept)):
             await self._renew(issuer)
 
+    async def renew_all_due(self) -> None:
+        """Build every list that is due, so that no request has to wait for one.
+
+        Raises:
+            Unreachable: Not all could be signed now; the others were.
+            Broken: The same, and trying again is useless.
+        """
+        fault: Unreachable | Broken | None = None
+        for issuer in self._issuers:
+            try:
+                await self.renew_if_due(issuer.key_id)
+            except (Unreachable, Broken) as error:
+                fault = error
+        if fault is not None:
+            raise fault
+
     def _is_due(self, issuer_key_id: str, kept: _Kept) -> bool:
         is_stale = kept.generation != self._generation[issuer_key_id]
-        return is_stale or self._clock.now() >= kept.renew_at
+        return is_stale or self._clock.now() >= kept.crl.renew_at
 
     async def _renew(self, issuer: Authority) -> Crl:
         async with self._locks[issuer.key_id]:
@@ -134,42 +152,85 @@ class CrlPublisher:
                 return kept.crl
             generation = self._generation[issuer.key_id]
             crl = await self._build(issuer)
-            renew_at = crl.this_update + BACKDATE + self._lifetime / 2
-            self._kept[issuer.key_id] = _Kept(crl, generation, renew_at)
+            self._kept[issuer.key_id] = _Kept(crl, generation)
             return crl
 
     async def _build(self, issuer: Authority) -> Crl:
         now = self._clock.now().replace(microsecond=0)
-        number = await self._store.next_crl_number(self._ca, issuer.key_id)
         # A certificate that was revoked stays listed until a list signed after its end
         # (RFC 5280 §3.3); one more lifetime makes sure of that.
         since = now - self._lifetime
         revoked = await self._store.revoked_ca_certificates(self._ca, issuer.key_id, since)
-        this_update, next_update = now - BACKDATE, now + self._lifetime
-        # All entries at once: the builder's own way of adding one copies all before it.
-        builder = x509.CertificateRevocationListBuilder(
-            issuer.certificate.subject, this_update, next_update, [], _entries(revoked)
+        # In a thread: what is new since the last list may be much, as at the start.
+        entries = await asyncio.to_thread(self._entries[issuer.key_id].encode, revoked)
+        return await _sign(
+            issuer,
+            entries,
+            number=await self._store.next_crl_number(self._ca, issuer.key_id, now),
+            signer=self._signer,
+            now=now,
+            next_update=now + self._lifetime,
+            renew_at=now + self._lifetime / 2,
         )
-        builder = builder.add_extension(issuer.authority_key_identifier, critical=False)
-        builder = builder.add_extension(x509.CRLNumber(number), critical=False)
-        sealed = await seal_crl(builder, self._signer, issuer.key)
-        return Crl(sealed.public_bytes(Encoding.DER), number, this_update, next_update)
 
 
-def _entries(revoked: Sequence[CaCertificateRecord]) -> list[x509.RevokedCertificate]:
-    return [_entry(record) for record in revoked]
+async def sign_last_crl(
+    ca: str,
+    issuer: Authority,
+    *,
+    signer: Signer,
+    store: CaStore,
+    clock: Clock,
+    last_end: datetime | None,
+    lifetime: timedelta,
+) -> bytes:
+    """Return the last list of an issuer on which nothing depends any more.
 
+    It names all that was revoked and ended no longer than a lifetime ago, and runs for a lifetime
+    past *last_end*, when the last certificate ends: a verifier that holds one finds a list that is
+    good until then.
 
-def _entry(record: CaCertificateRecord) -> x509.RevokedCertificate:
-    at = record.revoked_at
-    if at is None:
-        raise Broken(f"ledger lists certificate {record.serial} as revoked without a time")
-    builder = (
-        x509.RevokedCertificateBuilder()
-        .serial_number(int(record.serial, 16))
-        .revocation_date(at.replace(microsecond=0))
+    Raises:
+        Unreachable: It cannot be signed now.
+        Broken: The same, and trying again is useless.
+    """
+    now = clock.now().replace(microsecond=0)
+    end = max(now, last_end.replace(microsecond=0) if last_end is not None else now) + lifetime
+    revoked = await store.revoked_ca_certificates(ca, issuer.key_id, now - lifetime)
+    entries = await asyncio.to_thread(EntryCache().encode, revoked)
+    number = await store.next_crl_number(ca, issuer.key_id, now)
+    crl = await _sign(
+        issuer, entries, number=number, signer=signer, now=now, next_update=end, renew_at=end
     )
-    reason = REASONS.get(record.revocation_reason or 0)
-    if reason is not None:
-        builder = builder.add_extension(x509.CRLReason(reason), critical=False)
-    return builder.build()
+    return crl.der
+
+
+async def _sign(
+    issuer: Authority,
+    entries: Sequence[bytes],
+    *,
+    number: int,
+    signer: Signer,
+    now: datetime,
+    next_update: datetime,
+    renew_at: datetime,
+) -> Crl:
+    this_update = now - BACKDATE
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(issuer.certificate.subject)
+        .last_update(this_update)
+        .next_update(next_update)
+        .add_extension(issuer.authority_key_identifier, critical=False)
+        .add_extension(x509.CRLNumber(number), critical=False)
+    )
+    der = await seal_crl(builder, signer, issuer.key, entries)
+    return Crl(der, number, this_update, next_update, renew_at)
+
+
+def _parse_last(der: bytes) -> Crl:
+    """Return the kept list of a retired issuer, as one that is never planned anew."""
+    crl = x509.load_der_x509_crl(der)
+    number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    end = crl.next_update_utc or crl.last_update_utc
+    return Crl(der, number, crl.last_update_utc, end, end)

@@ -7,6 +7,7 @@ Only written here.  Reading them, in certificates of ours and of others, is
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,7 +21,9 @@ __all__ = [
     "UNCONSTRAINED",
     "IpNetwork",
     "PermittedNames",
+    "certifiable_types",
     "name_constraints_extension",
+    "permitted_names",
 ]
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -70,6 +73,23 @@ def name_constraints_extension(permitted: PermittedNames) -> x509.NameConstraint
     return x509.NameConstraints(permitted_subtrees=subtrees, excluded_subtrees=excluded or None)
 
 
+def certifiable_types(constraints: Iterable[x509.NameConstraints]) -> frozenset[str]:
+    """Return which of ``dns`` and ``ip`` is left to certify under all of *constraints*.
+
+    A type of which everything is excluded is none to offer: an order for it would be found out
+    only when it is finalized.
+    """
+    excluded = {
+        str(subtree.value)
+        for one in constraints
+        for subtree in one.excluded_subtrees or ()
+        if isinstance(subtree, x509.DNSName | x509.IPAddress)
+    }
+    has_addresses = not {str(network) for network in _EVERY_ADDRESS} <= excluded
+    types = {"dns": "" not in excluded, "ip": has_addresses}
+    return frozenset(type_ for type_, is_left in types.items() if is_left)
+
+
 def _suffix(text: str) -> str:
     name = text.lower()
     try:
@@ -78,3 +98,21 @@ def _suffix(text: str) -> str:
     except Problem as problem:
         raise Broken(f"permitted suffix '{text}' is no DNS name: {problem.detail}") from None
     return name
+
+
+def permitted_names(certificate: x509.Certificate) -> PermittedNames:
+    """Return what a CA certificate of ours was permitted, so that its successor can be too."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.NameConstraints).value
+    except x509.ExtensionNotFound:
+        return UNCONSTRAINED
+    subtrees = found.permitted_subtrees or []
+    return PermittedNames(
+        dns_suffixes=tuple(one.value for one in subtrees if isinstance(one, x509.DNSName)),
+        networks=tuple(
+            one.value
+            for one in subtrees
+            if isinstance(one, x509.IPAddress)
+            and isinstance(one.value, ipaddress.IPv4Network | ipaddress.IPv6Network)
+        ),
+    )

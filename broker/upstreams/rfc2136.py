@@ -22,11 +22,9 @@ import dns.update
 
 from broker.issuance.errors import Broken, Unreachable
 from broker.upstreams.lookup import Lookup, NameServer, address_of
+from broker.upstreams.placement import PlacedRecord, follow_aliases, parse_name, verify_inside
 
 __all__ = ["DynamicZone", "PlacedRecord", "Rfc2136Settings"]
-
-MAX_ALIASES: Final = 8
-"""Longest chain of aliases that is followed; two are usual, a circle has no end."""
 
 RECORD_TTL: Final = timedelta(seconds=60)
 """Default lifetime of a record in caches; it stands for some minutes at most."""
@@ -62,15 +60,6 @@ class Rfc2136Settings:
     timeout: timedelta = UPDATE_TIME
 
 
-@dataclass(frozen=True, slots=True)
-class PlacedRecord:
-    """One TXT value where it really stands, all aliases followed."""
-
-    zone: str
-    name: str
-    value: str
-
-
 class DynamicZone:
     """Adds and removes single TXT values."""
 
@@ -88,8 +77,8 @@ class DynamicZone:
         if not settings.tsig_secret:
             raise Broken(f"TSIG key '{settings.tsig_name}' is empty")
         self._settings = settings
-        self._zone = _name(settings.zone, "zone") if settings.zone is not None else None
-        key_name = _name(settings.tsig_name, "TSIG key name")
+        self._zone = parse_name(settings.zone, "zone") if settings.zone is not None else None
+        key_name = parse_name(settings.tsig_name, "TSIG key name")
         algorithm = ALGORITHMS[settings.tsig_algorithm]
         self._key = dns.tsig.Key(key_name, settings.tsig_secret, algorithm)
         self._aliases = Lookup(settings.resolvers)
@@ -101,7 +90,7 @@ class DynamicZone:
             Unreachable: A server does not answer now; the value may stand there all the same.
             Broken: The aliases go in a circle, or the server does not let us.
         """
-        final = await self._follow(_name(name, "name"))
+        final = await follow_aliases(self._aliases, parse_name(name, "name"))
         zone = await self._zone_of(final)
         placed = PlacedRecord(zone.to_text(), final.to_text(), value)
         update = self._update(zone)
@@ -117,29 +106,16 @@ class DynamicZone:
             Unreachable: The server does not answer now.
             Broken: The server does not let us.
         """
-        update = self._update(_name(placed.zone, "zone"))
-        update.delete(_name(placed.name, "name"), dns.rdatatype.TXT, _quoted(placed.value))
+        update = self._update(parse_name(placed.zone, "zone"))
+        update.delete(parse_name(placed.name, "name"), dns.rdatatype.TXT, _quoted(placed.value))
         await self._send(update, placed)
-
-    async def _follow(self, name: dns.name.Name) -> dns.name.Name:
-        seen = [name]
-        while (target := await self._aliases.alias_of(seen[-1])) is not None:
-            if target in seen:
-                raise Broken(f"aliases of {name} go in a circle at {target}")
-            seen.append(target)
-            if len(seen) > MAX_ALIASES + 1:
-                raise Broken(f"aliases of {name} go on past the limit of {MAX_ALIASES}")
-        return seen[-1]
 
     async def _zone_of(self, name: dns.name.Name) -> dns.name.Name:
         if self._zone is None:
             address = await address_of(self._settings.server)
             primary = NameServer(address, self._settings.server.port)
             return await Lookup((primary,)).zone_of(name)
-        if not name.is_subdomain(self._zone):
-            raise Broken(
-                f"{name} lies outside the zone {self._zone}, make it an alias of a name inside"
-            )
+        verify_inside(name, self._zone)
         return self._zone
 
     def _update(self, zone: dns.name.Name) -> dns.update.UpdateMessage:
@@ -188,10 +164,3 @@ def _check_answer(answer: dns.message.Message, what: str) -> None:
 
 def _quoted(value: str) -> str:
     return f'"{value}"'
-
-
-def _name(text: str, what: str) -> dns.name.Name:
-    try:
-        return dns.name.from_text(text)
-    except dns.exception.DNSException as error:
-        raise Broken(f"{what} '{text}' is no DNS name: {error}") from error

@@ -9,7 +9,9 @@ This file knows no policy: what a certificate says is settled by whoever fills t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from typing import Final
 
@@ -27,8 +29,18 @@ from cryptography.hazmat.primitives.serialization import (
 
 from broker.issuance.errors import Broken
 from broker.issuance.ports import Signer
+from broker.upstreams.crl_encoding import with_entries
 
-__all__ = ["IssuerKey", "parse_issuer_key", "seal_certificate", "seal_crl", "seal_csr"]
+__all__ = [
+    "Draft",
+    "IssuerKey",
+    "draft_certificate",
+    "parse_issuer_key",
+    "seal_certificate",
+    "seal_crl",
+    "seal_csr",
+    "seal_draft",
+]
 
 THROWAWAY_RSA_BITS: Final = 1024
 """Size of the throwaway RSA key, in bits: the smallest that the library makes.
@@ -83,6 +95,19 @@ class IssuerKey:
         return _HASHES[self.public_key.curve.name]
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A certificate that waits for its signature.
+
+    Attributes:
+        der: A whole one with the same algorithms, whose signature and content do not count.
+        to_be_signed: The TBSCertificate.
+    """
+
+    der: bytes
+    to_be_signed: bytes
+
+
 def parse_issuer_key(key_id: str, spki_der: bytes) -> IssuerKey:
     """Return the key, if it can sign certificates.
 
@@ -109,29 +134,53 @@ async def seal_certificate(
         Broken: The signer's answer does not verify, or there is no such key.
         Unreachable: The signer gave no answer.
     """
-    draft = builder.sign(_throwaway(issuer), issuer.hash)
-    certificate = x509.load_der_x509_certificate(
-        await _seal(draft.public_bytes(Encoding.DER), draft.tbs_certificate_bytes, signer, issuer)
-    )
-    _verify(certificate.signature, certificate.tbs_certificate_bytes, issuer)
-    return certificate
+    made = draft_certificate(builder, issuer)
+    draft = Draft(made.public_bytes(Encoding.DER), made.tbs_certificate_bytes)
+    return x509.load_der_x509_certificate(await seal_draft(draft, signer, issuer))
 
 
-async def seal_crl(
-    builder: x509.CertificateRevocationListBuilder, signer: Signer, issuer: IssuerKey
-) -> x509.CertificateRevocationList:
-    """Return the revocation list that *builder* describes, signed by *issuer*.
+def draft_certificate(builder: x509.CertificateBuilder, issuer: IssuerKey) -> x509.Certificate:
+    """Return the certificate under a throwaway key: nobody but the callers of this may see it."""
+    return builder.sign(_throwaway(issuer), issuer.hash)
+
+
+async def seal_draft(draft: Draft, signer: Signer, issuer: IssuerKey) -> bytes:
+    """Return the DER of the certificate that *draft* is, signed by *issuer*.
 
     Raises:
         Broken: The signer's answer does not verify, or there is no such key.
         Unreachable: The signer gave no answer.
     """
+    sealed = await _seal(draft.der, draft.to_be_signed, signer, issuer)
+    _verify(x509.load_der_x509_certificate(sealed).signature, draft.to_be_signed, issuer)
+    return sealed
+
+
+async def seal_crl(
+    builder: x509.CertificateRevocationListBuilder,
+    signer: Signer,
+    issuer: IssuerKey,
+    entries: Sequence[bytes] = (),
+) -> bytes:
+    """Return the DER of the list that *builder* describes, with *entries*, signed by *issuer*.
+
+    The entries come encoded, and the builder has none of its own.  The octets are returned as they
+    were made: the library would encode every entry anew.
+
+    Raises:
+        Broken: The signer's answer does not verify, or there is no such key.
+        Unreachable: The signer gave no answer.
+    """
+    if entries:
+        # One entry makes the place that all of them are put into.
+        builder = builder.add_revoked_certificate(_place_holder())
     draft = builder.sign(_throwaway(issuer), issuer.hash)
-    crl = x509.load_der_x509_crl(
-        await _seal(draft.public_bytes(Encoding.DER), draft.tbs_certlist_bytes, signer, issuer)
-    )
-    _verify(crl.signature, crl.tbs_certlist_bytes, issuer)
-    return crl
+    to_be_signed = draft.tbs_certlist_bytes
+    if entries:
+        to_be_signed = with_entries(to_be_signed, entries)
+    sealed = await _seal(draft.public_bytes(Encoding.DER), to_be_signed, signer, issuer)
+    _verify(x509.load_der_x509_crl(sealed).signature, to_be_signed, issuer)
+    return sealed
 
 
 async def seal_csr(
@@ -186,6 +235,12 @@ def _verify(signature: bytes, signed: bytes, issuer: IssuerKey) -> None:
             key.verify(signature, signed, ec.ECDSA(issuer.hash))
     except InvalidSignature:
         raise Broken(f"the signature by key '{issuer.key_id}' does not verify") from None
+
+
+@cache
+def _place_holder() -> x509.RevokedCertificate:
+    builder = x509.RevokedCertificateBuilder().serial_number(1)
+    return builder.revocation_date(datetime(2000, 1, 1, tzinfo=UTC)).build()
 
 
 def _throwaway(issuer: IssuerKey) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:

@@ -10,15 +10,29 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from broker.policy.names import PatternSet
-from broker.protocol.challenges import ChallengeType, dns01_name, dns01_value
-from broker.protocol.identifiers import Identifier, IdentifierType
+from broker.protocol.challenges import (
+    ChallengeType,
+    dns01_name,
+    dns01_value,
+    is_challenge_for,
+)
+from broker.protocol.identifiers import Identifier
 from broker.upstreams.http01 import Http01Answers
-from broker.upstreams.rfc2136 import PlacedRecord
+from broker.upstreams.placement import PlacedRecord
+from broker.upstreams.tlsalpn01 import TlsAlpn01Answers
 
-__all__ = ["ChallengeAnswer", "Dns01Solver", "Http01Solver", "Publication", "Solver"]
+__all__ = [
+    "ChallengeAnswer",
+    "Dns01Solver",
+    "Http01Solver",
+    "Publication",
+    "Solver",
+    "TlsAlpn01Solver",
+    "TxtZone",
+]
 
-EVERY_NAME: Final = PatternSet.parse(["**"])
-"""The names of a solver that is not told which ones are its own."""
+EVERY_NAME: Final = PatternSet.parse(["**", "0.0.0.0/0", "::/0"])
+"""The names and addresses of a solver that is not told which ones are its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +46,7 @@ class ChallengeAnswer:
 
 
 class TxtZone(Protocol):
-    """Where TXT values are set; `rfc2136.DynamicZone` is one."""
+    """Where TXT values are set: by dynamic update, a provider, a webhook, a program."""
 
     async def publish(self, name: str, value: str) -> PlacedRecord:
         """Add *value* at *name*, or where its aliases lead, and return where that is."""
@@ -101,8 +115,7 @@ class Http01Solver:
 
     def is_for(self, identifier: Identifier) -> bool:
         """Return whether answers for *identifier* are published here."""
-        kinds = (IdentifierType.DNS, IdentifierType.IP)
-        return identifier.type in kinds and _covers(self._names, identifier)
+        return is_challenge_for(self.type, identifier) and _covers(self._names, identifier)
 
     async def present(self, answer: ChallengeAnswer) -> Publication:
         """Put the answer in the table."""
@@ -124,8 +137,44 @@ class _HttpAnswer:
         self._answers.remove(self._token)
 
 
+class TlsAlpn01Solver:
+    """Publishes to the table that Penstock's own listener for ``acme-tls/1`` serves."""
+
+    def __init__(self, answers: TlsAlpn01Answers, names: PatternSet | None = None) -> None:
+        self._answers = answers
+        self._names = EVERY_NAME if names is None else names
+
+    @property
+    def type(self) -> ChallengeType:
+        """Return the challenge type that is served."""
+        return ChallengeType.TLS_ALPN_01
+
+    def is_for(self, identifier: Identifier) -> bool:
+        """Return whether answers for *identifier* are published here."""
+        return is_challenge_for(self.type, identifier) and _covers(self._names, identifier)
+
+    async def present(self, answer: ChallengeAnswer) -> Publication:
+        """Put the certificate in the table."""
+        self._answers.add(answer.identifier, answer.key_authorization)
+        return _TlsAnswer(self._answers, answer)
+
+
+class _TlsAnswer:
+    def __init__(self, answers: TlsAlpn01Answers, answer: ChallengeAnswer) -> None:
+        self._answers = answers
+        self._answer = answer
+
+    async def look(self) -> str | None:
+        """Return None: what is in the table is shown from the next handshake on."""
+        return None
+
+    async def withdraw(self) -> None:
+        """Take the certificate out of the table."""
+        self._answers.remove(self._answer.identifier, self._answer.key_authorization)
+
+
 class Dns01Solver:
-    """Publishes TXT records by dynamic update (RFC 2136)."""
+    """Publishes TXT records, whichever way a zone is changed."""
 
     def __init__(
         self, zone: TxtZone, check: TxtCheck | None = None, names: PatternSet | None = None
@@ -141,7 +190,7 @@ class Dns01Solver:
 
     def is_for(self, identifier: Identifier) -> bool:
         """Return whether answers for *identifier* are published here."""
-        return identifier.type is IdentifierType.DNS and _covers(self._names, identifier)
+        return is_challenge_for(self.type, identifier) and _covers(self._names, identifier)
 
     async def present(self, answer: ChallengeAnswer) -> Publication:
         """Add the TXT value, beside any other that stands there."""

@@ -141,7 +141,11 @@ class HttpTransport:
                     total=settings.request_timeout.total_seconds(),
                     connect=settings.connect_timeout.total_seconds(),
                 ),
-                headers={"User-Agent": settings.user_agent, "Accept-Encoding": "identity"},
+                headers={
+                    "User-Agent": settings.user_agent,
+                    "Accept-Encoding": "identity",
+                    "Accept-Language": "en",
+                },
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 trust_env=settings.trust_environment,

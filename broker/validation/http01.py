@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
@@ -19,16 +18,14 @@ from broker.issuance.ports import Question
 from broker.protocol.challenges import ChallengeType, Failure, Observation, http01_path
 from broker.validation.failures import Unobserved
 from broker.validation.http_exchange import ConnectFailed, Reply, Request, exchange
-from broker.validation.resolver import NameNotFound, ResolutionFailed, Resolver
+from broker.validation.reaching import Reaching
+from broker.validation.resolver import Resolver
 from broker.validation.targets import (
     HTTP_PORT,
     HTTPS_PORT,
     IpAddress,
-    RefusedTarget,
-    Target,
     ValidationSettings,
     is_own_address,
-    verify_target,
 )
 
 __all__ = ["Http01"]
@@ -36,18 +33,11 @@ __all__ = ["Http01"]
 MAX_REDIRECTS: Final = 10
 """Most redirects that are followed from one resource; Boulder follows as many."""
 
-MAX_ADDRESSES_TRIED: Final = 4
-"""Most addresses of one hop that are connected to: two of each family cover a broken one."""
-
 MAX_LOCATION_CHARS: Final = 2000
 """Longest Location that is followed, in characters."""
 
 MAX_OBSERVED_BYTES: Final = 512
 """Most octets of a body that are handed on for judging; a key authorization has fewer than 310."""
-
-CONNECT_SHARE: Final = 5
-"""Which part of the whole time one connection attempt may take: a fifth, so that four attempts
-leave one for the answer."""
 
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
 _NAME: Final = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*", re.ASCII)
@@ -84,8 +74,7 @@ class Http01:
         is_own: Callable[[IpAddress], bool] = is_own_address,
     ) -> None:
         self._settings = settings
-        self._resolver = resolver
-        self._is_own = is_own
+        self._reaching = Reaching(settings, resolver, is_own=is_own)
 
     async def observe(self, question: Question) -> Observation:
         """Return the body that was found, or why there is none."""
@@ -127,44 +116,20 @@ class Http01:
 
     async def _fetch(self, url: _Url, tried: list[str]) -> Reply:
         fault = "no address"
-        for target in self._targets(url, await self._addresses(url.host)):
+        for target in await self._reaching.targets(url.host, url.port):
             tried.append(str(target.address))
             server_name = url.host if url.scheme == "https" else None
             request = Request(url.authority, url.path, server_name)
             try:
-                return await exchange(target, request, connect_timeout=self._connect_timeout)
+                return await exchange(
+                    target,
+                    request,
+                    connect_timeout=self._reaching.connect_timeout,
+                    dialer=self._reaching.dialer,
+                )
             except ConnectFailed as error:
                 fault = str(error)
         raise Unobserved("connection", fault)
-
-    @property
-    def _connect_timeout(self) -> timedelta:
-        return self._settings.timeout / CONNECT_SHARE
-
-    async def _addresses(self, host: str) -> Sequence[IpAddress]:
-        try:
-            return (ipaddress.ip_address(host),)
-        except ValueError:
-            pass
-        try:
-            return await self._resolver.addresses(host)
-        except (NameNotFound, ResolutionFailed) as error:
-            raise Unobserved("dns", str(error)) from None
-
-    def _targets(self, url: _Url, addresses: Sequence[IpAddress]) -> list[Target]:
-        """Return the addresses that may be contacted; those that may not are passed over."""
-        fit: dict[int, list[Target]] = {6: [], 4: []}
-        refusals: list[str] = []
-        for address in addresses:
-            try:
-                target = verify_target(address, url.port, self._settings, is_own=self._is_own)
-                fit[target.address.version].append(target)
-            except RefusedTarget as refusal:
-                refusals.append(str(refusal))
-        targets = [*fit[6][: MAX_ADDRESSES_TRIED // 2], *fit[4][: MAX_ADDRESSES_TRIED // 2]]
-        if not targets:
-            raise Unobserved("refused-address", refusals[0])
-        return targets
 
     def _redirect(self, url: _Url, reply: Reply) -> _Url:
         location = reply.location

@@ -1,15 +1,14 @@
 """One HTTP GET to an address that was found fit, read with a byte budget.
 
 A general HTTP client follows, decodes and buffers more than is good here.  This one sends one
-request, reads one answer (RFC 9112) and closes: no pooling, no decoding, no cookies, no proxy.
+request, reads one answer (RFC 9112) and closes: no pooling, no decoding, no cookies, and no proxy
+but the one that a community names.
 It reads a fixed number of octets at most, whatever the peer declares.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import re
 import ssl
 from collections.abc import AsyncIterator
@@ -20,16 +19,14 @@ from functools import cache
 from typing import Final
 
 from broker.protocol.problems import printable
+from broker.validation.dialing import MAX_LINE_BYTES, ConnectFailed, Dialer, Stream, os_reason
 from broker.validation.failures import Unobserved
 from broker.validation.targets import Target
 
-__all__ = ["ConnectFailed", "Reply", "Request", "exchange", "read_reply"]
+__all__ = ["MAX_LINE_BYTES", "ConnectFailed", "Reply", "Request", "exchange", "read_reply"]
 
 MAX_BODY_BYTES: Final = 1024
 """Most octets of a body that are read.  A key authorization has fewer than 310."""
-
-MAX_LINE_BYTES: Final = 8 * 1024
-"""Longest header line that is read, in bytes; Apache and nginx draw their own line there."""
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 """Most octets of header lines, interim answers and chunk framing together."""
@@ -65,20 +62,28 @@ class Reply:
     body: bytes
 
 
-class ConnectFailed(Exception):
-    """No connection came about; the next address may be tried.  The text is the reason."""
-
-
-async def exchange(target: Target, request: Request, *, connect_timeout: timedelta) -> Reply:
+async def exchange(
+    target: Target, request: Request, *, connect_timeout: timedelta, dialer: Dialer | None = None
+) -> Reply:
     """Send *request* to *target* and return the answer; the caller limits the time in all.
 
     Raises:
         ConnectFailed: Try the next address.
         Unobserved: The peer answered something else than HTTP, or broke off.
     """
-    async with _connection(target, request.server_name, connect_timeout) as (reader, writer):
+    dialer = Dialer() if dialer is None else dialer
+    forwarder = dialer.forwarder if request.server_name is None else None
+    wanted, more = request.path, ""
+    if forwarder is None:
+        opening = _connection(dialer, target, request.server_name, connect_timeout)
+    else:
+        opening = dialer.dial_forwarder(forwarder, timeout=connect_timeout)
+        wanted = f"http://{request.authority}{request.path}"
+        if forwarder.authorization is not None:
+            more = f"Proxy-Authorization: {forwarder.authorization}\r\n"
+    async with opening as (reader, writer):
         writer.write(
-            f"GET {request.path} HTTP/1.1\r\nHost: {request.authority}\r\n"
+            f"GET {wanted} HTTP/1.1\r\nHost: {request.authority}\r\n{more}"
             "User-Agent: penstock\r\nAccept: */*\r\nAccept-Encoding: identity\r\n"
             "Connection: close\r\n\r\n".encode("ascii")
         )
@@ -87,7 +92,7 @@ async def exchange(target: Target, request: Request, *, connect_timeout: timedel
         except ssl.SSLError as error:
             raise Unobserved("tls", f"TLS failed: {_tls_reason(error)}") from None
         except OSError as error:
-            raise Unobserved("connection", f"connection broke: {_os_reason(error)}") from None
+            raise Unobserved("connection", f"connection broke: {os_reason(error)}") from None
 
 
 async def read_reply(reader: asyncio.StreamReader) -> Reply:
@@ -101,31 +106,26 @@ async def read_reply(reader: asyncio.StreamReader) -> Reply:
 
 @asynccontextmanager
 async def _connection(
-    target: Target, server_name: str | None, timeout: timedelta
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    dialer: Dialer, target: Target, server_name: str | None, timeout: timedelta
+) -> AsyncIterator[Stream]:
+    async with dialer.dial(target, timeout=timeout) as stream:
+        if server_name is not None:
+            await _begin_tls(stream[1], server_name, timeout)
+        yield stream
+
+
+async def _begin_tls(writer: asyncio.StreamWriter, server_name: str, timeout: timedelta) -> None:
     try:
         async with asyncio.timeout(timeout.total_seconds()):
-            # The address is a literal, so nothing is resolved a second time.
-            reader, writer = await asyncio.open_connection(
-                str(target.address),
-                target.port,
-                limit=MAX_LINE_BYTES,
-                ssl=None if server_name is None else _tls_context(),
-                server_hostname=server_name,
-            )
+            await writer.start_tls(_tls_context(), server_hostname=server_name)
     except TimeoutError:
         raise ConnectFailed("connection timed out") from None
     except ssl.SSLError as error:
         raise Unobserved("tls", f"TLS failed: {_tls_reason(error)}") from None
     except OSError as error:
-        raise ConnectFailed(_os_reason(error)) from None
+        raise ConnectFailed(os_reason(error)) from None
     except ValueError:
         raise Unobserved("tls", "the host cannot be named to a TLS server") from None
-    try:
-        yield reader, writer
-    finally:
-        # Not close(): that would wait for a peer that never says goodbye.
-        writer.transport.abort()
 
 
 @cache
@@ -234,13 +234,6 @@ _SINGLE_HEADERS: Final = frozenset(
     {b"content-length", b"transfer-encoding", b"content-encoding", b"location"}
 )
 # Headers that decide how the answer is read; two that differ leave it open.
-
-
-def _os_reason(error: OSError) -> str:
-    code = error.errno
-    if code == errno.ECONNREFUSED:
-        return "connection refused"
-    return os.strerror(code).lower() if code else "connection failed"
 
 
 def _tls_reason(error: ssl.SSLError) -> str:

@@ -1,4 +1,4 @@
-"""Names to addresses and TXT records, through the resolvers that a community names.
+"""Names to addresses, TXT and CAA records, through the resolvers that a community names.
 
 Whoever is being validated writes these answers, so all of them are counted, cut and read
 with suspicion.  dnspython parses the wire; what it raises ends here.  Which of the addresses may
@@ -19,12 +19,14 @@ import dns.flags
 import dns.name
 import dns.nameserver
 import dns.rdatatype
+import dns.rdtypes.ANY.CAA
 import dns.rdtypes.IN.A
 import dns.rdtypes.IN.AAAA
 import dns.rdtypes.txtbase
 import dns.resolver
 
 from broker.issuance.errors import Broken
+from broker.protocol.caa import CaaRecord
 from broker.protocol.problems import printable
 from broker.validation.targets import Endpoint, IpAddress
 
@@ -39,6 +41,9 @@ clean up, or an attempt to keep us busy; either way its owner is told."""
 
 MAX_TXT_BYTES: Final = 512
 """Longest TXT record that is kept, in bytes.  A dns-01 answer has 43."""
+
+MAX_CAA_RECORDS: Final = 64
+"""Most CAA records of one name that are read; a domain names a handful of CAs."""
 
 MAX_CNAMES: Final = 8
 """Most aliases that are followed from one name to another; delegated validation needs one."""
@@ -60,7 +65,7 @@ class ResolutionFailed(Exception):
 
 
 class Resolver(Protocol):
-    """Answers for names; both methods raise ResolutionFailed."""
+    """Answers for names; all methods raise ResolutionFailed."""
 
     async def addresses(self, name: str) -> Sequence[IpAddress]:
         """Return the addresses of *name*, IPv6 first; never empty.
@@ -73,6 +78,14 @@ class Resolver(Protocol):
     async def texts(self, name: str) -> Sequence[bytes]:
         """Return the TXT records of *name*, the strings of each joined; empty when the name
         exists and has none.
+
+        Raises:
+            NameNotFound: The name does not exist.
+        """
+        ...
+
+    async def caa(self, name: str) -> Sequence[CaaRecord]:
+        """Return the CAA records at *name* itself, aliases followed; empty when it has none.
 
         Raises:
             NameNotFound: The name does not exist.
@@ -150,6 +163,15 @@ class DnsResolver:
             )
         return [_text(record) for record in records]
 
+    async def caa(self, name: str) -> Sequence[CaaRecord]:
+        """Return the CAA records at *name* itself, aliases followed."""
+        records = await self._lookup(name, dns.rdatatype.CAA)
+        if len(records) > MAX_CAA_RECORDS:
+            raise ResolutionFailed(
+                f"{name} has {len(records)} CAA records, the limit is {MAX_CAA_RECORDS}"
+            )
+        return [_caa(record) for record in records]
+
     async def _lookup(self, name: str, kind: dns.rdatatype.RdataType) -> list[object]:
         """Return the records, an empty list when the name exists without any."""
         try:
@@ -189,6 +211,14 @@ def _text(record: object) -> bytes:
     if not isinstance(record, dns.rdtypes.txtbase.TXTBase):
         raise ResolutionFailed("an answer has records of a type that was not asked for")
     return b"".join(record.strings)[:MAX_TXT_BYTES]
+
+
+def _caa(record: object) -> CaaRecord:
+    if not isinstance(record, dns.rdtypes.ANY.CAA.CAA):
+        raise ResolutionFailed("an answer has records of a type that was not asked for")
+    # Octets beyond ASCII break the grammar of every property, whatever they are taken for.
+    tag, value = record.tag.decode("latin-1").lower(), record.value.decode("latin-1")
+    return CaaRecord(record.flags, tag, value)
 
 
 def _rcodes(error: dns.resolver.NoNameservers) -> str:

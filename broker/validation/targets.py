@@ -21,6 +21,7 @@ __all__ = [
     "Endpoint",
     "IpAddress",
     "IpNetwork",
+    "Proxy",
     "RefusedTarget",
     "Target",
     "ValidationSettings",
@@ -40,6 +41,9 @@ HTTP_PORT: Final = 80
 
 HTTPS_PORT: Final = 443
 """Where an https redirect leads (RFC 9110 §4.2.2)."""
+
+TLS_ALPN_PORT: Final = 443
+"""Where tls-alpn-01 looks (RFC 8737 §3)."""
 
 _NEVER: Final[tuple[tuple[IpNetwork, str], ...]] = tuple(
     (ipaddress.ip_network(text), what)
@@ -84,6 +88,23 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Proxy:
+    """The way out of a network that has no other: an HTTP proxy.
+
+    Attributes:
+        address: Host and port.  They are the operator's and are judged by nobody.
+        is_forwarding: Whether plain HTTP is handed over as a request, for proxies that tunnel to
+            port 443 alone.  The proxy then looks the name up again for itself.  Otherwise it is
+            asked for a tunnel to the very address that was judged.
+        authorization: Value of Proxy-Authorization.
+    """
+
+    address: tuple[str, int]
+    is_forwarding: bool = False
+    authorization: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationSettings:
     """How one community's challenges are validated.
 
@@ -92,11 +113,13 @@ class ValidationSettings:
         hosts: Addresses of names, as exact lower case names; looked at before DNS.
         http_port: Where http-01 looks, and where an http redirect without a port leads.
         https_port: Where an https redirect without a port leads.
+        tls_alpn_port: Where tls-alpn-01 looks.
         networks_allow: The only networks that may be contacted.  Loopback, and IPv6 ranges that
             stand for IPv4 addresses, count only when a network listed here lies inside them:
             ``0.0.0.0/0`` does not open ``127.0.0.1``.
         networks_deny: Exceptions to ``networks_allow``.
         timeout: How long one validation may take in all.
+        proxy: The HTTP proxy through which all connections go; None: straight.
         own_endpoints: Where the broker itself listens: never contacted, whatever is allowed.
             To have one contacted nevertheless, leave it out.
     """
@@ -105,10 +128,17 @@ class ValidationSettings:
     hosts: Mapping[str, tuple[IpAddress, ...]] = field(default_factory=dict)
     http_port: int = HTTP_PORT
     https_port: int = HTTPS_PORT
+    tls_alpn_port: int = TLS_ALPN_PORT
     networks_allow: tuple[IpNetwork, ...] = ()
     networks_deny: tuple[IpNetwork, ...] = ()
     timeout: timedelta = DEFAULT_TIMEOUT
+    proxy: Proxy | None = None
     own_endpoints: frozenset[Endpoint] = frozenset()
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Return the only ports that may be contacted."""
+        return tuple(dict.fromkeys((self.http_port, self.https_port, self.tls_alpn_port)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +189,9 @@ def verify_target(
         RefusedTarget: Do not contact it.
     """
     address = canonical_address(address)
-    if port not in (settings.http_port, settings.https_port):
-        raise RefusedTarget(
-            f"port {port} is refused, expected {settings.http_port} or {settings.https_port}"
-        )
+    if port not in settings.ports:
+        expected = " or ".join(str(one) for one in settings.ports)
+        raise RefusedTarget(f"port {port} is refused, expected {expected}")
     for form in (address, *_embedded(address)):
         fault = _check_address(form, settings)
         if fault is not None:

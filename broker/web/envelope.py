@@ -29,6 +29,7 @@ from broker.protocol.jws import (
     verify_request,
 )
 from broker.protocol.problems import Problem, ProblemType, printable
+from broker.web.limits import Gatekeeper
 from broker.web.links import Links
 from broker.web.problems import ACCOUNT
 from broker.web.workflows import Accounts
@@ -62,12 +63,19 @@ class Envelope:
     """Opens the requests of one listener."""
 
     def __init__(
-        self, *, accounts: Accounts, nonces: Nonces, links: Links, limits: EnvelopeLimits
+        self,
+        *,
+        accounts: Accounts,
+        nonces: Nonces,
+        links: Links,
+        limits: EnvelopeLimits,
+        gatekeeper: Gatekeeper,
     ) -> None:
         self._accounts = accounts
         self._nonces = nonces
         self._links = links
         self._limits = limits
+        self._gatekeeper = gatekeeper
 
     async def open_account_request(self, request: web.Request, community: str) -> AccountRequest:
         """Return a request signed by an account, named by ``kid``.
@@ -120,9 +128,11 @@ class Envelope:
                 ProblemType.ACCOUNT_DOES_NOT_EXIST,
                 f"kid '{printable(kid, 300)}' is no account URL of community '{community}'",
             )
+        self._gatekeeper.check_account(account_id)
         account = await self._accounts.require(community, account_id)
         verified = self._verify(request, parsed, _account_key(account.jwk_json))
         request[ACCOUNT] = account.account_id
+        self._gatekeeper.count_account(account_id)
         return AccountRequest(account, verified)
 
     async def _verify_key(
@@ -163,6 +173,9 @@ async def read_body(request: web.Request, limits: EnvelopeLimits) -> bytes:
         raise _too_large(limits)
     body = bytearray()
     try:
+        if request.content.is_eof():
+            # It came along with its headers, as most do: there is nothing to wait for.
+            return _bounded(request.content.read_nowait(), limits)
         async with asyncio.timeout(limits.body_time.total_seconds()):
             async for chunk in request.content.iter_any():
                 body += chunk
@@ -176,6 +189,12 @@ async def read_body(request: web.Request, limits: EnvelopeLimits) -> bytes:
     except web.RequestPayloadError:
         raise Problem(ProblemType.MALFORMED, "body breaks off or is badly framed") from None
     return bytes(body)
+
+
+def _bounded(body: bytes, limits: EnvelopeLimits) -> bytes:
+    if len(body) > limits.body_bytes:
+        raise _too_large(limits)
+    return body
 
 
 def _too_large(limits: EnvelopeLimits) -> Problem:

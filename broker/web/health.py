@@ -28,9 +28,17 @@ METRICS_CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def create_health_app(
-    *, checks: Mapping[str, ReadyCheck], metrics: Callable[[], Awaitable[bytes]]
+    *,
+    checks: Mapping[str, ReadyCheck],
+    metrics: Callable[[], Awaitable[bytes]],
+    warnings: Mapping[str, ReadyCheck] | None = None,
 ) -> web.Application:
-    """Return the application of the health listener."""
+    """Return the application of the health listener.
+
+    What *warnings* find is told by ``/readyz`` and changes nothing of its answer: clients are
+    served all the same, for now.
+    """
+    told = warnings or {}
 
     async def livez(_request: web.Request) -> web.StreamResponse:
         return _text("ok\n")
@@ -43,6 +51,10 @@ def create_health_app(
             f"[{'-' if fault else '+'}] {name} {fault or 'ok'}\n"
             for name, fault in zip(names, faults, strict=True)
             if fault or "verbose" in request.query
+        ]
+        odd = await asyncio.gather(*(_run(told[name]) for name in told))
+        lines += [
+            f"[!] {name} {why}\n" for name, why in zip(told, odd, strict=True) if why is not None
         ]
         summary = "ok\n" if is_ready else "not ready\n"
         return _text("".join([*lines, summary]), status=200 if is_ready else 503)

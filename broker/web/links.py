@@ -13,14 +13,18 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from broker.issuance.records import AuthorizationRecord, OrderRecord
+from broker.protocol.problems import ProblemType
 
-__all__ = ["DEFAULT_COMMUNITY", "ID_PATTERN", "CommunityLinks", "Links"]
+__all__ = ["CURSOR", "DEFAULT_COMMUNITY", "ID_PATTERN", "CommunityLinks", "Links"]
 
 DEFAULT_COMMUNITY: Final = "default"
 """The community whose directory also stands at ``/acme/directory``."""
 
 ID_PATTERN: Final = r"[A-Za-z0-9_-]{1,64}"
 """How our own ids look in a path; anything else is no resource of ours."""
+
+CURSOR: Final = "after"
+"""Name of the query parameter that says where a page of a list begins."""
 
 _ID: Final = re.compile(ID_PATTERN, re.ASCII)
 
@@ -57,6 +61,21 @@ class CommunityLinks:
         """Return the revokeCert URL."""
         return f"{self.base}/revoke-cert"
 
+    @property
+    def new_authorization(self) -> str:
+        """Return the newAuthz URL."""
+        return f"{self.base}/new-authz"
+
+    @property
+    def key_change(self) -> str:
+        """Return the keyChange URL."""
+        return f"{self.base}/key-change"
+
+    def orders(self, account_id: str, *, after: str | None = None) -> str:
+        """Return the URL of a page of an account's orders list, by default the first."""
+        first = f"{self.account(account_id)}/orders"
+        return first if after is None else f"{first}?{CURSOR}={after}"
+
     def account(self, account_id: str) -> str:
         """Return an account's URL, which is also its ``kid``."""
         return f"{self.base}/account/{account_id}"
@@ -77,9 +96,15 @@ class CommunityLinks:
         """Return the URL of a challenge of *authorization*."""
         return f"{self.base}/challenge/{authorization.authorization_id}/{challenge_id}"
 
-    def certificate(self, certificate_id: str) -> str:
-        """Return a certificate's URL."""
-        return f"{self.base}/certificate/{certificate_id}"
+    def certificate(self, certificate_id: str, number: int = 0) -> str:
+        """Return the URL of a certificate with its default chain, or with that of *number*."""
+        url = f"{self.base}/certificate/{certificate_id}"
+        return f"{url}/chain/{number}" if number else url
+
+    @property
+    def renewal_info(self) -> str:
+        """Return the renewalInfo URL, which the CertID of a certificate follows."""
+        return f"{self.base}/renewal-info"
 
     def parse_account(self, kid: str) -> str | None:
         """Return the account id in *kid*, or None when it is no account URL of this community.
@@ -106,6 +131,10 @@ class Links:
     def root(self) -> str:
         """Return the path under which everything of ours stands."""
         return f"{self.prefix}/acme"
+
+    def help(self, problem: ProblemType) -> str:
+        """Return the URL of our page about a type of problem."""
+        return f"{self.origin}{self.root}/help/{problem.token}"
 
     def of(self, community: str) -> CommunityLinks:
         """Return the URLs of *community*."""

@@ -14,6 +14,7 @@ from typing import Final
 from aiohttp import web
 
 from broker.issuance.errors import Broken
+from broker.web.guarded import Guard, GuardedSite
 from broker.web.wirefaults import PoliteRunner
 
 __all__ = ["Listener", "hide_software", "start_tcp", "start_unix"]
@@ -42,10 +43,14 @@ class Listener:
     runner: web.AppRunner
     port: int
     """The TCP port, also where the system chose it; 0 for a Unix socket."""
+    path: Path | None = None
+    """The Unix socket, None for a TCP one."""
 
     async def stop(self) -> None:
-        """Accept no more, let handlers finish, close."""
+        """Accept no more, let handlers finish, close; a Unix socket leaves no file behind."""
         await self.runner.cleanup()
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
 
 
 async def start_tcp(
@@ -55,14 +60,21 @@ async def start_tcp(
     port: int,
     tls: ssl.SSLContext | None = None,
     idle_time: timedelta = IDLE_TIME,
+    guard: Guard | None = None,
 ) -> Listener:
     """Serve *app* at *host* and *port*; port 0 lets the system choose.
+
+    A *guard*, which needs *tls*, bounds what one client address may hold.
 
     Raises:
         Broken: The address cannot be used.
     """
     runner = await _set_up(app, idle_time)
-    site = web.TCPSite(runner, host, port, ssl_context=tls, backlog=BACKLOG, reuse_address=True)
+    site: web.BaseSite
+    if guard is not None and tls is not None:
+        site = GuardedSite(runner, guard, host=host, port=port, tls=tls, backlog=BACKLOG)
+    else:
+        site = web.TCPSite(runner, host, port, ssl_context=tls, backlog=BACKLOG, reuse_address=True)
     try:
         await site.start()
     except OSError as error:
@@ -88,7 +100,7 @@ async def start_unix(app: web.Application, path: Path) -> Listener:
         raise Broken(f"cannot listen at {path}: {reason.lower()}") from error
     runner = await _set_up(app, IDLE_TIME)
     await web.SockSite(runner, bound).start()
-    return Listener(runner, 0)
+    return Listener(runner, 0, path)
 
 
 async def hide_software(_request: web.Request, response: web.StreamResponse) -> None:

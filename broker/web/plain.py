@@ -6,17 +6,20 @@ that validates, and a relying party that is just verifying a chain (RFC 5280 §4
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Final
 
 import structlog
-from aiohttp import web
+from aiohttp import ETag, web
 
 from broker.issuance.errors import Broken, Unreachable
 from broker.web.listeners import hide_software
 
-__all__ = ["Answers", "Published", "create_plain_app"]
+__all__ = ["Answers", "Publication", "Published", "create_plain_app"]
 
 _log = structlog.get_logger(__name__)
 
@@ -24,16 +27,29 @@ Answers = Callable[[str, str], bytes | None]
 """From a Host header and a path under ``/.well-known/acme-challenge/`` to the key authorization,
 if there is one."""
 
-Published = Callable[[str], Awaitable[bytes | None]]
-"""From an id to the DER that is published under it, if there is any.
+
+@dataclass(frozen=True)
+class Publication:
+    """What is published under an id.  Without slots, since its tag is kept."""
+
+    body: bytes
+    modified_at: datetime
+    """When it was made."""
+    fresh_for: timedelta
+    """How long a cache may answer with it without asking."""
+    expires_at: datetime
+    """When that time is over."""
+
+    @cached_property
+    def tag(self) -> str:
+        """Return what tells this body from any other (RFC 9110 §8.8.3)."""
+        return hashlib.sha256(self.body).hexdigest()
+
+
+Published = Callable[[str], Awaitable[Publication | None]]
+"""From an id to what is published under it, if there is anything.
 
 Raises Unreachable or Broken where it cannot be made now, such as a CRL that nobody can sign."""
-
-CERTIFICATE_AGE: Final = timedelta(days=1)
-"""How long an issuer certificate may be cached; it never changes under its URL."""
-
-CRL_AGE: Final = timedelta(minutes=10)
-"""How long a CRL may be cached: what a revocation can be late by."""
 
 RETRY_AFTER: Final = timedelta(minutes=1)
 """When to ask again for what cannot be made now; verifiers that were told 404 would not."""
@@ -53,10 +69,10 @@ def create_plain_app(
     if answers is not None:
         app.router.add_get("/.well-known/acme-challenge/{token}", _challenge_handler(answers))
     if issuer_certificates is not None:
-        handler = _published_handler(issuer_certificates, "application/pkix-cert", CERTIFICATE_AGE)
+        handler = _published_handler(issuer_certificates, "application/pkix-cert")
         app.router.add_get(f"/ca/{{id:{_ISSUER}}}.crt", handler)
     if revocation_lists is not None:
-        handler = _published_handler(revocation_lists, "application/pkix-crl", CRL_AGE)
+        handler = _published_handler(revocation_lists, "application/pkix-crl")
         app.router.add_get(f"/crl/{{id:{_ISSUER}}}.crl", handler)
     app.on_response_prepare.append(hide_software)
     return app
@@ -80,22 +96,45 @@ def _challenge_handler(answers: Answers) -> _Handler:
     return answer
 
 
-def _published_handler(find: Published, content_type: str, age: timedelta) -> _Handler:
-    caching = f"public, max-age={int(age.total_seconds())}"
-
+def _published_handler(find: Published, content_type: str) -> _Handler:
     async def publish(request: web.Request) -> web.StreamResponse:
         try:
-            body = await find(request.match_info["id"])
+            found = await find(request.match_info["id"])
         except (Unreachable, Broken) as error:
             _log.error("nothing can be published now", path=request.path, reason=error.reason)
             raise web.HTTPServiceUnavailable(
                 text="nothing is published now, try again later\n",
-                headers={"Retry-After": str(int(RETRY_AFTER.total_seconds()))},
+                headers={
+                    "Retry-After": str(int(RETRY_AFTER.total_seconds())),
+                    "Cache-Control": "no-store",
+                },
             ) from error
-        if body is None:
+        if found is None:
             raise web.HTTPNotFound(text="nothing is published here\n")
-        return web.Response(
-            body=body, content_type=content_type, headers={"Cache-Control": caching}
-        )
+        response = web.Response(status=304 if _is_known(request, found) else 200)
+        response.etag = found.tag
+        response.last_modified = found.modified_at
+        response.headers["Expires"] = _http_date(found.expires_at)
+        seconds = max(0, int(found.fresh_for.total_seconds()))
+        # Once that is over a cache has to ask: what it holds may lack a revocation.
+        response.headers["Cache-Control"] = f"public, max-age={seconds}, must-revalidate"
+        if response.status == 200:
+            response.body = found.body
+            response.content_type = content_type
+        return response
 
     return publish
+
+
+def _is_known(request: web.Request, found: Publication) -> bool:
+    """Return whether the client has this very body (RFC 9110 §13.2.2)."""
+    tags = request.if_none_match
+    if tags is not None:
+        # Where tags are given, the date counts for nothing.
+        return any(tag in (ETag("*"), ETag(found.tag, tag.is_weak)) for tag in tags)
+    since = request.if_modified_since
+    return since is not None and found.modified_at.replace(microsecond=0) <= since
+
+
+def _http_date(moment: datetime) -> str:
+    return moment.strftime("%a, %d %b %Y %H:%M:%S GMT")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import secrets
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -88,7 +89,7 @@ class Door:
         # Not the loop's time: uvloop's stands still within a turn and counts whole milliseconds.
         started = time.perf_counter()
         structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=uuid.uuid4().hex[:16])
+        structlog.contextvars.bind_contextvars(request_id=secrets.token_hex(8))
         try:
             outcome = _Outcome(await handler(request))
         except ConnectionError:
@@ -201,9 +202,11 @@ def retry_after_header(wait: timedelta) -> str:
 
 
 def _of_http(error: web.HTTPException) -> Problem:
+    # OPTIONS is for browsers that ask beforehand; whoever reads the sentence wants the other.
+    allowed = error.headers.get("Allow", "another").removeprefix("OPTIONS,")
     details = {
         404: "no such resource, take the URLs from the directory and from our answers",
-        405: f"method not allowed here, expected {error.headers.get('Allow', 'another')}",
+        405: f"method not allowed here, expected {allowed}",
     }
     detail = details.get(error.status, f"request is refused: {error.reason.lower()}")
     kind = ProblemType.MALFORMED if error.status < 500 else ProblemType.SERVER_INTERNAL

@@ -25,12 +25,21 @@ from broker.web.links import CommunityLinks
 __all__ = ["account_object", "authorization_object", "challenge_object", "order_object"]
 
 
-def account_object(account: AccountRecord) -> Account:
-    """Return the account object, without ``orders``: we keep no list for clients yet."""
+def account_object(
+    links: CommunityLinks, account: AccountRecord, *, terms_version: str | None = None
+) -> Account:
+    """Return the account object; a binding is shown as the client sent it (RFC 8555 §7.3.4).
+
+    An account that agreed to other terms than *terms_version* is not shown to agree: a client that
+    sends back what it was shown, to change a contact, must not agree by that.
+    """
+    is_current = terms_version is None or account.terms_version == terms_version
     return Account(
         status=account.status,
         contacts=account.contacts,
-        terms_agreed=account.terms_agreed or None,
+        terms_agreed=(account.terms_agreed and is_current) or None,
+        external_account_binding=account.binding,
+        orders=links.orders(account.account_id),
     )
 
 
@@ -51,6 +60,7 @@ def order_object(links: CommunityLinks, order: OrderRecord) -> Order:
         error=_problem(order.error) if order.status is OrderStatus.INVALID else None,
         certificate=links.certificate(order.certificate_id or "") if is_valid else None,
         profile=order.profile or None,
+        replaces=order.replaces,
     )
 
 

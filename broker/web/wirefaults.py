@@ -7,6 +7,7 @@ every stranger who sends some.  Here they get a problem document and one line of
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import structlog
 from aiohttp import web
@@ -29,6 +30,15 @@ class _Answer(web.Response):
 
 class _Handler(RequestHandler):
     """One connection, polite about what it cannot parse."""
+
+    when_lost: Callable[[], None] | None = None
+    """Told once the connection is gone."""
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Clean up after the connection."""
+        super().connection_lost(exc)
+        if self.when_lost is not None:
+            self.when_lost()
 
     def handle_error(
         self,

@@ -6,21 +6,28 @@ raising ``protocol.problems.Problem``.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from broker.issuance.events import Event
+from broker.issuance.handover import Handed
 from broker.issuance.records import AccountRecord, AuthorizationRecord, OrderRecord
+from broker.issuance.renewals import Suggestion
+from broker.protocol.identifiers import Identifier
 from broker.protocol.jws import Jwk, ParsedBinding
+from broker.protocol.key_change import VerifiedKeyChange
 from broker.protocol.requests import AccountUpdate, NewAccount, NewOrder, Revocation
 
 __all__ = [
     "Accounts",
     "Authorizations",
+    "Handover",
+    "KeyChanges",
     "Orders",
     "ProfileNames",
     "RecordRefusal",
+    "Renewals",
     "Revocations",
     "Workflows",
 ]
@@ -72,8 +79,34 @@ class Orders(Protocol):
         """Take the CSR and wait a few seconds for the certificate."""
         ...
 
-    async def certificate(self, account: AccountRecord, certificate_id: str, /) -> bytes:
-        """Return the PEM chain of a released certificate of this account."""
+    async def list(
+        self, account: AccountRecord, after: str | None, /
+    ) -> tuple[Sequence[str], str | None]:
+        """Return ids of the account's living orders, and where the next page begins."""
+        ...
+
+    async def pre_authorize(
+        self, account: AccountRecord, identifier: Identifier, /
+    ) -> AuthorizationRecord:
+        """Make an authorization ahead of any order, or refuse it by policy."""
+        ...
+
+
+class Handover(Protocol):
+    """``issuance.handover.Handover``."""
+
+    async def certificate(
+        self, account: AccountRecord, certificate_id: str, number: int, /
+    ) -> Handed:
+        """Return a chain of a released certificate of this account."""
+        ...
+
+
+class Renewals(Protocol):
+    """``issuance.renewals.Renewals``."""
+
+    async def suggestion(self, community: str, cert_id: str, /) -> Suggestion:
+        """Return when to renew a certificate."""
         ...
 
 
@@ -94,6 +127,14 @@ class Authorizations(Protocol):
         self, account: AccountRecord, authorization_id: str, /
     ) -> AuthorizationRecord:
         """Give the authorization up."""
+        ...
+
+
+class KeyChanges(Protocol):
+    """``issuance.key_changes.KeyChanges``."""
+
+    async def change(self, account: AccountRecord, change: VerifiedKeyChange, /) -> AccountRecord:
+        """Give the account another key; raises KeyInUse where an account has it."""
         ...
 
 
@@ -121,3 +162,6 @@ class Workflows:
     orders: Orders
     authorizations: Authorizations
     revocations: Revocations
+    handover: Handover
+    renewals: Renewals
+    key_changes: KeyChanges

@@ -1,4 +1,4 @@
-"""The three kinds of CA that Penstock is tried in front of, each with what it knows by itself.
+"""The kinds of CA that Penstock is tried in front of, each with what it knows by itself.
 
 What a CA issued and revoked is asked of the CA, never of Penstock.
 """
@@ -6,8 +6,11 @@ What a CA issued and revoked is asked of the CA, never of Penstock.
 from __future__ import annotations
 
 import abc
+import datetime
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, ClassVar
 
 import aiohttp
 from cryptography import x509
@@ -18,12 +21,19 @@ from tests.peers.bind import Bind
 from tests.peers.client import DnsUpdates
 from tests.peers.pebble import Pebble, PebbleOptions
 from tests.peers.stepca import AcmeProvisioner, StepCa
+from tests.peers.vault import Vault, VaultPki
 
 WEB_ZONE = "web.example.test"
 """Names below it are validated by http-01, at Penstock and at the CA."""
 
 DNS_ZONE = "dns.example.test"
 """Names below it are validated by dns-01, at Penstock and at the CA."""
+
+OWN_ZONE = "own.example.test"
+"""Names below it have an address for each client, and are validated by dns-01 at the CA."""
+
+SHORT = datetime.timedelta(days=4)
+"""Lifetime of certificates by the profile ``short``, where that is a role of the CA."""
 
 
 def updates_of(server: Bind) -> DnsUpdates:
@@ -36,7 +46,24 @@ class Deployment(abc.ABC):
 
     penstock: Penstock
     client_port: int
+    tls_port: int
+    """The port at which clients answer tls-alpn-01, where that is looked for."""
+
     upstream: str
+    usages: ClassVar[tuple[str, ...]] = ("server-auth",)
+
+    def profiles(self, short: str | None = None) -> dict[str, object]:
+        """Return the default profile, and ``short`` with *short* as its upstream."""
+        common = {"usages": list(self.usages), "description": "TLS servers of the tests"}
+        upstreams = {"server": self.upstream, "short": short or self.upstream}
+        return {
+            name: {**common, "cap": cap, "upstreams": [{"upstream": upstreams[name]}]}
+            for name, cap in (("server", "47d"), ("short", "5d"))
+        }
+
+    def alternate_root_pem(self) -> bytes | None:
+        """Return the root of a second chain, where the CA offers one."""
+        return None
 
     @abc.abstractmethod
     def root_pem(self) -> bytes:
@@ -56,18 +83,20 @@ class BehindPebble(Deployment):
 
     upstream = "pebble"
 
-    def __init__(self, tmp: Path, stack: ExitStack, named: Bind) -> None:
+    def __init__(
+        self, tmp: Path, stack: ExitStack, named: Bind, options: Mapping[str, Any] | None = None
+    ) -> None:
         self.client_port, plain = process.free_port(), process.free_port()
         self.pebble = stack.enter_context(
             Pebble(
                 tmp / "pebble",
                 validation_http_port=plain,
                 dns_server=named.address,
-                options=PebbleOptions(nonce_reject_percent=15),
+                options=PebbleOptions(nonce_reject_percent=15, alternate_roots=1),
             )
         )
         anchors = tmp / "pebble-root.pem"
-        anchors.write_bytes(self.pebble.root_pem())
+        anchors.write_bytes(self.pebble.root_pem() + self.pebble.root_pem(1))
         ca = AcmeCa(
             name=self.upstream,
             directory_url=self.pebble.directory_url,
@@ -76,11 +105,19 @@ class BehindPebble(Deployment):
             anchors=anchors,
             options={"solvers": solvers(tmp, named)},
         )
-        self.penstock = stack.enter_context(broker(tmp, named, self.client_port, plain, [ca]))
+        self.penstock = stack.enter_context(
+            broker(
+                tmp, named, self.client_port, plain, [ca], profiles=self.profiles(), more=options
+            )
+        )
 
     def root_pem(self) -> bytes:
         """Return the root that certificates lead to."""
         return self.pebble.root_pem()
+
+    def alternate_root_pem(self) -> bytes | None:
+        """Return the second root, to which every chain can be had as well."""
+        return self.pebble.root_pem(1)
 
     def issued_serials(self) -> list[int]:
         """Return the serials of Pebble's own log."""
@@ -95,8 +132,11 @@ class BehindStepCa(Deployment):
     """step-ca with an ACME provisioner that grants up to 90 days."""
 
     upstream = "step"
+    usages = ("server-auth", "client-auth")
 
-    def __init__(self, tmp: Path, stack: ExitStack, named: Bind) -> None:
+    def __init__(
+        self, tmp: Path, stack: ExitStack, named: Bind, options: Mapping[str, Any] | None = None
+    ) -> None:
         self.client_port, plain = process.free_port(), process.free_port()
         self.step_ca = stack.enter_context(
             StepCa(
@@ -116,16 +156,10 @@ class BehindStepCa(Deployment):
             anchors=anchors,
             options={"solvers": solvers(tmp, named)},
         )
-        # step-ca's own template puts clientAuth beside serverAuth; a profile has to say so, or
-        # each of its certificates is one that nobody asked for.
-        profile = {
-            "description": "TLS servers and clients of the tests",
-            "cap": "47d",
-            "usages": ["server-auth", "client-auth"],
-            "upstreams": [{"upstream": self.upstream}],
-        }
         self.penstock = stack.enter_context(
-            broker(tmp, named, self.client_port, plain, [ca], profiles={"server": profile})
+            broker(
+                tmp, named, self.client_port, plain, [ca], profiles=self.profiles(), more=options
+            )
         )
 
     def root_pem(self) -> bytes:
@@ -146,9 +180,13 @@ class BehindBuiltIn(Deployment):
 
     upstream = "local"
 
-    def __init__(self, tmp: Path, stack: ExitStack, named: Bind) -> None:
+    def __init__(
+        self, tmp: Path, stack: ExitStack, named: Bind, options: Mapping[str, Any] | None = None
+    ) -> None:
         self.client_port, plain = process.free_port(), process.free_port()
-        self.penstock = stack.enter_context(broker(tmp, named, self.client_port, plain, []))
+        self.penstock = stack.enter_context(
+            broker(tmp, named, self.client_port, plain, [], profiles=self.profiles(), more=options)
+        )
 
     def root_pem(self) -> bytes:
         """Return the built-in CA's root."""
@@ -168,14 +206,59 @@ class BehindBuiltIn(Deployment):
         return crl.get_revoked_certificate_by_serial_number(leaf.serial_number) is not None
 
 
+class BehindVault(Deployment):
+    """The PKI engine of a Vault, whose roles are what other CAs call profiles."""
+
+    upstream = "vault"
+
+    def __init__(
+        self, tmp: Path, stack: ExitStack, named: Bind, options: Mapping[str, Any] | None = None
+    ) -> None:
+        self.client_port, plain = process.free_port(), process.free_port()
+        vault = stack.enter_context(Vault(tmp / "vault"))
+        self.pki = VaultPki(vault, dns_server=named.address)
+        lifetimes = {self.upstream: datetime.timedelta(days=40), f"{self.upstream}-short": SHORT}
+        self.pki.set_up(lifetimes)
+        anchors = tmp / "vault-root.pem"
+        anchors.write_bytes(self.pki.root_pem())
+        cas = [
+            AcmeCa(
+                name=name,
+                directory_url=self.pki.directory_url_of(name),
+                ca_bundle=vault.ca_bundle,
+                description="vault-pki",
+                anchors=anchors,
+                facts={"default_lifetime": f"{lifetime.days}d"},
+                options={"solvers": solvers(tmp, named)[:1]},
+            )
+            for name, lifetime in lifetimes.items()
+        ]
+        profiles = self.profiles(f"{self.upstream}-short")
+        self.penstock = stack.enter_context(
+            broker(tmp, named, self.client_port, plain, cas, profiles=profiles, more=options)
+        )
+
+    def root_pem(self) -> bytes:
+        """Return the root that certificates lead to."""
+        return self.pki.root_pem()
+
+    def issued_serials(self) -> list[int]:
+        """Return the serials that the engine keeps."""
+        return self.pki.issued()
+
+    async def is_revoked(self, leaf: x509.Certificate) -> bool:
+        """Ask for a revocation list."""
+        return self.pki.is_revoked(leaf.serial_number)
+
+
 def solvers(tmp: Path, named: Bind) -> list[dict[str, object]]:
     """Return the upstream's solvers: dns-01 for names below one zone, http-01 for the others."""
     tmp.mkdir(parents=True, exist_ok=True)
     dns = AcmeCa(name="solver", directory_url="", ca_bundle=tmp, dns_01=updates_of(named))
     document = dns.document(tmp)["solvers"][0]
     return [
-        {**document, "names": [f"**.{DNS_ZONE}"]},
-        {"challenge": "http-01", "names": [f"**.{WEB_ZONE}"]},
+        {**document, "names": [f"**.{DNS_ZONE}", f"**.{OWN_ZONE}"]},
+        {"challenge": "http-01", "names": [f"**.{WEB_ZONE}", "127.0.0.1", "::1"]},
     ]
 
 
@@ -187,8 +270,12 @@ def broker(
     upstreams: list[AcmeCa],
     *,
     profiles: dict[str, object] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Penstock:
-    """Return a Penstock that resolves at *named* and answers http-01 at *plain_port*."""
+    """Return a Penstock that resolves at *named* and answers http-01 at *plain_port*.
+
+    *more* goes to it as it is.
+    """
     return Penstock(
         tmp / "penstock",
         validation_http_port=client_port,
@@ -196,4 +283,5 @@ def broker(
         plain_port=plain_port,
         upstreams=upstreams,
         profiles=profiles,
+        **(more or {}),
     )

@@ -82,6 +82,11 @@ class Case:
     is_mended: bool = True
     """Whether it is tried that the order becomes valid; not where it sleeps for a day."""
 
+    @property
+    def is_late(self) -> bool:
+        """Return whether finalize comes when the broker has to read the CA's order before."""
+        return any(fault.resource is Resource.ORDER for fault in self.script.faults)
+
 
 def proven(**behaviour: Any) -> Script:
     """Return a CA that asks for no proof, and behaves as said about every order."""
@@ -526,6 +531,31 @@ _PASSING: Final[Mapping[str, tuple[Script, int]]] = {
         proven(after_finalize=AfterFinalize.PROCESSING, polls_until_done=3, retry_after="soon"),
         1,
     ),
+    "processing-until-a-date": (
+        proven(after_finalize=AfterFinalize.PROCESSING, polls_until_done=2, retry_after=SOON),
+        1,
+    ),
+    "order-of-others-for-a-moment": (
+        faulty(
+            answered(
+                Resource.ORDER,
+                order_document("valid", identifiers=[{"type": "dns", "value": "evil.test"}]),
+                times=2,
+            )
+        ),
+        1,
+    ),
+    "other-chains-nonsense": (
+        proven(alternates=(Chain.HTML, Chain.EMPTY, Chain.TEN_MEGABYTES, Chain.WITH_KEY)),
+        1,
+    ),
+    "other-chain-elsewhere": (proven(alternate_urls=(ELSEWHERE,)), 1),
+    "other-chain-lost": (
+        faulty(
+            Fault(Resource.CERTIFICATE, skip=1, times=2, drop=True), alternates=(Chain.WITH_ROOT,)
+        ),
+        1,
+    ),
     "ready-after-finalize": (
         proven(after_finalize=AfterFinalize.READY, polls_until_done=3),
         1,
@@ -546,6 +576,13 @@ _PASSING: Final[Mapping[str, tuple[Script, int]]] = {
             polls_until_done=2,
         ),
         1,
+    ),
+    "order-ended-before-finalize": (
+        faulty(
+            Fault.refusal(Resource.FINALIZE, 403, "orderNotReady"),
+            answered(Resource.ORDER, order_document("invalid"), skip=1, times=2),
+        ),
+        2,
     ),
     "order-for-other-names": (
         faulty(

@@ -137,7 +137,9 @@ class Penstock(process.Peer):
         profiles: Mapping[str, Any] | None = None,
         policy: Mapping[str, Any] | None = None,
         community: Mapping[str, Any] | None = None,
+        validation: Mapping[str, Any] | None = None,
         limits: Mapping[str, Any] | None = None,
+        listen: Mapping[str, Any] | None = None,
         more: Mapping[str, Any] | None = None,
         plain_port: int | None = None,
         environment: Mapping[str, str] | None = None,
@@ -153,7 +155,9 @@ class Penstock(process.Peer):
         self._profiles = profiles
         self._policy = policy or {}
         self._community = community or {}
+        self._validation = validation or {}
         self._limits = limits or {}
+        self._listen = listen or {}
         self._more = more or {}
         self._environment = environment or {}
         self._is_registering = is_registering
@@ -194,6 +198,7 @@ class Penstock(process.Peer):
             "networks": {"allow": ["127.0.0.0/8"]},
             "hosts": {name: list(addresses) for name, addresses in self._hosts.items()},
             "timeout": "5s",
+            **self._validation,
         }
         if self._resolver is not None:
             validation["resolvers"] = [self._resolver]
@@ -209,6 +214,7 @@ class Penstock(process.Peer):
                 "acme": {"address": f"127.0.0.1:{self.port}", "from": self._built_in.name},
                 "plain": {"address": f"127.0.0.1:{self.plain_port}"},
                 "health": {"address": f"127.0.0.1:{self.health_port}"},
+                **self._listen,
             },
             "keys": {"passphrase": secret(self.directory, "passphrase", "a passphrase for tests")},
             "communities": {"default": {"validation": validation, **self._community}},
@@ -244,9 +250,8 @@ class Penstock(process.Peer):
     def prepare(self) -> None:
         """Do what an operator does once: make the CA, register at every upstream."""
         self.write()
-        self.run("ca", "init", "--upstream", self._built_in.name)
-        shown = self.json("ca", "show", "--upstream", self._built_in.name)
-        self.ca_bundle.write_text(shown["root_pem"], "ascii")
+        made = self.json("ca", "init", "--upstream", self._built_in.name)
+        self.ca_bundle.write_text(made["root_pem"], "ascii")
         for upstream in self._upstreams if self._is_registering else ():
             self.run("upstream", "register", upstream.name, "--agree-to-terms")
         self.is_prepared = True

@@ -49,13 +49,15 @@ class Requester(AcmeClient):
         self,
         *names: str,
         csr: x509.CertificateSigningRequest | None = None,
+        pause_seconds: float = 0.0,
         **members: Any,
     ) -> Placed:
-        """Order *names*, which need no proof, and finalize at once."""
+        """Order *names*, which need no proof, and finalize at once or after a pause."""
         ordered = await self.order(*names, **members)
         if ordered.status != 201:
             raise PeerFailed(f"newOrder was answered {ordered.status}: {ordered.body!r}")
         csr = csr or make_csr(names)
+        await asyncio.sleep(pause_seconds)
         placed = Placed(self, ordered.headers["Location"], csr)
         finalized = await self.finalize(ordered.json(), csr)
         if finalized.status != 200:

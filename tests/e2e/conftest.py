@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,16 +46,13 @@ def note(request: pytest.FixtureRequest) -> Callable[[str, object], None]:
 
 
 @pytest.fixture
-def make_scene(tmp_path: Path) -> Iterator[MakeScene]:
+def make_scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeScene]:
     """Start scenes that end with the test: one in front of a scripted CA for each script."""
     with ExitStack() as stack:
-        count = 0
 
         def make(script: Script | None = None, **options: Any) -> Scene:
-            nonlocal count
-            count += 1
-            folder = tmp_path / f"scene-{count}"
-            folder.mkdir()
+            # Named after the test its path would be too long for the operator socket.
+            folder = tmp_path_factory.mktemp("scene")
             return stack.enter_context(Scene(folder, script, **options))
 
         yield make
@@ -65,7 +61,9 @@ def make_scene(tmp_path: Path) -> Iterator[MakeScene]:
 @pytest.fixture(scope="session")
 def front_door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FrontDoor]:
     """A broker with three communities, for requests that are refused or leave little behind."""
-    with running(tmp_path_factory.mktemp("front-door")) as door:
+    # One address makes the accounts of every test of the session, in less than an hour.
+    limits = {"rates": {"new_accounts": "off"}}
+    with running(tmp_path_factory.mktemp("front-door"), limits=limits) as door:
         yield door
 
 

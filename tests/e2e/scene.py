@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import re
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -79,8 +79,12 @@ class Scene:
         *,
         limits: dict[str, str] | None = None,
         state: Path | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Describe the scene; *state* is the broker's state directory where it is a special one."""
+        """Describe the scene; *state* is the broker's state directory where it is a special one.
+
+        *environment* goes to the broker and to its CA.
+        """
         self.tmp = tmp
         self._state = state
         self.answers_port = process.free_port()
@@ -91,11 +95,14 @@ class Scene:
         """All that the clients of this scene hold."""
         self._script = script
         self._limits = limits
+        self._environment = environment
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             if self._script is not None:
-                self.ca = stack.enter_context(HostileCaProcess(self.tmp / "ca", self._script))
+                self.ca = stack.enter_context(
+                    HostileCaProcess(self.tmp / "ca", self._script, environment=self._environment)
+                )
             self.broker = stack.enter_context(self._make_broker())
             self._stack = stack.pop_all()
         return self
@@ -125,6 +132,7 @@ class Scene:
             upstreams=[] if self.ca is None else [self._upstream(self.ca)],
             policy={"trusted": [trusted]},
             limits=self._limits,
+            environment=self._environment,
             more={"external_account_bindings": [key]},
         )
         if self._state is not None:

@@ -110,8 +110,11 @@ OUTSIDE = [
 """C8: labels are compared whole; deny wins over allow."""
 
 TYPES = [
-    Name("address", "192.0.2.1", "is of type ip, expected dns", UNSUPPORTED, "ip"),
-    Name("address of IPv6", "2001:db8::1", "is of type ip, expected dns", UNSUPPORTED, "ip"),
+    Name("address", "192.0.2.1", "no rule within 192.0.2.0/24 allows it", REJECTED, "ip"),
+    Name("address of IPv6", "2001:db8::1", "no rule within 2001:db8::/32", REJECTED, "ip"),
+    Name("private address", "10.20.0.7", "is allowed by no rule", REJECTED, "ip"),
+    Name("address in another spelling", "2001:DB8::1", "expected '2001:db8::1'", REJECTED, "ip"),
+    Name("network", "10.20.0.0/16", "is not an IP address", REJECTED, "ip"),
     Name("no address", "localhost", "is not an IP address", REJECTED, "ip"),
     Name("address with leading zeros", "192.000.002.001", "is not an IP address", REJECTED, "ip"),
     Name("address with a zone", "fe80::1%eth0", "has a zone", REJECTED, "ip"),
@@ -193,7 +196,7 @@ def test_every_bad_name_of_an_order_has_its_subproblem(
     """Ten names of which six are bad, in three ways: each is told, with its own type."""
     bad = [
         *(("dns", "secret.example.test"), ("dns", "evil.net"), ("ip", "192.0.2.1")),
-        *(("dns", "*.co.uk"), ("dns", "a.locked.example.test"), ("ip", "2001:db8::1")),
+        *(("dns", "*.co.uk"), ("dns", "a.locked.example.test"), ("email", "a@example.test")),
     ]
     identifiers = [{"type": kind, "value": value} for kind, value in bad]
     mixed = [*itertools.chain(*zip(identifiers, [good_name() for _ in bad], strict=True))]
@@ -203,8 +206,7 @@ def test_every_bad_name_of_an_order_has_its_subproblem(
     assert sorted(one["value"] for one in told) == sorted(value for _, value in bad)
     kinds = {each["identifier"]["value"]: each["type"] for each in document["subproblems"]}
     assert {value for value, kind in kinds.items() if kind.endswith(UNSUPPORTED)} == {
-        "192.0.2.1",
-        "2001:db8::1",
+        "a@example.test"
     }
     assert names_door.penstock.counts() == counts
 

@@ -35,6 +35,7 @@ CALLED = frozenset(Resource) - {
     Resource.REVOKE,
     Resource.ACCOUNT,
     Resource.ORDERS,
+    Resource.RENEWAL_INFO,
 }
 """What an order asks for when nothing goes wrong."""
 

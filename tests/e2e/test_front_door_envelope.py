@@ -212,7 +212,7 @@ def test_unknown_path_is_a_problem_as_well(holdings: Holdings) -> None:
     """What is no resource of ours is 404 with a problem document and a nonce that works."""
     for path in (
         *("/", "/acme", "/acme/default", "/acme/nowhere/directory", "/acme/directory/", "/.env"),
-        *("/acme/default/key-change", "/acme/default/account/", "/acme/default/order/.."),
+        *("/acme/default/key-changes", "/acme/default/account/", "/acme/default/order/.."),
         *("/acme/default/order/" + "a" * 65, "/metrics", "/v1/command"),
     ):
         reply = holdings.door.wire.send("GET", path)

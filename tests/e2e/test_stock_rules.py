@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from cryptography import x509
 
+from tests.e2e.client_rules import RULES, Rule
 from tests.e2e.front_door import PROVABLE, FrontDoor
-from tests.e2e.requester import Reply, fresh_name, leaf_of, target_of
-from tests.unit.protocol.builders import b64url, make_csr, private_key
+from tests.e2e.requester import JOSE, Reply, fresh_name, leaf_of, sealed, target_of
+from tests.unit.protocol.builders import b64url, jwk_json, make_csr, private_key
 
 pytestmark = pytest.mark.e2e
 
@@ -144,6 +145,9 @@ def transcript(life: Life) -> str:
     text = re.sub(r"https://127\.0\.0\.1:\d+", "https://penstock", text)
     text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "<time>", text)
     text = re.sub(r'(?<="token": ")[A-Za-z0-9_-]{22,}', named("token"), text)
+    text = re.sub(r'(?<="payload": ")[A-Za-z0-9_-]{22,}', "<key>", text)
+    text = re.sub(r'(?<="protected": ")[A-Za-z0-9_-]{22,}', "<header>", text)
+    text = re.sub(r'(?<="signature": ")[A-Za-z0-9_-]{22,}', "<MAC>", text)
     text = re.sub(r"\b[0-9a-f]{32}\b", named("id"), text)
     return re.sub(r"\bh[0-9a-f]{12}\b", named("host"), text)
 
@@ -294,3 +298,44 @@ def test_chain_is_leaf_first_and_nothing_but_certificates(
     assert root not in chain
     for child, issuer in zip(chain, [*chain[1:], root], strict=True):
         child.verify_directly_issued_by(issuer)
+
+
+@pytest.mark.parametrize("rule", list(RULES.values()), ids=list(RULES))
+def test_rule_of_a_client_holds(rule: Rule, life: Life) -> None:
+    """Clients that can't be had here find what they look for, where they look for it."""
+    rule(life)
+
+
+@pytest.mark.parametrize("rule", list(RULES.values()), ids=list(RULES))
+def test_rule_of_a_client_notices_what_is_amiss(rule: Rule, life: Life) -> None:
+    """The same rule fails where every answer is a wrong one."""
+    lines = [("Location", "http://elsewhere/acme/"), ("Link", "<x/y/z>;rel=up, <u>"),
+             ("Replay-Nonce", "a,b"), ("Retry-After", "soon")]  # fmt: skip
+    members = (
+        b'"status": "valid", "url": "http://elsewhere/acme/1", "certificate": "no", "expires": ""'
+    )
+    body = b"{" + members + b', "status": "ready"}'
+    wrong = Reply(status=302, headers=tuple(lines * 2), body=body, seconds=0)
+    with pytest.raises((AssertionError, LookupError, ValueError)):
+        rule(dict.fromkeys(life, wrong))
+
+
+def test_proxmox_is_served_as_it_speaks(front_door: FrontDoor) -> None:
+    """Its key says what it is for, its challenge says the answer, its reading sends ``{}``."""
+    client = front_door.client("default")
+    client.key = private_key("RS256", "proxmox")
+    url = client.url("new-account")
+    header = client.header(url, by_key=True)
+    header["jwk"] = {**jwk_json(client.key), "use": "sig"}
+    body = sealed(header, b'{"termsOfServiceAgreed":true}', client.key)
+    made = client.wire.send("POST", target_of(url), body, [("Content-Type", JOSE)])
+    assert made.status == 201
+    client.kid = made.one("Location")
+    assert client.post(client.kid, {}).status == 200
+    order_url, order = client.new_order(PROVABLE[-2])
+    (authorization,) = order["authorizations"]
+    challenges = client.post(authorization).json()["challenges"]
+    (challenge,) = [one for one in challenges if one["type"] == "http-01"]
+    answer = client.post(challenge["url"], {"keyAuthorization": f"{challenge['token']}.anything"})
+    assert answer.status == 200
+    assert client.post(order_url).status == 200

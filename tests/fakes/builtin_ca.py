@@ -135,3 +135,11 @@ async def make_world(
     issuing = await create_issuing(signer, clock, plan, root)
     ca = make_ca(signer, clock, store, IssuerSet(issuing))
     return CaWorld(signer, clock, store, root, issuing, ca)
+
+
+async def issue_one(world: CaWorld) -> bytes:
+    """Have a certificate for www.corp.example issued, and return its DER."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    order = await world.ca.finalize(await world.ca.open_order(request()), make_csr(key))
+    pem = await world.ca.download(order)
+    return x509.load_pem_x509_certificates(pem)[0].public_bytes(Encoding.DER)

@@ -97,6 +97,8 @@ class CaSimulator:
     def _reply(self, request: HttpRequest, resource: Resource, id_: str) -> Reply:
         if resource is Resource.DIRECTORY:
             return self.resources.directory()
+        if resource is Resource.RENEWAL_INFO:
+            return self.resources.renewal_info()
         if resource is Resource.NEW_NONCE:
             return Reply(status=200 if request.method == "HEAD" else 204)
         try:

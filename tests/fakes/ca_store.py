@@ -1,11 +1,12 @@
 """The built-in CA's ledger in a dictionary."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from broker.issuance.records import CaCertificateRecord
+from broker.issuance.errors import Conflict
+from broker.issuance.records import CaCertificateRecord, CaRevocation
 
 
 class FakeCaStore:
@@ -13,9 +14,16 @@ class FakeCaStore:
 
     def __init__(self) -> None:
         self.records: dict[tuple[str, str], CaCertificateRecord] = {}
+        self.closed: set[str] = set()
+        """Issuers that are retired."""
+        self.on_closed: Callable[[], None] = lambda: None
+        """What happens meanwhile to whoever asks for one."""
         self.crl_numbers: Counter[tuple[str, str]] = Counter()
 
     async def record_ca_certificate(self, record: CaCertificateRecord) -> CaCertificateRecord:
+        if record.issuer_key_id in self.closed:
+            self.on_closed()
+            raise Conflict(f"issuer '{record.issuer_key_id}' is retired")
         return self.records.setdefault((record.ca, record.order_ref), record)
 
     async def find_ca_certificate(self, ca: str, order_ref: str) -> CaCertificateRecord | None:
@@ -38,15 +46,20 @@ class FakeCaStore:
 
     async def revoked_ca_certificates(
         self, ca: str, issuer_key_id: str, now: datetime
-    ) -> Sequence[CaCertificateRecord]:
+    ) -> Sequence[CaRevocation]:
         return [
-            record
+            CaRevocation(
+                serial=record.serial,
+                revoked_at=record.revoked_at,
+                revocation_reason=record.revocation_reason,
+            )
             for record in self.records.values()
             if (record.ca, record.issuer_key_id) == (ca, issuer_key_id)
             and record.revoked_at is not None
             and record.not_after > now
         ]
 
-    async def next_crl_number(self, ca: str, issuer_key_id: str) -> int:
-        self.crl_numbers[(ca, issuer_key_id)] += 1
-        return self.crl_numbers[(ca, issuer_key_id)]
+    async def next_crl_number(self, ca: str, issuer_key_id: str, at: datetime) -> int:
+        key = (ca, issuer_key_id)
+        self.crl_numbers[key] = max(self.crl_numbers[key] + 1, int(at.timestamp()))
+        return self.crl_numbers[key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import cache
 
@@ -91,13 +92,23 @@ class FakeInspector:
         found = self.weak.get(csr.spki_sha256)
         return (found,) if found is not None else ()
 
+    async def inspect_key(self, spki_der: bytes) -> Sequence[str]:
+        """See the port."""
+        found = self.weak.get(hashlib.sha256(spki_der).hexdigest())
+        return (found,) if found is not None else ()
+
 
 class FakeAnchors:
     """``release.Anchors``; None where nothing is configured."""
 
     def __init__(self) -> None:
         self.ders: Sequence[bytes] | None = None
+        self.wish: str | None = None
 
     def of(self, upstream: str, community: str) -> Sequence[bytes] | None:
         """See the port."""
         return self.ders
+
+    def preferred_chain(self, upstream: str, community: str) -> str | None:
+        """See the port."""
+        return self.wish

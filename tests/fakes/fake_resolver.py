@@ -4,6 +4,7 @@ import ipaddress
 from collections import Counter
 from collections.abc import Sequence
 
+from broker.protocol.caa import CaaRecord
 from broker.validation.resolver import NameNotFound, ResolutionFailed
 from broker.validation.targets import IpAddress
 
@@ -12,12 +13,14 @@ class FakeResolver:
     """``validation.resolver.Resolver`` without DNS.
 
     ``hosts`` maps a name to the answers it gives one after the other; the last one is repeated.
-    An answer is a list of addresses, or an exception to raise.  ``records`` holds TXT records.
+    An answer is a list of addresses, or an exception to raise.  ``records`` holds TXT records,
+    ``authorizations`` CAA records.
     """
 
     def __init__(self) -> None:
         self.hosts: dict[str, list[Sequence[str] | Exception]] = {}
         self.records: dict[str, Sequence[bytes] | Exception] = {}
+        self.authorizations: dict[str, Sequence[CaaRecord] | Exception] = {}
         self.asked: Counter[str] = Counter()
 
     async def addresses(self, name: str) -> Sequence[IpAddress]:
@@ -27,6 +30,13 @@ class FakeResolver:
         if isinstance(answer, Exception):
             raise answer
         return [ipaddress.ip_address(text) for text in answer]
+
+    async def caa(self, name: str) -> Sequence[CaaRecord]:
+        self.asked[name] += 1
+        answer = self.authorizations.get(name, NameNotFound(f"{name} does not exist (NXDOMAIN)"))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     async def texts(self, name: str) -> Sequence[bytes]:
         self.asked[name] += 1

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from broker.issuance.errors import Refused, Unreachable
 from broker.issuance.ports import Clock, UpstreamOrder, UpstreamRequest
+from broker.issuance.renewal_ports import RenewalAnswer
 from broker.protocol.identifiers import Identifier
 from broker.protocol.problems import Problem, ProblemType
 from broker.protocol.resources import OrderStatus
@@ -91,6 +92,10 @@ class FakeUpstream:
         """Whether that is shown by the order alone."""
         self.fails_after_finalize: Problem | None = None
         self.misissue: Callable[[Leaf], Leaf] = lambda leaf: leaf
+        self.alternates: Callable[[CaOrder], Sequence[bytes]] = lambda _: ()
+        """Other chains of an order's certificate."""
+        self.renewals: Callable[[str], RenewalAnswer | None] = lambda _: None
+        """What it says of a CertID; None: it offers no renewal information."""
         self.sends: list[bytes] = []
         """What the next downloads bring instead of the chain."""
         self._clock = clock
@@ -195,6 +200,16 @@ class FakeUpstream:
     async def download(self, order: UpstreamOrder) -> bytes:
         """See the port."""
         return await self._call("download", lambda: self._downloaded(order.url))
+
+    async def download_alternates(self, order: UpstreamOrder) -> Sequence[bytes]:
+        """See the port."""
+        return await self._call(
+            "download_alternates", lambda: self.alternates(self._find(order.url))
+        )
+
+    async def renewal_info(self, cert_id: str) -> RenewalAnswer | None:
+        """See the port."""
+        return await self._call("renewal_info", lambda: self.renewals(cert_id))
 
     async def revoke(self, certificate_der: bytes, reason: int) -> None:
         """See the port."""

@@ -11,7 +11,7 @@ from broker.issuance.errors import Broken, Conflict, Unreachable
 
 
 class FakeSigner:
-    """``issuance.ports.Signer``, which can be told to fail.
+    """``issuance.ports.KeyRing``, which can be told to fail.
 
     ``is_away`` makes it unreachable; ``is_lying`` makes it sign something else.
     """
@@ -39,10 +39,18 @@ class FakeSigner:
         public_key = self.keys[key_id].public_key()
         return public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
+    async def has_key(self, key_id: str) -> bool:
+        return key_id in self.keys
+
+    async def destroy_key(self, key_id: str) -> None:
+        self.keys.pop(key_id, None)
+
     async def sign(self, key_id: str, data: bytes) -> bytes:
         if self.is_away:
             raise Unreachable("the signer is away")
         await asyncio.sleep(0)  # others get their turn, as with a signer that is elsewhere
+        if key_id not in self.keys:
+            raise Broken(f"there is no key '{key_id}'")
         self.signatures += 1
         key = self.keys[key_id]
         signed = data + b"!" if self.is_lying else data

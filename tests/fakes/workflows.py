@@ -3,6 +3,8 @@
 from dataclasses import replace
 from datetime import timedelta
 
+from broker.issuance.handover import Handed
+from broker.issuance.key_changes import KeyInUse
 from broker.issuance.records import (
     AccountRecord,
     AuthorizationRecord,
@@ -10,10 +12,13 @@ from broker.issuance.records import (
     OrderRecord,
     Proof,
 )
+from broker.issuance.renewals import Suggestion
 from broker.protocol.challenges import ChallengeType
 from broker.protocol.identifiers import Identifier, IdentifierType
 from broker.protocol.jws import Jwk, ParsedBinding
+from broker.protocol.key_change import VerifiedKeyChange
 from broker.protocol.problems import Problem, ProblemType
+from broker.protocol.renewal import parse_cert_id
 from broker.protocol.requests import AccountUpdate, NewAccount, NewOrder, Revocation
 from broker.protocol.resources import (
     AccountStatus,
@@ -129,6 +134,22 @@ class FakeAccounts:
         return changed
 
 
+class FakeKeyChanges:
+    """Gives every account the key that it wants, unless a test says who has it."""
+
+    def __init__(self, accounts: FakeAccounts) -> None:
+        self._accounts = accounts
+        self.holder: str | None = None
+
+    async def change(self, account: AccountRecord, change: VerifiedKeyChange) -> AccountRecord:
+        if self.holder is not None:
+            raise KeyInUse(self.holder)
+        new_key = change.new_key
+        changed = replace(account, jwk_json=new_key.canonical, thumbprint=new_key.thumbprint)
+        self._accounts.accounts[account.account_id] = changed
+        return changed
+
+
 class FakeOrders:
     """One order, whose state a test sets."""
 
@@ -137,6 +158,20 @@ class FakeOrders:
         self.csrs: list[bytes] = []
         self.changes: dict[str, object] = {}
         self.error: Exception | None = None
+        self.pages: dict[str | None, tuple[list[str], str | None]] = {None: ([], None)}
+        self.pre_authorized: list[Identifier] = []
+
+    async def list(self, account: AccountRecord, after: str | None) -> tuple[list[str], str | None]:
+        if after not in self.pages:
+            raise Problem(ProblemType.MALFORMED, "no such page", status=404)
+        return self.pages[after]
+
+    async def pre_authorize(
+        self, account: AccountRecord, identifier: Identifier
+    ) -> AuthorizationRecord:
+        self.pre_authorized.append(identifier)
+        made = authorization_record(account.account_id)
+        return replace(made, identifier=identifier, order_id=None)
 
     def _order(self, account: AccountRecord) -> OrderRecord:
         if self.error is not None:
@@ -154,9 +189,30 @@ class FakeOrders:
         self.csrs.append(csr_der)
         return self._order(account)
 
-    async def certificate(self, account: AccountRecord, certificate_id: str) -> bytes:
-        self._order(account)
-        return CHAIN_PEM
+
+class FakeHandover:
+    """One certificate with as many chains as a test says."""
+
+    def __init__(self) -> None:
+        self.chains = 1
+
+    async def certificate(self, account: AccountRecord, certificate_id: str, number: int) -> Handed:
+        if number >= self.chains:
+            raise Problem(ProblemType.MALFORMED, "no such chain", status=404)
+        pem = CHAIN_PEM * (number + 1)
+        return Handed(chain_pem=pem, number=number, chains=self.chains)
+
+
+class FakeRenewals:
+    """The windows that a test puts there, by CertID."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Suggestion] = {}
+
+    async def suggestion(self, community: str, cert_id: str) -> Suggestion:
+        if parse_cert_id(cert_id) not in self.known:
+            raise Problem(ProblemType.MALFORMED, "no such certificate here", status=404)
+        return self.known[cert_id]
 
 
 class FakeAuthorizations:
@@ -203,13 +259,16 @@ class FakeRevocations:
 
 
 class FakeWorkflows:
-    """All four together."""
+    """All of them together."""
 
     def __init__(self) -> None:
         self.accounts = FakeAccounts()
         self.orders = FakeOrders()
         self.authorizations = FakeAuthorizations()
         self.revocations = FakeRevocations()
+        self.handover = FakeHandover()
+        self.renewals = FakeRenewals()
+        self.key_changes = FakeKeyChanges(self.accounts)
 
     def as_workflows(self) -> Workflows:
         """Return them as the web takes them."""
@@ -218,4 +277,7 @@ class FakeWorkflows:
             orders=self.orders,
             authorizations=self.authorizations,
             revocations=self.revocations,
+            handover=self.handover,
+            renewals=self.renewals,
+            key_changes=self.key_changes,
         )

@@ -24,12 +24,14 @@ from cryptography.x509.oid import NameOID
 
 from broker.issuance.accounts import Accounts
 from broker.issuance.authorizations import Authorizations
+from broker.issuance.caa import CaaRooms, CaaWatch
 from broker.issuance.closing import Closing
 from broker.issuance.dispatcher import Dispatcher
 from broker.issuance.enrollment import Enrollment
 from broker.issuance.errors import Broken
 from broker.issuance.events import Event, EventKind
 from broker.issuance.fulfilment import Fulfilment
+from broker.issuance.key_changes import KeyChanges
 from broker.issuance.orders import Orders
 from broker.issuance.planning import Planner
 from broker.issuance.ports import Upstream
@@ -41,8 +43,10 @@ from broker.issuance.records import (
     OrderRecord,
 )
 from broker.issuance.release import Gate
+from broker.issuance.renewing import make_renewing
 from broker.issuance.revocations import Revocations
 from broker.issuance.settings import CommunitySettings, DeclaredEabKey, IssuanceSettings
+from broker.issuance.succession import Succession
 from broker.policy.decisions import ProfileLifetime, UpstreamFacts
 from broker.protocol.identifiers import Identifier, IdentifierType
 from broker.protocol.jws import (
@@ -56,6 +60,7 @@ from broker.protocol.requests import NewAccount, NewOrder, Revocation
 from broker.protocol.resources import OrderStatus
 from broker.storage.sqlite import SqliteStore
 from tests.fakes.clock import FakeClock
+from tests.fakes.fake_caa import FakeCaa
 from tests.fakes.fake_policies import FakeAnchors, FakeInspector, FakePolicies, FakeSuffixes
 from tests.fakes.fake_time import FakeTime
 from tests.fakes.fake_upstream import FakeUpstream
@@ -105,6 +110,10 @@ def make_csr(
 def leaf_of(pem: bytes) -> x509.Certificate:
     """Return the first certificate of a chain."""
     return x509.load_pem_x509_certificates(pem)[0]
+
+
+def _account_url(account: AccountRecord) -> str:
+    return f"https://acme.corp.example/account/{account.account_id}"
 
 
 def always(lifetime: timedelta) -> ProfileLifetime:
@@ -159,6 +168,7 @@ class World:
         self.policies = FakePolicies()
         self.validator = FakeValidator()
         self.inspector = FakeInspector()
+        self.caa = FakeCaa()
         self.anchors = FakeAnchors()
         self.ca = FakeUpstream(self.clock)
         self.local = FakeUpstream(self.clock, "local", is_local=True)
@@ -175,6 +185,8 @@ class World:
         self._commits_kept: int | None = None
         self.keeps_snapshots = False
         """Whether to keep what a power cut would leave."""
+        self.runs_due = True
+        """Whether a process begins with what is due: a restored broker does not."""
 
     # ----------------------------------------------------------------------------- processes
 
@@ -206,17 +218,34 @@ class World:
             clock=clock,
         )
         self.accounts = Accounts(store, self.enrollment, clock, self.settings)
+        self.key_changes = KeyChanges(store, self.inspector, clock)
+        self.caa_watch = CaaWatch(
+            CaaRooms(
+                looker=self.caa,
+                issuers=self.caa,
+                upstreams=upstreams,
+                policies=self.policies,
+                orders=store,
+                accounts=store,
+                log=store,
+                dispatcher=self.dispatcher,
+                clock=clock,
+                account_url=_account_url,
+            )
+        )
         self.orders = Orders(
             orders=store,
+            owned=store,
             accounts=store,
-            certificates=store,
             log=store,
             planner=self.planner,
             policies=self.policies,
             inspector=self.inspector,
             dispatcher=self.dispatcher,
+            succession=Succession(store, store),
             clock=clock,
             settings=self.settings,
+            caa=self.caa_watch,
         )
         self.authorizations = Authorizations(
             orders=store,
@@ -226,6 +255,7 @@ class World:
             dispatcher=self.dispatcher,
             clock=clock,
             settings=self.settings,
+            account_url=_account_url,
         )
         self.gate = Gate(store, self.policies, self.anchors, clock)
         self.closing = Closing(store, store, self.dispatcher, clock)
@@ -242,12 +272,21 @@ class World:
             pause=self.time.pause,
         )
         self.revocations = Revocations(store, store, upstreams, self.dispatcher, clock)
+        self.renewing = make_renewing(
+            store,
+            policies=self.policies,
+            upstreams=upstreams,
+            dispatcher=self.dispatcher,
+            clock=clock,
+        )
         self.dispatcher.on(JobKind.VALIDATE, self.authorizations.validate)
         self.dispatcher.on(JobKind.PREPARE, self.fulfilment.prepare)
         self.dispatcher.on(JobKind.FULFIL, self.fulfilment.fulfil)
         self.dispatcher.on(JobKind.REVOKE, self.revocations.carry_out)
+        self.dispatcher.on(JobKind.CAA, self.caa_watch.report)
         await self.enrollment.keep_declared()
-        await self.dispatcher.run_due()
+        if self.runs_due:
+            await self.dispatcher.run_due()
 
     async def stop(self) -> None:
         """End the process."""
@@ -410,10 +449,16 @@ class Client:
     key: ec.EllipticCurvePrivateKey
 
     async def order(
-        self, *names: str, profile: str | None = None, not_after: datetime | None = None
+        self,
+        *names: str,
+        profile: str | None = None,
+        not_after: datetime | None = None,
+        replaces: str | None = None,
     ) -> OrderRecord:
         """Order a certificate."""
-        request = NewOrder(tuple(map(dns, names)), profile=profile, not_after=not_after)
+        request = NewOrder(
+            tuple(map(dns, names)), profile=profile, not_after=not_after, replaces=replaces
+        )
         return await self.world.orders.create(self.account, request)
 
     async def read(self, order: OrderRecord) -> OrderRecord:
@@ -440,10 +485,15 @@ class Client:
         return await self.read(order)
 
     async def ready(
-        self, *names: str, profile: str | None = None, not_after: datetime | None = None
+        self,
+        *names: str,
+        profile: str | None = None,
+        not_after: datetime | None = None,
+        replaces: str | None = None,
     ) -> OrderRecord:
         """Order and prove."""
-        made = await self.prove(await self.order(*names, profile=profile, not_after=not_after))
+        order = await self.order(*names, profile=profile, not_after=not_after, replaces=replaces)
+        made = await self.prove(order)
         assert made.status is OrderStatus.READY, made
         return made
 
@@ -454,9 +504,11 @@ class Client:
         finalize = self.world.orders.finalize
         return await self.world.drive(finalize(self.account, order.order_id, csr_der))
 
-    async def issue(self, *names: str, profile: str | None = None) -> OrderRecord:
+    async def issue(
+        self, *names: str, profile: str | None = None, replaces: str | None = None
+    ) -> OrderRecord:
         """Order, prove and finalize."""
-        order = await self.finalize(await self.ready(*names, profile=profile))
+        order = await self.finalize(await self.ready(*names, profile=profile, replaces=replaces))
         assert order.status is OrderStatus.VALID, order
         return order
 
@@ -469,7 +521,8 @@ class Client:
     async def chain(self, order: OrderRecord) -> bytes:
         """Download the certificate of an order."""
         assert order.certificate_id is not None, order
-        return await self.world.orders.certificate(self.account, order.certificate_id)
+        certificate = self.world.renewing.handover.certificate
+        return (await certificate(self.account, order.certificate_id)).chain_pem
 
     async def leaf_der(self, order: OrderRecord) -> bytes:
         """Download the certificate of an order and return its leaf."""

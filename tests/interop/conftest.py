@@ -1,6 +1,6 @@
 """What the interop suite shares: one name server, and a Penstock in front of each CA."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 
 import pytest
@@ -15,7 +15,24 @@ from tests.deployments.cas import (
 )
 from tests.peers.bind import Bind
 
-KINDS = {"pebble": BehindPebble, "step-ca": BehindStepCa, "built-in": BehindBuiltIn}
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the switches of the matrix of clients and CAs."""
+    parser.addoption(
+        "--every-verb",
+        action="store_true",
+        help="let each client do at each CA all that it offers, instead of each pair once",
+    )
+    parser.addoption(
+        "--interop-report", metavar="PATH", help="write what the matrix came to into this file"
+    )
+
+
+KINDS: Mapping[str, Callable[..., Deployment]] = {
+    "pebble": BehindPebble,
+    "step-ca": BehindStepCa,
+    "built-in": BehindBuiltIn,
+}
 
 
 @pytest.fixture(scope="session")

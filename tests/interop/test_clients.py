@@ -1,4 +1,4 @@
-"""Stock clients through Penstock: obtain, renew, revoke, by http-01 and by dns-01."""
+"""What certbot does through Penstock, looked at closely; `test_matrix.py` has every client."""
 
 import secrets
 from pathlib import Path
@@ -8,23 +8,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.deployments.cas import DNS_ZONE, WEB_ZONE, Deployment, updates_of
-from tests.peers.bind import Bind
+from tests.deployments.cas import WEB_ZONE, Deployment
 from tests.peers.certbot import Certbot
 from tests.peers.client import ClientFailed, Obtained
-from tests.peers.lego import Lego
 
 pytestmark = pytest.mark.peers
 
-CHALLENGES = ("http-01", "dns-01")
 
-
-def fresh_names(challenge: str) -> list[str]:
-    """Return names that no other test uses; a wildcard where the challenge allows one."""
+def fresh_names() -> list[str]:
+    """Return names that no other test uses, which every CA proves by http-01."""
     label = f"h{secrets.token_hex(4)}"
-    if challenge == "http-01":
-        return [f"{label}.{WEB_ZONE}", f"{label}-b.{WEB_ZONE}"]
-    return [f"{label}.{DNS_ZONE}", f"*.{label}.{DNS_ZONE}"]
+    return [f"{label}.{WEB_ZONE}", f"{label}-b.{WEB_ZONE}"]
 
 
 def check_obtained(obtained: Obtained, names: list[str], deployment: Deployment) -> None:
@@ -42,19 +36,13 @@ def check_obtained(obtained: Obtained, names: list[str], deployment: Deployment)
     assert leaf.serial_number in deployment.issued_serials()
 
 
-@pytest.mark.parametrize("challenge", CHALLENGES)
-async def test_certbot_obtains_renews_and_revokes(
-    challenge: str, deployment: Deployment, name_server: Bind, tmp_path: Path
-) -> None:
-    """Certbot's three verbs work through Penstock, the CA's own records agreeing."""
-    names = fresh_names(challenge)
+async def test_certbot_obtains_renews_and_revokes(deployment: Deployment, tmp_path: Path) -> None:
+    """Certbot's three verbs work with http-01 on both sides, the CA's own records agreeing."""
+    names = fresh_names()
     client = Certbot(
         tmp_path / "certbot", deployment.penstock.directory_url, deployment.penstock.ca_bundle
     )
-    if challenge == "http-01":
-        obtained = await client.certonly_standalone(names, http_port=deployment.client_port)
-    else:
-        obtained = await client.certonly_rfc2136(names, updates_of(name_server))
+    obtained = await client.certonly_standalone(names, http_port=deployment.client_port)
     check_obtained(obtained, names, deployment)
     first = obtained.leaf()
 
@@ -70,38 +58,9 @@ async def test_certbot_obtains_renews_and_revokes(
         await client.revoke(renewed)
 
 
-@pytest.mark.parametrize("challenge", CHALLENGES)
-async def test_lego_obtains_renews_and_revokes(
-    challenge: str, deployment: Deployment, name_server: Bind, tmp_path: Path
-) -> None:
-    """Lego's three verbs work through Penstock, the CA's own records agreeing."""
-    names = fresh_names(challenge)
-    client = Lego(
-        tmp_path / "lego", deployment.penstock.directory_url, deployment.penstock.ca_bundle
-    )
-    port, updates = deployment.client_port, updates_of(name_server)
-    if challenge == "http-01":
-        obtained = await client.run_http(names, http_port=port)
-    else:
-        obtained = await client.run_rfc2136(names, updates)
-    check_obtained(obtained, names, deployment)
-    first = obtained.leaf().serial_number
-
-    if challenge == "http-01":
-        renewed = await client.renew_http(names, http_port=port)
-    else:
-        renewed = await client.renew_rfc2136(names, updates)
-    check_obtained(renewed, names, deployment)
-    assert renewed.leaf().serial_number != first
-
-    assert not await deployment.is_revoked(renewed.leaf())
-    await client.revoke(names[:1], reason=4)
-    assert await deployment.is_revoked(renewed.leaf())
-
-
 async def test_certificate_key_revokes(deployment: Deployment, tmp_path: Path) -> None:
     """The holder of the certificate's key revokes it without the account that ordered it."""
-    names = fresh_names("http-01")[:1]
+    names = fresh_names()[:1]
     url, bundle = deployment.penstock.directory_url, deployment.penstock.ca_bundle
     client = Certbot(tmp_path / "owner", url, bundle)
     obtained = await client.certonly_standalone(names, http_port=deployment.client_port)
@@ -116,7 +75,7 @@ async def test_certificate_key_revokes(deployment: Deployment, tmp_path: Path) -
 
 async def test_csr_reaches_the_ca_byte_for_byte(deployment: Deployment, tmp_path: Path) -> None:
     """A CSR made elsewhere, its key never shown to anyone, comes back certified for that key."""
-    names = fresh_names("http-01")[:1]
+    names = fresh_names()[:1]
     key = ec.generate_private_key(ec.SECP256R1())
     csr = (
         x509.CertificateSigningRequestBuilder()

@@ -31,6 +31,7 @@ from tests.deployments.requester import Placed, Requester
 from tests.fakes.hostile_ca import Behaviour, Fault, HostileCaProcess, Resource, Script
 from tests.fakes.hostile_ca.envelope import b64
 from tests.peers import authority, process
+from tests.peers.pebble import ChallTestSrv, Pebble
 
 pytestmark = pytest.mark.peers
 
@@ -42,6 +43,13 @@ HONEST: Final = Behaviour(authorizations_valid=True)
 WRONG: Final = Behaviour(authorizations_valid=True, is_ca=True)
 
 
+def named(group: click.Command, word: str) -> click.Command | None:
+    """Return the command that *word* names in a group, if it does."""
+    if not isinstance(group, click.Group):
+        return None
+    return group.get_command(click.Context(group), word)
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """One command with arguments; words in capitals stand for what the scene has."""
@@ -50,15 +58,22 @@ class Command:
     event: str | None = None
     """Kind of the event that it writes, if it changes something."""
 
+    is_empty: bool = False
+    """Whether the scene has nothing for it to list."""
+
     @property
     def path(self) -> str:
         """The words that name the command, such as ``order show``."""
-        words = self.line.split()
-        return words[0] if words[0] in ALONE else " ".join(words[:2])
+        found: click.Command = command_line
+        path = []
+        for word in self.line.split():
+            inner = named(found, word)
+            if inner is None:
+                break
+            found = inner
+            path.append(word)
+        return " ".join(path)
 
-
-ALONE: Final = ("status", "check", "completion", "serve", "demo")
-"""Commands that are no groups."""
 
 READING: Final = (
     Command("status"),
@@ -70,11 +85,16 @@ READING: Final = (
     Command("cert list"),
     Command("cert show CERTIFICATE"),
     Command("cert show FINGERPRINT"),
+    Command("cert renewal CERTIFICATE"),
+    Command("cert renewal FINGERPRINT"),
+    Command("cert retiring", is_empty=True),
     Command("account list"),
     Command("account show ACCOUNT"),
     Command("eab list"),
     Command("upstream list"),
     Command("upstream check hostile"),
+    Command("upstream caa pebble --name www.example.test"),
+    Command("backup verify BACKUP_FILE"),
     Command("ca show --upstream local"),
     Command("policy explain www.example.test --eab KEY --profile hostile"),
     Command("policy schema"),
@@ -85,12 +105,24 @@ CHANGING: Final = (
     Command("eab revoke OLD_KEY", "eab-revoked"),
     Command("upstream register hostile --agree-to-terms", "upstream-account-registered"),
     Command("upstream resume hostile", "upstream-resumed"),
+    Command("upstream change-key pebble", "upstream-key-changed"),
+    Command("order retry WAITING_ORDER", "order-hurried"),
+    Command("backup --output BACKUPS", "backup-made"),
     Command("cert revoke CERTIFICATE --code superseded", "certificate-revocation-requested"),
     Command("account deactivate OTHER_ACCOUNT", "account-deactivated"),
     Command("ca init --upstream spare --subject CN=Spare", "ca-created"),
     Command("ca init --upstream offline --issuing-csr CSR_FILE", "ca-created"),
     Command("ca accept CHAIN_FILE --root ROOT_FILE --upstream offline", "ca-created"),
+    Command("ca rotate prepare spare", "ca-issuer-prepared"),
+    Command("ca rotate activate spare", "ca-issuer-activated"),
+    Command("ca rotate retire spare", "ca-issuer-retired"),
 )
+
+RESTORING: Final = (
+    Command("restore BACKUP_FILE", "store-restored"),
+    Command("reconcile --accept-loss hostile", "store-reconciled"),
+)
+"""Commands for another machine, with a state directory that is empty at first."""
 
 IN_TEXT: Final = (
     "status",
@@ -123,9 +155,18 @@ class Scene:
     def __init__(self, tmp: Path, stack: ExitStack) -> None:
         self.tmp = tmp
         self.ca = stack.enter_context(HostileCaProcess(tmp / "ca", Script(standing=HONEST)))
+        later = Fault.refusal(Resource.FINALIZE, 503, "serverInternal", retry_after="3600")
+        slow = stack.enter_context(
+            HostileCaProcess(tmp / "slow", Script(standing=HONEST, faults=[later]))
+        )
         self._mac = b64(bytes(range(32)))
         declared = {"key_id": TRUSTED, "mac_key": secret(tmp, "eab.mac", self._mac)}
         spare = {"directory_url": "", "ca_bundle": tmp}
+        dns = stack.enter_context(ChallTestSrv(tmp / "dns"))
+        port = process.free_port()
+        pebble = stack.enter_context(
+            Pebble(tmp / "pebble", validation_http_port=port, dns_server=dns.dns_address)
+        )
         upstreams = [
             AcmeCa(
                 name="hostile",
@@ -133,13 +174,26 @@ class Scene:
                 ca_bundle=self.ca.ca_bundle,
                 facts={"honours_not_after": True, "is_ct_logged": False},
             ),
+            AcmeCa(
+                name="slow",
+                directory_url=slow.directory_url,
+                ca_bundle=slow.ca_bundle,
+                facts={"honours_not_after": True, "is_ct_logged": False},
+            ),
+            AcmeCa(
+                name="pebble",
+                directory_url=pebble.directory_url,
+                ca_bundle=pebble.ca_bundle,
+                description="pebble",
+                options={"caa_identities": ["pebble.example"]},
+            ),
             Spare(name="spare", **spare),  # type: ignore[arg-type]
             Spare(name="offline", **spare),  # type: ignore[arg-type]
         ]
         trusted = {
             "eab": [TRUSTED],
             "names": ["**.example.test"],
-            "profiles": ["hostile"],
+            "profiles": ["hostile", "slow"],
             "because": "the commands are tried out, not the requester",
         }
         self.penstock = Penstock(
@@ -147,12 +201,13 @@ class Scene:
             validation_http_port=process.free_port(),
             upstreams=upstreams,
             profiles={
-                "hostile": {
-                    "description": "from the CA of the tests",
+                name: {
+                    "description": "from a CA of the tests",
                     "cap": LIFETIME,
                     "usages": ["server-auth"],
-                    "upstreams": [{"upstream": "hostile"}],
+                    "upstreams": [{"upstream": name}],
                 }
+                for name in ("hostile", "slow")
             },
             policy={"trusted": [trusted]},
             more={"external_account_bindings": [declared]},
@@ -160,6 +215,8 @@ class Scene:
         )
         self.penstock.prepare()
         self.penstock.run("upstream", "register", "hostile")
+        self.penstock.run("upstream", "register", "slow")
+        self.penstock.run("upstream", "register", "pebble", "--agree-to-terms")
         stack.enter_context(self.penstock)
         self.values = asyncio.run(self._fill())
         for key in ("KEY", "OLD_KEY"):
@@ -168,7 +225,10 @@ class Scene:
             "CSR_FILE": str(tmp / "issuing.csr"),
             "CHAIN_FILE": str(tmp / "issuing.pem"),
             "ROOT_FILE": str(tmp / "offline-root.pem"),
+            "BACKUPS": str(tmp),
         }
+        backup = self.penstock.json("backup", "--output", str(tmp / "first.backup"))
+        self.values["BACKUP_FILE"] = backup["file"]
 
     async def _fill(self) -> dict[str, str]:
         """Make accounts and orders, and have the upstream suspended; return what there is."""
@@ -178,10 +238,12 @@ class Scene:
             await other.register()
             placed = await self._ended(requester, "good.example.test", "valid")
             leaf = (await placed.chain())[0]
+            waiting = await requester.request("waiting.example.test", profile="slow")
+            assert waiting.status == "processing"
             self.ca.set_script(Script(standing=WRONG))
             await self._ended(requester, "bad.example.test", "invalid")
-            self.ca.set_script(Script(standing=HONEST))
             return {
+                "WAITING_ORDER": waiting.order_id,
                 "ORDER": placed.order_id,
                 "CERTIFICATE": placed.order["certificate"].rpartition("/")[2],
                 "FINGERPRINT": leaf.fingerprint(hashes.SHA256()).hex(":"),
@@ -198,12 +260,12 @@ class Scene:
         """Return the command line with the scene's own values."""
         return [self.values.get(word, word) for word in command.line.split()]
 
-    def events(self) -> list[Mapping[str, Any]]:
-        """Return the event table, read past the broker."""
-        where = f"file:{self.penstock.database}?mode=ro"
-        with contextlib.closing(sqlite3.connect(where, uri=True)) as database:
-            database.row_factory = sqlite3.Row
-            rows = database.execute("SELECT * FROM events ORDER BY seq").fetchall()
+    def events(self, database: Path | None = None) -> list[Mapping[str, Any]]:
+        """Return the event table, the broker's or another's, read past any broker."""
+        where = f"file:{database or self.penstock.database}?mode=ro"
+        with contextlib.closing(sqlite3.connect(where, uri=True)) as opened:
+            opened.row_factory = sqlite3.Row
+            rows = opened.execute("SELECT * FROM events ORDER BY seq").fetchall()
         return [dict(row) for row in rows]
 
     def sign_request(self) -> None:
@@ -256,21 +318,21 @@ def scene(request: pytest.FixtureRequest) -> Scene:
 
 
 def leaves(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
-    """Yield every command of the command line that is no group, with its name."""
+    """Yield every command of the command line that does something, with its name."""
     context = click.Context(group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         assert command is not None
         if isinstance(command, click.Group):
             yield from leaves(command, f"{path}{name} ")
-        else:
+        if not isinstance(command, click.Group) or command.invoke_without_command:
             yield f"{path}{name}", command
 
 
 def test_every_command_has_its_case() -> None:
     """No command is left out here, and each that prints data has --json."""
     found = dict(leaves(command_line))
-    assert {one.path for one in (*READING, *CHANGING)} | WITHOUT_JSON == set(found)
+    assert {one.path for one in (*READING, *CHANGING, *RESTORING)} | WITHOUT_JSON == set(found)
     with_json = {
         name
         for name, command in found.items()
@@ -290,7 +352,7 @@ def test_reading_prints_json_and_changes_nothing(scene: Scene, command: Command)
     asked = [] if command.path in WITHOUT_OPTION else ["--json"]
     done = run(scene, *words, *asked)
     assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)
+    assert bool(json.loads(done.stdout)) is not command.is_empty
     assert scene.events() == before
 
 
@@ -317,6 +379,25 @@ def test_changes_leave_the_name_and_the_reason(scene: Scene) -> None:
         assert mine[0]["actor"] == f"operator:{getpass.getuser()}", command.line
         assert mine[0]["reason"] == REASON, command.line
     check_changed(scene)
+
+
+def test_restoring_leaves_the_name_and_the_reason(scene: Scene, tmp_path: Path) -> None:
+    """On another machine too each command writes one event, with who and why."""
+    document = scene.penstock.config_document() | {"state": str(tmp_path / "state")}
+    config = tmp_path / "elsewhere.yaml"
+    config.write_text(json.dumps(document, indent=1), "utf-8")
+    kept = 0
+    for command in RESTORING:
+        asked = ("--reason", REASON, "--json", "--config", str(config))
+        done = run(scene, *scene.words(command), *asked, has_config=True)
+        assert done.returncode == 0, (command.line, done.stderr)
+        assert json.loads(done.stdout), command.line
+        events = scene.events(tmp_path / "state" / "penstock.db")
+        mine = [event for event in events[kept:] if event["kind"] == command.event]
+        assert [(one["actor"], one["reason"]) for one in mine] == [
+            (f"operator:{getpass.getuser()}", REASON)
+        ], command.line
+        kept = len(events)
 
 
 def check_changed(scene: Scene) -> None:

@@ -12,7 +12,7 @@ import asyncio
 import datetime
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import aiohttp
@@ -22,11 +22,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from broker.issuance.opening import SEEN_TIME
 from tests.deployments.hostile import CAP_DAYS, NAME, BehindHostileCas, Lane
 from tests.deployments.misbehaviours import CASES, Case, Ending, proven
 from tests.deployments.requester import Placed, Requester
 from tests.fakes.acme_client import make_csr
-from tests.fakes.hostile_ca import Resource
+from tests.fakes.hostile_ca import Fault, Resource
 from tests.fakes.hostile_ca.ledger import Certified, Seen
 from tests.peers import authority
 from tests.peers.process import PeerFailed
@@ -44,6 +45,9 @@ ENDED_SECONDS: Final = 30.0
 
 SUPERSEDED: Final = 4
 """Reason of a revocation that says nothing bad of the requester (RFC 5280 §5.3.1)."""
+
+LATE_SECONDS: Final = SEEN_TIME.total_seconds() + 1.0
+"""Pause after newOrder, so that the broker reads the CA's order before it finalizes that."""
 
 TOLERANCE: Final = datetime.timedelta(seconds=60)
 LONGEST_WAIT: Final = datetime.timedelta(hours=24)
@@ -78,6 +82,8 @@ class Played:
     withheld_answer: int | None = None
     """HTTP status with which its own requester is refused a certificate that was withheld."""
     chain: Sequence[x509.Certificate] = ()
+    spared: Sequence[Fault] = ()
+    """Faults of the script that no request met: of those the case says nothing."""
     leaked: Sequence[str] = ()
     """What only CA and broker may know, and the client was told."""
 
@@ -88,11 +94,15 @@ async def play(deployment: BehindHostileCas, case: Case) -> Played:
         requester = await deployment.requester()
         names = [name.replace(NAME, f"{case.id}.example.test") for name in case.names]
         deployment.script(lane, case.script, names[0])
-        before = Marks.of(lane)
-        placed = await requester.request(*names, profile=lane.name, **case.members())
+        before, faults = Marks.of(lane), list(lane.ca.script.faults)
+        pause = LATE_SECONDS if case.is_late else 0.0
+        placed = await requester.request(
+            *names, profile=lane.name, pause_seconds=pause, **case.members()
+        )
         seconds = WATCHED_SECONDS if case.ending is Ending.WAITING else ENDED_SECONDS
         ended = await placed.settled(seconds)
         played = await observe(deployment, lane, placed, before, ended)
+        played.spared = unstruck(lane, faults)
         if case.ending is Ending.WAITING and case.is_mended:
             lane.mend()
             played.ended_mended = await placed.settled(MENDED_SECONDS)
@@ -112,6 +122,12 @@ async def play(deployment: BehindHostileCas, case: Case) -> Played:
         told = requester.told()
         played.leaked = sorted(secret for secret in lane.secrets() if secret in told)
         return played
+
+
+def unstruck(lane: Lane, faults: Sequence[Fault]) -> Sequence[Fault]:
+    """Return those of *faults* that are as they were, but for requests that they let pass."""
+    left = [replace(fault, skip=0) for fault in lane.ca.script.faults]
+    return [fault for fault in faults if replace(fault, skip=0) in left]
 
 
 @dataclass(frozen=True)
@@ -270,6 +286,7 @@ def check_bounded(played: Played, case: Case) -> None:
     """See that the CA was not pestered, and no order finalized twice."""
     assert len(played.seen) <= case.most_calls, [str(one.resource) for one in played.seen]
     assert played.orders <= case.most_orders
+    assert not played.spared
     assert played.finalizes <= 1
     assert len(played.certificates) <= 1
 
@@ -328,7 +345,7 @@ async def test_wrong_certificate_is_withheld_and_revoked(
     assert played.revocations == {issued.serial_hex: SUPERSEDED}
     assert played.withheld_answer == 404
     assert played.is_suspended
-    assert played.refusal_while_suspended["http"] == 503
+    assert played.refusal_while_suspended["http"] == 403
     assert "is suspended until" in played.refusal_while_suspended["detail"]
     assert played.calls_while_suspended == 0
     assert played.next_ended == "valid"

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
-from tests.peers.client import RUN_SECONDS, DnsUpdates, ExternalAccount, Obtained, Run, run_client
+from tests.peers.client import (
+    RUN_SECONDS,
+    DnsUpdates,
+    ExternalAccount,
+    Obtained,
+    Run,
+    is_address,
+    run_client,
+)
 from tests.peers.installation import installed
+from tests.peers.stock import HTTP_01, PLAIN, TLS_ALPN_01, Key, Place, StockClient, Verb, Wish
 
 QUIET: Final = (
     "--non-interactive",
@@ -27,27 +36,30 @@ class Certbot:
         ca_bundle: Path,
         *,
         external_account: ExternalAccount | None = None,
+        program: str = "certbot",
     ) -> None:
         self.directory = tmp
         self.directory.mkdir(parents=True, exist_ok=True)
         self.directory_url = directory_url
         self._environment: Mapping[str, str] = {"REQUESTS_CA_BUNDLE": str(ca_bundle)}
         self._external_account = external_account
+        self._program = str(installed(program))
 
     async def certonly_standalone(
         self,
         names: Sequence[str],
         *,
         http_port: int,
+        address: str = "127.0.0.1",
         csr: Path | None = None,
         options: Sequence[str] = (),
     ) -> Obtained:
-        """Obtain a certificate by http-01, answering on loopback *http_port*.
+        """Obtain a certificate by http-01, answering at *http_port* of a loopback address.
 
         ``csr`` takes the place of a key made by certbot; *options* are passed
         as they are, for instance ``--key-type rsa`` or ``--preferred-profile x``.
         """
-        solver = ["--standalone", "--http-01-address", "127.0.0.1"]
+        solver = ["--standalone", "--http-01-address", address]
         solver += ["--http-01-port", str(http_port)]
         return await self._certonly(names, solver, csr, options)
 
@@ -80,7 +92,7 @@ class Certbot:
 
     async def run(self, arguments: Sequence[str], *, seconds: float = RUN_SECONDS) -> Run:
         """Run any certbot command against this instance's directory and store."""
-        command = [str(installed("certbot")), *arguments, *QUIET, "--server", self.directory_url]
+        command = [self._program, *arguments, *QUIET, "--server", self.directory_url]
         for kind in ("config", "work", "logs"):
             command += [f"--{kind}-dir", str(self.directory / kind)]
         return await run_client(
@@ -92,7 +104,7 @@ class Certbot:
     ) -> Obtained:
         command = ["certonly", *solver, *options]
         for name in names:
-            command += ["--domain", name]
+            command += ["--ip-address" if is_address(name) else "--domain", name]
         if self._external_account is not None:
             command += ["--eab-kid", self._external_account.kid]
             command += ["--eab-hmac-key", self._external_account.hmac_b64url]
@@ -102,7 +114,7 @@ class Certbot:
             command += ["--chain-path", str(where.chain), "--fullchain-path", str(where.fullchain)]
             await self.run(command)
             return where
-        store = names[0].removeprefix("*.")
+        store = names[0].removeprefix("*.").replace(":", "")
         await self.run([*command, "--cert-name", store])
         return self.obtained(store)
 
@@ -134,3 +146,100 @@ class Certbot:
         lines = [f"dns_rfc2136_{key} = {value}\n" for key, value in fields.items()]
         path.write_text("".join(lines), "ascii")
         return path
+
+
+KEYS: Final = {
+    Key.P256: ("--key-type", "ecdsa", "--elliptic-curve", "secp256r1"),
+    Key.P384: ("--key-type", "ecdsa", "--elliptic-curve", "secp384r1"),
+    Key.RSA_2048: ("--key-type", "rsa", "--rsa-key-size", "2048"),
+}
+
+
+class StockCertbot(StockClient):
+    """The current certbot as one of the stock clients."""
+
+    kind = "certbot"
+    lacks: ClassVar = {
+        TLS_ALPN_01: "needs a plug-in from elsewhere",
+        Verb.KEY_CHANGE: "has no command for it",
+        Verb.NOT_AFTER: "has no option for it",
+    }
+    program: ClassVar = "certbot"
+
+    def __init__(
+        self,
+        tmp: Path,
+        directory_url: str,
+        ca_bundle: Path,
+        place: Place,
+        *,
+        external_account: ExternalAccount | None = None,
+    ) -> None:
+        super().__init__(tmp, directory_url, ca_bundle, place, external_account=external_account)
+        self._certbot = Certbot(
+            tmp,
+            directory_url,
+            ca_bundle,
+            external_account=external_account,
+            program=self.program,
+        )
+        self._name = ""
+
+    async def obtain(self, names: Sequence[str], challenge: str, wish: Wish = PLAIN) -> Obtained:
+        """Run ``certonly``."""
+        options: list[str] = [] if wish.csr else [*KEYS[wish.key]]
+        if wish.profile is not None:
+            options += ["--required-profile", wish.profile]
+        if wish.chain_of is not None:
+            options += ["--preferred-chain", wish.chain_of]
+        self._name = names[0].removeprefix("*.").replace(":", "")
+        if challenge == HTTP_01:
+            return await self._certbot.certonly_standalone(
+                names,
+                http_port=self.place.http_port,
+                address=self.place.address,
+                csr=wish.csr,
+                options=options,
+            )
+        updates = self.place.updates
+        return await self._certbot.certonly_rfc2136(names, updates, csr=wish.csr, options=options)
+
+    async def renew(self) -> Obtained:
+        """Run ``renew --force-renewal``."""
+        await self._certbot.renew()
+        return self._certbot.obtained(self._name)
+
+    async def renew_when_told(self) -> Obtained:
+        """Run ``renew`` as a timer does."""
+        await self._certbot.run(["renew", "--no-random-sleep-on-renew"])
+        return self._certbot.obtained(self._name)
+
+    async def revoke(self, obtained: Obtained) -> None:
+        """Revoke as the account."""
+        await self._certbot.revoke(obtained, reason="superseded")
+
+    async def revoke_by_key(self, obtained: Obtained) -> None:
+        """Revoke with the certificate's key."""
+        await self._certbot.revoke(obtained, by_certificate_key=True)
+
+    async def update_contact(self, address: str) -> None:
+        """Replace the contact."""
+        await self._certbot.run(["update_account", "--email", address])
+
+    async def deactivate(self) -> None:
+        """Give the account up."""
+        await self._certbot.run(["unregister"])
+
+
+class DebianCertbot(StockCertbot):
+    """The certbot that Debian 12 has."""
+
+    kind = "certbot of Debian 12"
+    lacks: ClassVar = {
+        **StockCertbot.lacks,
+        Verb.PROFILE: "not in this version",
+        Verb.RENEWAL_INFO: "not in this version",
+        Verb.IPV4: "not in this version",
+        Verb.IPV6: "not in this version",
+    }
+    program: ClassVar = "certbot-debian"

@@ -1,9 +1,10 @@
-"""What the two stock ACME clients share: how they run, and what they are told."""
+"""What the stock ACME clients share: how they run, and what they are told."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import os
 import signal
 import time
@@ -18,6 +19,15 @@ from tests.peers import process
 
 RUN_SECONDS: Final = 90.0
 """Longest run of a client; the slowest here, dns-01 with refused nonces, needs about 10 s."""
+
+
+def is_address(name: str) -> bool:
+    """Say whether an identifier is an IP address."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +67,10 @@ class Obtained:
         return x509.load_pem_x509_certificates(self.chain.read_bytes())
 
     def names(self) -> list[str]:
-        """Return the DNS names of the certificate, sorted."""
+        """Return the DNS names and the addresses of the certificate, sorted."""
         extension = self.leaf().extensions.get_extension_for_class(x509.SubjectAlternativeName)
-        return sorted(extension.value.get_values_for_type(x509.DNSName))
+        addresses = [str(one) for one in extension.value.get_values_for_type(x509.IPAddress)]
+        return sorted([*extension.value.get_values_for_type(x509.DNSName), *addresses])
 
 
 @dataclass(frozen=True, slots=True)

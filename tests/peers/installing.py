@@ -24,11 +24,13 @@ from typing import Final
 
 from tests.peers.installation import (
     BUILD_FLAGS,
-    CERTBOT,
+    DEBIAN_PEERS,
     GO,
     GO_PEERS,
     HERE,
+    LONG_BUILDS,
     OLDEST_GO,
+    VENV_PEERS,
     GoPeer,
     VenvPeer,
     command_of,
@@ -78,17 +80,31 @@ def has_ensurepip() -> bool:
     return importlib.util.find_spec("ensurepip") is not None
 
 
+CERTBOT_DNS_PLUGIN: Final = Path("/usr/lib/python3/dist-packages/certbot_dns_rfc2136")
+APACHE_MD: Final = Path("/usr/lib/apache2/modules/mod_md.so")
+
 SYSTEM_NEEDS: Final = (
     SystemNeed("ca-certificates", lambda: Path("/etc/ssl/certs/ca-certificates.crt").exists()),
     SystemNeed("python3-venv", has_ensurepip),
     SystemNeed("bind9", has_command("named")),
     SystemNeed("bind9-utils", has_command("named-checkconf")),
     SystemNeed("bind9-dnsutils", has_command("dig")),
+    SystemNeed("certbot", has_command(DEBIAN_PEERS["certbot-debian"][1])),
+    SystemNeed("python3-certbot-dns-rfc2136", CERTBOT_DNS_PLUGIN.exists),
+    SystemNeed("dehydrated", has_command("dehydrated")),
+    SystemNeed("uacme", has_command("uacme")),
+    SystemNeed("apache2-bin", APACHE_MD.exists),
+    SystemNeed("pdns-server", has_command("pdns_server")),
+    SystemNeed(
+        "pdns-backend-sqlite3",
+        lambda: Path("/usr/share/doc/pdns-backend-sqlite3/schema.sqlite3.sql").exists(),
+    ),
     SystemNeed("gcc", has_command("gcc")),
     SystemNeed("libc6-dev", lambda: Path("/usr/include/stdlib.h").exists()),
     SystemNeed("pkg-config", has_command("pkg-config")),
     SystemNeed("libpcsclite-dev", has_library("libpcsclite")),
     SystemNeed("strace", has_command("strace")),
+    SystemNeed("libfaketime", lambda: any(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))),
     SystemNeed("git", has_command("git")),
 )
 
@@ -208,9 +224,11 @@ def write_wrapper(peer: VenvPeer, program: Path) -> None:
     The scripts that pip writes name the directory they were made in; this one
     finds its interpreter beside itself.
     """
-    module, _, function = peer.entry.partition(":")
-    line = 'exec "$(dirname "$0")/../venv/bin/python" -c '
-    line += f'"import sys; from {module} import {function}; sys.exit({function}())" "$@"'
+    line = 'exec "$(dirname "$0")/../venv/bin/python" '
+    if peer.entry is not None:
+        module, _, function = peer.entry.partition(":")
+        line += f'-c "import sys; from {module} import {function}; sys.exit({function}())" '
+    line += '"$@"'
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\n{line}\n", "ascii")
     program.chmod(0o755)
@@ -234,7 +252,7 @@ def install_go_peer(peer: GoPeer) -> None:
         env = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "", "GOWORK": "off"}
         env["CGO_ENABLED"] = "1" if peer.cgo else "0"
         source = fetch_module(peer, go, scratch, env)
-        build = ["nice", "-n", "10", go, "build", *BUILD_FLAGS, "-o"]
+        build = ["nice", "-n", "10", go, "build", *BUILD_FLAGS, f"-tags={peer.tags}", "-o"]
         build += [str(command_of(scratch / "ready", peer.name)), peer.package]
         advice = "read the compiler's message; a missing module means the Go proxy can't be reached"
         run(label, build, cwd=source, env=env, advice=advice)
@@ -258,17 +276,35 @@ def fetch_module(peer: GoPeer, go: str, scratch: Path, env: dict[str, str]) -> P
     shutil.copytree(answer["Dir"], source, copy_function=shutil.copyfile)
     for directory in (source, *(path for path in source.rglob("*") if path.is_dir())):
         directory.chmod(0o755)
+    take_as_published(peer, go, source, env)
     return source
 
 
-def install_everything() -> None:
+def take_as_published(peer: GoPeer, go: str, source: Path, env: dict[str, str]) -> None:
+    """Let the peer's own nested modules come from the proxy, by hashes pinned here."""
+    if not peer.published:
+        return
+    label = f"{peer.name} {peer.version}"
+    described = json.loads(
+        run(label, [go, "mod", "edit", "-json"], cwd=source, env=env, advice="see its go.mod")
+    )
+    for replacement in described["Replace"]:
+        if replacement["New"]["Path"].startswith("./"):
+            edit = [go, "mod", "edit", f"-dropreplace={replacement['Old']['Path']}"]
+            run(label, edit, cwd=source, env=env, advice="see its go.mod")
+    with (source / "go.sum").open("a", encoding="ascii") as sums:
+        sums.writelines(f"{line} {digest}\n" for line, digest in peer.published)
+
+
+def install_everything(*, with_long_builds: bool) -> None:
     """Bring the machine to where every peer can be started."""
     install_system_packages()
-    install_venv(CERTBOT)
+    for venv_peer in VENV_PEERS:
+        install_venv(venv_peer)
     if go_toolchain() is None:
         install_venv(GO)
         go_toolchain.cache_clear()
-    for peer in GO_PEERS:
+    for peer in (*GO_PEERS, *(LONG_BUILDS if with_long_builds else ())):
         install_go_peer(peer)
 
 
@@ -276,16 +312,20 @@ def main() -> int:
     """Install all peers, or list them; exit 1 with a sentence for the one that fails."""
     parser = argparse.ArgumentParser(prog="tests/peers/install", description=main.__doc__)
     parser.add_argument("--list", action="store_true", help="print paths as JSON, install nothing")
-    if parser.parse_args().list:
+    parser.add_argument(
+        "--long", action="store_true", help="build what takes a quarter of an hour, too (Vault)"
+    )
+    arguments = parser.parse_args()
+    if arguments.list:
         print(json.dumps(listing(), indent=2))
         return 0
     started = time.monotonic()
     try:
-        install_everything()
+        install_everything(with_long_builds=arguments.long)
     except CannotInstall as error:
         print(f"peers: error: {error}", file=sys.stderr)
         return 1
     for name, entry in listing().items():
-        say(f"{name} {entry['version']}: {entry['path']}")
+        say(f"{name} {entry['version']}: {entry['path'] or 'not built'}")
     say(f"all there after {time.monotonic() - started:.1f} s")
     return 0

@@ -209,10 +209,10 @@ def is_group_alive(group: int) -> bool:
     return True
 
 
-def is_listening(port: int) -> bool:
+def is_listening(port: int, address: str = "127.0.0.1") -> bool:
     """Say whether a TCP connection to loopback *port* is accepted."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1):
+        with socket.create_connection((address, port), timeout=1):
             return True
     except OSError:
         return False
@@ -230,19 +230,23 @@ def post_json(
     return exchange(url, json.dumps(document).encode(), ca_bundle, seconds=seconds)
 
 
+def opener(ca_bundle: Path | None) -> urllib.request.OpenerDirector:
+    """Return what opens URLs on loopback, past any proxy, trusting *ca_bundle* alone."""
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+    if ca_bundle is not None:
+        context = ssl.create_default_context(cafile=str(ca_bundle))
+        handlers.append(urllib.request.HTTPSHandler(context=context))
+    return urllib.request.build_opener(*handlers)
+
+
 def exchange(url: str, body: bytes | None, ca_bundle: Path | None, *, seconds: float) -> bytes:
     """Do one HTTP request to a peer on loopback, past any proxy of the environment.
 
     Raises:
         PeerFailed: The peer refused, or could not be reached.
     """
-    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
-    if ca_bundle is not None:
-        context = ssl.create_default_context(cafile=str(ca_bundle))
-        handlers.append(urllib.request.HTTPSHandler(context=context))
-    opener = urllib.request.build_opener(*handlers)
     try:
-        with opener.open(url, body, timeout=seconds) as answer:
+        with opener(ca_bundle).open(url, body, timeout=seconds) as answer:
             content: bytes = answer.read()
             return content
     except urllib.error.HTTPError as error:

@@ -11,6 +11,12 @@ UNIT = REPOSITORY / "tests" / "unit"
 SHOWN_ELSEWHERE: dict[str, str] = {
     "broker/demo/serving.py": "tests/contract/demo/test_serving.py",
     "broker/issuance/ports.py": "tests/contract",
+    "broker/web/guarded.py": "tests/contract/web/test_guarded.py",
+    "broker/issuance/upstream_key_ports.py": "tests/unit/issuance/test_upstream_keys.py",
+    "broker/upstreams/children.py": "tests/contract/upstreams/test_hook_program.py",
+    "broker/upstreams/lexicon_worker.py": "tests/contract/upstreams/test_lexicon_worker.py",
+    "broker/upstreams/rollover.py": "tests/contract/upstreams/test_key_change_peers.py",
+    "broker/web/tls_alpn.py": "tests/contract/upstreams/test_tls_alpn.py",
     "broker/web/wirefaults.py": "tests/contract/web/test_wirefaults.py",
 }
 """File → where it is shown instead, for adapters that only make sense against their other side.

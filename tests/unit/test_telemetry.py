@@ -12,7 +12,8 @@ import structlog
 
 from broker.issuance.errors import Unreachable
 from broker.issuance.events import Event, EventKind
-from broker.telemetry import Snapshot, Telemetry, set_up_log
+from broker.telemetry import LIMITS, Snapshot, Telemetry, set_up_log
+from broker.web.limits import Limit
 from tests.fakes.clock import START, FakeClock
 
 
@@ -61,6 +62,18 @@ async def test_events_are_counted_by_kind_and_outcome() -> None:
     assert values["penstock_upstream_orders_unaccounted_total"] == 1
 
 
+async def test_names_are_counted_by_what_caa_said() -> None:
+    """Each name once, whatever order it was in."""
+    telemetry = made()
+    outcomes = ["permits", "forbids", "forbids"]
+    data = {"names": [{"name": "a.example", "outcome": outcome} for outcome in outcomes]}
+    telemetry.on_events([Event(kind=EventKind.CAA_LOOKED_AT, at=START, data=data)])
+    values = await values_of(telemetry)
+    assert values['penstock_caa_names_total{outcome="forbids"}'] == 2
+    assert values['penstock_caa_names_total{outcome="permits"}'] == 1
+    assert values['penstock_caa_names_total{outcome="failed"}'] == 0
+
+
 async def test_requests_and_refusals_are_counted() -> None:
     """By operation and class of status, and by problem type."""
     telemetry = made()
@@ -71,6 +84,23 @@ async def test_requests_and_refusals_are_counted() -> None:
     assert values['penstock_acme_requests_total{code="2xx",operation="finalize"}'] == 1
     assert values['penstock_refusals_total{problem="orderNotReady"}'] == 1
     assert values['penstock_acme_request_seconds_count{operation="finalize"}'] == 2
+
+
+async def test_limits_that_were_reached_are_counted() -> None:
+    """By the limit; a word that is none of them is ``other``."""
+    telemetry = made()
+    for limit in ("account", "account", "connections", "something"):
+        telemetry.limit_reached(limit)
+    values = await values_of(telemetry)
+    assert values['penstock_rate_limited_total{limit="account"}'] == 2
+    assert values['penstock_rate_limited_total{limit="connections"}'] == 1
+    assert values['penstock_rate_limited_total{limit="other"}'] == 1
+    assert values['penstock_rate_limited_total{limit="address"}'] == 0
+
+
+def test_every_limit_of_the_listener_has_its_series() -> None:
+    """The two lists are one."""
+    assert set(LIMITS) == set(Limit)
 
 
 async def test_unknown_words_make_no_series_of_their_own() -> None:
@@ -126,6 +156,21 @@ async def test_snapshot_becomes_gauges() -> None:
     assert values['penstock_upstream_orders{status="opened"}'] == 1
     assert values["penstock_upstream_suspensions"] == 1
     assert values["penstock_store_up"] == 1
+
+
+async def test_ends_of_built_in_cas_are_shown_as_they_are_now() -> None:
+    """A role that nobody has any more is gone from the page."""
+    telemetry = made()
+    ends = {("local", "root"): START, ("local", "next"): START}
+    telemetry.find_ca_ends = lambda: ends
+    name = "penstock_ca_certificate_expiry_timestamp_seconds"
+    values = await values_of(telemetry)
+    assert values[f'{name}{{role="next",upstream="local"}}'] == START.timestamp()
+    del ends["local", "next"]
+    values = await values_of(telemetry)
+    assert [one for one in values if one.startswith(name)] == [
+        f'{name}{{role="root",upstream="local"}}'
+    ]
 
 
 async def test_unreachable_store_does_not_hide_the_rest() -> None:

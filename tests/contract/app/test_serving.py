@@ -20,6 +20,7 @@ from broker.app import open_offline, serve
 from broker.config import Config
 from broker.issuance.errors import Broken
 from broker.issuance.events import Actor
+from broker.storage.sqlite import SqliteStore
 from broker.web.listeners import start_tcp
 from tests.peers import process
 from tests.unit.config.conftest import parsed
@@ -206,6 +207,8 @@ async def test_port_that_is_taken_stops_the_whole_start(site: Site, name: str) -
 
 async def test_broker_without_its_ca_does_not_start(site: Site) -> None:
     """It would have no certificate to show."""
-    shutil.rmtree(site.config.state / "ca")
+    store = await SqliteStore.open(site.config.state / "penstock.db")
+    await store.replace_ca_members("local", [], None)
+    await store.close()
     with pytest.raises(Broken, match="has not been made; run penstock ca init first"):
         await serve(site.config)

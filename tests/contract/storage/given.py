@@ -8,6 +8,7 @@ from typing import Any
 
 from broker.issuance.events import Actor, Event, EventKind
 from broker.issuance.ports import (
+    AccountClosing,
     Attached,
     ChallengeChange,
     FinalizeClaim,
@@ -191,6 +192,23 @@ def certificate(of: OrderRecord, **changes: Any) -> CertificateRecord:
         not_after=NOW + 24 * HOUR,
         received_at=NOW,
         is_released=True,
+    )
+    return replace(made, **changes)
+
+
+def account_closing(account_id: str, **changes: Any) -> AccountClosing:
+    """Return the end of a valid account."""
+    made = AccountClosing(
+        account_id=account_id,
+        expected=AccountStatus.VALID,
+        status=AccountStatus.DEACTIVATED,
+        order_expected=(OrderStatus.PENDING, OrderStatus.READY),
+        order_status=OrderStatus.INVALID,
+        order_error={"type": "urn:ietf:params:acme:error:unauthorized"},
+        authorization_expected=(AuthorizationStatus.PENDING, AuthorizationStatus.VALID),
+        authorization_status=AuthorizationStatus.DEACTIVATED,
+        event=event(EventKind.ACCOUNT_DEACTIVATED),
+        order_event=event(EventKind.ORDER_CANCELLED),
     )
     return replace(made, **changes)
 

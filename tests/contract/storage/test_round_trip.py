@@ -18,6 +18,7 @@ from broker.issuance.records import (
     AccountRecord,
     AuthorizationRecord,
     CaCertificateRecord,
+    CaMember,
     CertificateRecord,
     ChallengeRecord,
     EabKeyRecord,
@@ -147,6 +148,7 @@ async def test_eab_key(shared: OpenStore, made: EabKeyRecord) -> None:
     st.lists(
         records_of(
             AuthorizationRecord,
+            rests_on=NONE,
             challenges=st.lists(records_of(ChallengeRecord), max_size=3).map(tuple),
         ),
         max_size=2,
@@ -242,3 +244,12 @@ async def test_event(shared: OpenStore, made: Event) -> None:
     await shared.append(made, durable=False)
     ((_, found),) = await shared.read_events(after=0, limit=9, order_id=made.order_id)
     assert found == made
+
+
+@many
+@given(st.lists(records_of(CaMember, ca=st.just("ca")), max_size=3))
+async def test_ca_members(shared: OpenStore, made: list[CaMember]) -> None:
+    """What a built-in CA consists of comes back equal."""
+    unique = {one.role: named(one, "key_id") for one in made}
+    await shared.replace_ca_members("ca", list(unique.values()), records.event())
+    assert list(await shared.ca_members("ca")) == list(unique.values())

@@ -11,18 +11,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.issuance.errors import Refused
+from broker.issuance.records import CaRole
 from broker.keys.keyfile import KeyFileSigner
 from broker.protocol.certificates import parse_chain, verify_chain_anchored
 from broker.protocol.resources import OrderStatus
 from broker.storage.sqlite import SqliteStore
 from broker.upstreams.authority import (
     AuthorityPlan,
-    IssuerSet,
     PermittedNames,
     create_issuing,
     create_root,
 )
-from broker.upstreams.authority_files import CaDirectory, CaState
+from broker.upstreams.authority_state import member_of, read_state
 from broker.upstreams.builtin import BuiltinCa, BuiltinSettings
 from tests.fakes.builtin_ca import BASE_URL, DAY, PROFILES, make_csr, request
 from tests.fakes.clock import START, FakeClock
@@ -44,18 +44,22 @@ async def initialised(path: Path, kind: str) -> None:
     signer, clock = KeyFileSigner(keys, PASSPHRASE), FakeClock()
     root = await create_root(signer, clock, replace(ROOT, kind=kind))
     issuing = await create_issuing(signer, clock, replace(ISSUING, kind=kind), root)
-    CaDirectory(path / "ca").save(
-        CaState(root=root.certificate, root_key_id="root", issuers=IssuerSet(issuing))
-    )
+    members = [
+        member_of("local", CaRole.ROOT, root, START),
+        member_of("local", CaRole.CURRENT, issuing, START),
+    ]
+    store = await SqliteStore.open(path / "penstock.db")
+    await store.replace_ca_members("local", members, None)
+    await store.close()
 
 
 async def started(path: Path, stack: AsyncExitStack) -> BuiltinCa:
     """Start the CA from what lies on disk, as a new process does."""
-    state = CaDirectory(path / "ca").load()
-    assert state is not None
-    assert state.issuers is not None
     store = await SqliteStore.open(path / "penstock.db")
     stack.push_async_callback(store.close)
+    state = read_state(await store.ca_members("local"))
+    assert state is not None
+    assert state.issuers is not None
     settings = BuiltinSettings(
         name="local",
         base_url=BASE_URL,
@@ -95,11 +99,12 @@ async def test_order_is_carried_through_restarts(tmp_path: Path, kind: str) -> N
         ca = await started(tmp_path, stack)
         await ca.revoke(chain.leaf.der, 1)
         second = await ca.current_crl("issuing-1")
-        issuer = x509.load_der_x509_certificate(ca.certificate_der("issuing-1") or b"")
+        issuer = ca.find_issuer("issuing-1")
+    assert issuer is not None
     assert first is not None
     assert second is not None
     assert second.number > first.number
     crl = x509.load_der_x509_crl(second.der)
     leaf = x509.load_der_x509_certificate(chain.leaf.der)
     assert crl.get_revoked_certificate_by_serial_number(leaf.serial_number) is not None
-    assert leaf.public_bytes(Encoding.PEM) + issuer.public_bytes(Encoding.PEM) == pem
+    assert leaf.public_bytes(Encoding.PEM) + issuer.pem == pem

@@ -92,7 +92,7 @@ def post(server: Server, path: str = "/x", *, limit: int = 1000) -> HttpRequest:
 
 
 async def test_a_request_arrives_as_it_was_made(server: Server) -> None:
-    """Method, body and headers; who we are; and no wish for compression."""
+    """Method, body and headers; who we are, what we read; and no wish for compression."""
     async with connecting(server) as transport:
         response = await transport.send(post(server))
     assert (response.status, response.body, response.is_cut) == (200, b"body", False)
@@ -101,6 +101,7 @@ async def test_a_request_arrives_as_it_was_made(server: Server) -> None:
     assert (seen.method, seen.headers["Content-Type"]) == ("POST", "x/y")
     assert seen.headers["User-Agent"] == "penstock/1.2"
     assert seen.headers["Accept-Encoding"] == "identity"
+    assert seen.headers["Accept-Language"] == "en"
 
 
 async def test_a_url_arrives_as_it_was_spelled(server: Server) -> None:

@@ -79,6 +79,17 @@ async def test_address_identifier_is_contacted_without_dns(world: World) -> None
     assert not world.dns.asked
 
 
+async def test_ipv6_identifier_is_bracketed_in_the_host_header(world: World) -> None:
+    """RFC 8738 §5 with RFC 3986 §3.2.2; the address is in the form of RFC 5952."""
+    world.allow("::1/128")
+    async with http_server("::1") as (web, port):
+        web.answers[PATH] = answer(KEY_AUTHORIZATION)
+        world.change(http_port=port)
+        assert judge(await world.observe(name="::1", type_="ip")).valid
+    assert web.requests == [(PATH, f"[::1]:{port}")]
+    assert not world.dns.asked
+
+
 async def test_static_host_is_contacted_without_dns(world: World) -> None:
     """The community's own hosts come before DNS, and are judged like any answer."""
     world.dns.zone[(NAME, "A")] = [[CANARY]]

@@ -17,8 +17,8 @@ from broker.issuance.records import AccountRecord
 from broker.protocol.jws import parse_jwk
 from broker.protocol.problems import Problem, ProblemType
 from broker.protocol.resources import AccountStatus
-from broker.web.acme import WebCommunity
 from broker.web.envelope import EnvelopeLimits
+from broker.web.handlers import WebCommunity
 from broker.web.listeners import start_unix
 from broker.web.server import WebSettings, create_acme_app
 from tests.fakes.clock import START, FakeClock

@@ -145,7 +145,7 @@ class Records:
                 found = self.challenge(id_)
                 return found[0].order_id if found else None
             case Resource.CERTIFICATE:
-                certificate = self.certificates.get(id_)
+                certificate = self.certificates.get(id_.partition(".")[0])
                 return certificate.order_id if certificate else None
             case _:
                 return None

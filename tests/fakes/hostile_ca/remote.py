@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,8 +20,15 @@ class HostileCaProcess(process.Peer):
 
     name = "hostile-ca"
 
-    def __init__(self, tmp: Path, script: Script | None = None) -> None:
+    def __init__(
+        self,
+        tmp: Path,
+        script: Script | None = None,
+        *,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(tmp)
+        self._environment = environment or {}
         self._first_script = script
         self.port = process.free_port()
         self._control_port = process.free_port()
@@ -38,7 +45,9 @@ class HostileCaProcess(process.Peer):
 
     def environment(self) -> dict[str, str]:
         """Return the environment, with the repository on Python's path."""
-        return process.clean_environment(self.directory, {"PYTHONPATH": str(REPOSITORY)})
+        return process.clean_environment(
+            self.directory, {"PYTHONPATH": str(REPOSITORY), **self._environment}
+        )
 
     def is_ready(self) -> bool:
         """See that the CA has written how to reach it."""

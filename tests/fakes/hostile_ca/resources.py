@@ -85,10 +85,21 @@ class Resources:
         script = self._script()
         members = (Resource.NEW_NONCE, Resource.NEW_ACCOUNT, Resource.NEW_ORDER, Resource.REVOKE)
         document: dict[str, Any] = {str(each): f"{self.base_url}/{each}" for each in members}
+        if script.renewal_info is not None:
+            document[Resource.RENEWAL_INFO] = f"{self.base_url}/{Resource.RENEWAL_INFO}"
         meta: dict[str, Any] = {"externalAccountRequired": bool(script.external_accounts)}
         if script.profiles:
             meta["profiles"] = {name: f"{end} s" for name, end in script.profiles.items()}
         return Reply(document=document | {"meta": meta} | script.directory_overrides)
+
+    def renewal_info(self) -> Reply:
+        """Say when any certificate is to be renewed, to whoever asks."""
+        script = self._script()
+        if script.renewal_info is None:
+            return Reply(404, content_type="text/plain")
+        named = script.renewal_retry_after
+        headers = {} if named is None else {"Retry-After": named}
+        return Reply(body=script.renewal_info.encode(), headers=headers)
 
     def link(self, resource: Resource, id_: str = "") -> str:
         """Return the URL of a resource as the CA claims it to be."""
@@ -328,12 +339,27 @@ class Resources:
         return issued
 
     def _certificate(self, account: Account, id_: str) -> Reply:
+        id_, _, number = id_.partition(".")
         issued = self.records.certificates.get(id_)
         if issued is None:
             raise Refused(404, "malformed", "no such certificate")
         if issued.account_id != account.id:
             raise Refused(403, "unauthorized", "another's certificate")
-        return Reply(body=issued.answer, content_type="application/pem-certificate-chain")
+        behaviour = self.records.orders[issued.order_id].behaviour
+        urls = [
+            f"{self.link(Resource.CERTIFICATE, issued.id)}.{place}"
+            for place in range(1, len(behaviour.alternates) + 1)
+        ]
+        links = [f'<{url}>;rel="alternate"' for url in (*urls, *behaviour.alternate_urls)]
+        answer = issued.answer
+        if number:
+            shape = behaviour.alternates[int(number) - 1]
+            answer = self.issuer.answer(issued.certificate, shape)
+        return Reply(
+            body=answer,
+            content_type="application/pem-certificate-chain",
+            headers={"Link": ", ".join(links)} if links else {},
+        )
 
     def _revoke(self, opened: Opened) -> Reply:
         payload = opened.payload or {}

@@ -38,11 +38,12 @@ class Resource(enum.StrEnum):
     CHALLENGE = "challenge"
     FINALIZE = "finalize"
     CERTIFICATE = "certificate"
+    RENEWAL_INFO = "renewalInfo"
 
     @property
     def is_signed(self) -> bool:
         """Whether requests for it carry a signature."""
-        return self not in (Resource.DIRECTORY, Resource.NEW_NONCE)
+        return self not in (Resource.DIRECTORY, Resource.NEW_NONCE, Resource.RENEWAL_INFO)
 
 
 class NotAfter(enum.StrEnum):
@@ -147,6 +148,11 @@ class Behaviour:
     """Sign with a key of nobody's, under the intermediate's name."""
 
     chain: Chain = Chain.HONEST
+    alternates: tuple[Chain, ...] = ()
+    """Other chains that are offered by Link, each in this shape."""
+
+    alternate_urls: tuple[str, ...] = ()
+    """Further places that the Link of a certificate names as alternates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +269,12 @@ class Script:
 
     link_base: str | None = None
     """Origin put in place of the CA's own in every Location and link but the directory's."""
+
+    renewal_info: str | None = None
+    """What is said of every certificate's renewal; None: none is offered."""
+
+    renewal_retry_after: str | None = "21600"
+    """Retry-After beside it, as the header's text."""
 
     external_accounts: dict[str, str] = field(default_factory=dict)
     """kid → base64url MAC key; where there is any, newAccount without a binding is refused."""

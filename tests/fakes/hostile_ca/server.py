@@ -132,6 +132,8 @@ class HostileCa:
     def _reply(self, request: web.Request, resource: Resource, id_: str, body: bytes) -> Reply:
         if resource is Resource.DIRECTORY:
             return self.resources.directory()
+        if resource is Resource.RENEWAL_INFO:
+            return self.resources.renewal_info()
         if resource is Resource.NEW_NONCE:
             return Reply(status=200 if request.method == "HEAD" else 204)
         try:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from broker.app.assembly import DATABASE, Broker, assembled
+from broker.app.assembly import Broker, assembled
 from broker.config import Config
 from broker.issuance.errors import Broken
 from broker.issuance.events import Actor, Event, EventKind
@@ -34,13 +34,6 @@ async def metrics(broker: Broker) -> dict[str, float]:
     lines = (await broker.outside.telemetry.render()).decode().splitlines()
     pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
     return {series: float(value) for series, _, value in pairs}
-
-
-async def test_state_is_made_for_its_owner_alone(config: Config) -> None:
-    """Keys and the store come to lie in it."""
-    async with assembled(config):
-        assert config.state.stat().st_mode & 0o777 == 0o700
-        assert (config.state / DATABASE).is_file()
 
 
 async def test_only_one_broker_works_on_a_store(config: Config) -> None:
@@ -111,11 +104,3 @@ async def test_assembly_that_fails_lets_go_of_the_store(tmp_path: Path) -> None:
     secret.write_text("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE")
     async with assembled(config):
         pass
-
-
-async def test_state_that_cannot_be_made_is_a_reason_to_stop(tmp_path: Path) -> None:
-    """A file stands where the directory should be."""
-    (tmp_path / "var").write_text("")
-    with pytest.raises(Broken, match=r"state directory .* cannot be made: not a directory"):
-        async with assembled(config_in(tmp_path)):
-            pytest.fail("it was assembled without a state")

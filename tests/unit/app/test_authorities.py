@@ -1,62 +1,27 @@
 """The built-in CAs on disk: made once, by us or under an offline root."""
 
 import asyncio
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
 
-from broker.app.authorities import ISSUING_LIFETIME, ROOT_LIFETIME, Authorities
+from broker.app.authorities import ROOT_LIFETIME, Authorities
+from broker.app.rotations import ISSUING_LIFETIME
 from broker.issuance.errors import Broken
-from broker.upstreams.authority_files import CaState
-from tests.fakes.clock import START, FakeClock
-from tests.fakes.signer import FakeSigner
-
-DAY = timedelta(days=1)
-
-
-class Keeper:
-    """Authorities over a directory, and whom they told."""
-
-    def __init__(self, state: Path) -> None:
-        self.state = state
-        self.signer = FakeSigner()
-        self.told: list[str] = []
-        self.authorities = self.restarted()
-
-    def restarted(self) -> Authorities:
-        """Return the authorities as another process sees them."""
-        made = Authorities(self.state, signer=self.signer, clock=FakeClock())
-        made.on_made = self._on_made
-        return made
-
-    def _on_made(self, upstream: str, state: CaState) -> None:
-        assert state.issuers is not None or state.pending is not None
-        self.told.append(upstream)
-
-    async def initialise(self, **changes: Any) -> Mapping[str, Any]:
-        """Make the CA ``local``."""
-        asked = {"subject": None, "permitted_names": (), "permitted_networks": (), **changes}
-        return await self.authorities.initialise("local", **asked)
-
-    def kept(self) -> CaState:
-        """Return what lies on the disk."""
-        state = self.restarted().load("local")
-        assert state is not None
-        return state
+from broker.issuance.events import EventKind
+from tests.fakes.authority_keeper import ANNA, Keeper, OfflineRoot
+from tests.fakes.clock import START
 
 
 @pytest.fixture
-def keeper(tmp_path: Path) -> Keeper:
+async def keeper(tmp_path: Path) -> AsyncIterator[Keeper]:
     """Nothing is made yet."""
-    return Keeper(tmp_path)
+    async with Keeper.open(tmp_path) as made:
+        yield made
 
 
 async def test_root_and_issuer_are_made_and_kept(keeper: Keeper) -> None:
@@ -67,32 +32,18 @@ async def test_root_and_issuer_are_made_and_kept(keeper: Keeper) -> None:
     (issuer,) = view["issuers"]
     assert issuer["subject"] == "CN=Penstock local issuing 1"
     assert issuer["not_after"] == (START + ISSUING_LIFETIME).isoformat()
-    assert await keeper.restarted().show("local") == view
-    kept = keeper.kept()
+    await keeper.restart()
+    assert await keeper.authorities.show("local") == view
+    kept = await keeper.kept()
     assert kept.issuers is not None
     kept.issuers.current.certificate.verify_directly_issued_by(kept.root)  # type: ignore[arg-type]
-
-
-async def test_directories_are_for_their_owner_alone(keeper: Keeper) -> None:
-    """Like everything else in the state directory."""
-    await keeper.initialise()
-    for path in (keeper.state / "ca", keeper.state / "ca" / "local"):
-        assert path.stat().st_mode & 0o777 == 0o700
-
-
-async def test_directory_that_is_none_is_a_reason_to_stop(keeper: Keeper) -> None:
-    """A file stands in its place; once that is gone, the same call goes through."""
-    (keeper.state / "ca").touch()
-    with pytest.raises(Broken, match=r"(?i)ca/local/meta\.json cannot be read: not a directory"):
-        await keeper.authorities.request("local", subject=None)
-    (keeper.state / "ca").unlink()
-    await keeper.authorities.request("local", subject=None)
 
 
 async def test_whoever_serves_is_told_of_a_new_issuer(keeper: Keeper) -> None:
     """So that a running broker issues without being restarted."""
     await keeper.initialise()
-    assert keeper.told == ["local"]
+    (state,) = keeper.told
+    assert state.issuers is not None
 
 
 async def test_ca_is_made_once(keeper: Keeper) -> None:
@@ -117,7 +68,7 @@ async def test_key_of_a_making_that_was_cut_short_is_in_nobodys_way(keeper: Keep
     """The process ended after its key was made and before its certificate was kept."""
     await keeper.signer.create_key("ca-local-root-1", "ec-p256")
     await keeper.initialise()
-    assert keeper.kept().root_key_id == "ca-local-root-2"
+    assert (await keeper.kept()).root_key_id == "ca-local-root-2"
 
 
 async def test_names_without_end_are_a_reason_to_stop(keeper: Keeper) -> None:
@@ -131,7 +82,7 @@ async def test_names_without_end_are_a_reason_to_stop(keeper: Keeper) -> None:
 async def test_permitted_names_and_networks_stand_in_both(keeper: Keeper) -> None:
     """A verifier holds the CA to them, whatever becomes of its key."""
     await keeper.initialise(permitted_names=["corp.example"], permitted_networks=["10.0.0.0/8"])
-    kept = keeper.kept()
+    kept = await keeper.kept()
     assert kept.root is not None
     assert kept.issuers is not None
     for certificate in (kept.root, kept.issuers.current.certificate):
@@ -174,49 +125,7 @@ async def test_what_was_never_made_says_how_to_make_it(keeper: Keeper) -> None:
     """And is not there for whoever loads it."""
     with pytest.raises(Broken, match="has not been made; see penstock ca init"):
         await keeper.authorities.show("local")
-    assert keeper.authorities.load("local") is None
-
-
-class OfflineRoot:
-    """A root that lies in a safe: it signs what it is brought."""
-
-    def __init__(self) -> None:
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Offline Root")])
-        self.certificate = self._sign(self.name, self.key.public_key(), path_length=1)
-
-    @property
-    def pem(self) -> str:
-        """Return its certificate."""
-        return self.certificate.public_bytes(Encoding.PEM).decode()
-
-    def answer(self, csr_pem: str) -> str:
-        """Return the issuing certificate for a request."""
-        csr = x509.load_pem_x509_csr(csr_pem.encode())
-        assert csr.is_signature_valid
-        public_key: Any = csr.public_key()
-        signed = self._sign(csr.subject, public_key, path_length=0)
-        return signed.public_bytes(Encoding.PEM).decode()
-
-    def _sign(
-        self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey, *, path_length: int
-    ) -> x509.Certificate:
-        usage = dict.fromkeys(
-            ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment",
-             "key_agreement", "encipher_only", "decipher_only"), False)  # fmt: skip
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self.name)
-            .public_key(public_key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(START - DAY)
-            .not_valid_after(START + 1000 * DAY)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
-            .add_extension(x509.KeyUsage(key_cert_sign=True, crl_sign=True, **usage), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-            .sign(self.key, hashes.SHA256())
-        )
+    assert await keeper.registry.load("local") is None
 
 
 @pytest.fixture(scope="module")
@@ -227,42 +136,48 @@ def offline_root() -> OfflineRoot:
 
 async def test_offline_root_signs_our_request(keeper: Keeper, offline_root: OfflineRoot) -> None:
     """Its key never comes here; what it signed is used from then on."""
-    csr_pem = await keeper.authorities.request("local", subject="CN=Corp Issuing 1,O=Corp")
-    waiting = await keeper.restarted().show("local")
+    csr_pem = await keeper.authorities.request(
+        "local", subject="CN=Corp Issuing 1,O=Corp", actor=ANNA
+    )
+    waiting = await keeper.authorities.show("local")
     assert (waiting["pending"], waiting["issuers"]) == ("CN=Corp Issuing 1,O=Corp", [])
-    view = await keeper.restarted().accept(
-        "local", chain_pem=offline_root.answer(csr_pem), anchors_pem=offline_root.pem
+    view = await keeper.authorities.accept(
+        "local", chain_pem=offline_root.answer(csr_pem), anchors_pem=offline_root.pem, actor=ANNA
     )
     assert (view["root_key"], view["pending"]) == ("offline", None)
     assert view["root_pem"] == offline_root.pem
     assert view["issuers"][0]["subject"] == "CN=Corp Issuing 1,O=Corp"  # type: ignore[index]
-    assert await keeper.restarted().show("local") == view
+    assert await keeper.authorities.show("local") == view
 
 
 async def test_request_can_be_asked_for_again(keeper: Keeper, offline_root: OfflineRoot) -> None:
     """A lost file costs nothing: it is the same key, and the answer to the first one is good."""
-    first = await keeper.authorities.request("local", subject=None)
-    second = await keeper.restarted().request("local", subject=None)
+    first = await keeper.authorities.request("local", subject=None, actor=ANNA)
+    second = await keeper.authorities.request("local", subject=None, actor=ANNA)
     one, other = (x509.load_pem_x509_csr(pem.encode()).public_key() for pem in (first, second))
     assert one == other
     await keeper.authorities.accept(
-        "local", chain_pem=offline_root.answer(first), anchors_pem=offline_root.pem
+        "local", chain_pem=offline_root.answer(first), anchors_pem=offline_root.pem, actor=ANNA
     )
 
 
 async def test_answer_of_another_root_is_refused(keeper: Keeper, offline_root: OfflineRoot) -> None:
     """Only the given anchors are believed; the request goes on waiting for the right one."""
-    csr_pem = await keeper.authorities.request("local", subject=None)
+    csr_pem = await keeper.authorities.request("local", subject=None, actor=ANNA)
     chain = OfflineRoot().answer(csr_pem)
     with pytest.raises(Broken, match="was not signed by any of the given roots"):
-        await keeper.authorities.accept("local", chain_pem=chain, anchors_pem=offline_root.pem)
-    assert keeper.kept().pending is not None
+        await keeper.authorities.accept(
+            "local", chain_pem=chain, anchors_pem=offline_root.pem, actor=ANNA
+        )
+    assert (await keeper.kept()).pending is not None
 
 
 async def test_anchors_that_are_none_are_refused(keeper: Keeper, offline_root: OfflineRoot) -> None:
     """Before anything else is looked at."""
     with pytest.raises(Broken, match="anchors do not parse"):
-        await keeper.authorities.accept("local", chain_pem=offline_root.pem, anchors_pem="nothing")
+        await keeper.authorities.accept(
+            "local", chain_pem=offline_root.pem, anchors_pem="nothing", actor=ANNA
+        )
 
 
 async def test_answer_that_nobody_asked_for_is_refused(
@@ -271,7 +186,7 @@ async def test_answer_that_nobody_asked_for_is_refused(
     """There is no key that it could be for."""
     with pytest.raises(Broken, match="no request of built-in CA 'local' waits"):
         await keeper.authorities.accept(
-            "local", chain_pem=offline_root.pem, anchors_pem=offline_root.pem
+            "local", chain_pem=offline_root.pem, anchors_pem=offline_root.pem, actor=ANNA
         )
 
 
@@ -279,34 +194,45 @@ async def test_no_request_beside_an_issuer(keeper: Keeper) -> None:
     """It would throw the issuer away that certificates are verified by."""
     before = await keeper.initialise()
     with pytest.raises(Broken, match="has an issuing CA already"):
-        await keeper.authorities.request("local", subject=None)
+        await keeper.authorities.request("local", subject=None, actor=ANNA)
     assert await keeper.authorities.show("local") == before
 
 
 @pytest.mark.parametrize("host", ["broker.example", "192.0.2.7"])
 async def test_ca_that_certifies_the_broker_is_permitted_its_host(
-    tmp_path: Path, host: str
+    keeper: Keeper, host: str
 ) -> None:
     """Held to some names, the CA can still issue the certificate of the broker's own listener."""
-    made = Authorities(tmp_path, signer=FakeSigner(), clock=FakeClock(), own_hosts={"local": host})
-    await made.initialise(
-        "local", subject=None, permitted_names=["internal"], permitted_networks=[]
-    )
-    state = made.load("local")
-    assert state is not None
-    assert state.root is not None
-    constraints = state.root.extensions.get_extension_for_class(x509.NameConstraints).value
+    keeper.authorities = Authorities(keeper.registry, own_hosts={"local": host})
+    await keeper.initialise(permitted_names=["internal"])
+    root = (await keeper.kept()).root
+    assert root is not None
+    constraints = root.extensions.get_extension_for_class(x509.NameConstraints).value
     assert host in str(constraints.permitted_subtrees)
     assert "internal" in str(constraints.permitted_subtrees)
 
 
-async def test_unconstrained_ca_stays_so(tmp_path: Path) -> None:
+async def test_unconstrained_ca_stays_so(keeper: Keeper) -> None:
     """Where nothing is held back, the broker's own host makes no constraint."""
-    hosts = {"local": "broker.example"}
-    made = Authorities(tmp_path, signer=FakeSigner(), clock=FakeClock(), own_hosts=hosts)
-    await made.initialise("local", subject=None, permitted_names=[], permitted_networks=[])
-    state = made.load("local")
-    assert state is not None
-    assert state.root is not None
+    keeper.authorities = Authorities(keeper.registry, own_hosts={"local": "broker.example"})
+    await keeper.initialise()
+    root = (await keeper.kept()).root
+    assert root is not None
     with pytest.raises(x509.ExtensionNotFound):
-        state.root.extensions.get_extension_for_class(x509.NameConstraints)
+        root.extensions.get_extension_for_class(x509.NameConstraints)
+
+
+async def test_making_and_its_event_are_one(keeper: Keeper, offline_root: OfflineRoot) -> None:
+    """Who made it, with the names of the keys; for a request and for its answer too."""
+    await keeper.initialise()
+    ((_, event),) = await keeper.store.read_events(after=0, limit=9, order_id=None)
+    assert (event.kind, event.actor, event.upstream) == (EventKind.CA_CREATED, ANNA, "local")
+    assert event.data == {"key_id": "ca-local-issuing-1", "root_key": "ca-local-root-1"}
+    csr_pem = await keeper.authorities.request("other", subject=None, actor=ANNA)
+    await keeper.authorities.accept(
+        "other",
+        chain_pem=offline_root.answer(csr_pem),
+        anchors_pem=offline_root.pem,
+        actor=ANNA,
+    )
+    assert (await keeper.events())[1:] == [EventKind.CA_ISSUER_REQUESTED, EventKind.CA_CREATED]

@@ -1,5 +1,6 @@
 """The broker's own TLS certificate, looked at the way a client sees it."""
 
+import asyncio
 import ipaddress
 import os
 import ssl
@@ -21,6 +22,7 @@ from tests.fakes.builtin_ca import PROFILES, CaWorld, make_ca, make_world, reque
 from tests.unit.config.conftest import parsed
 
 HOST = "acme.corp.example"
+PASSPHRASE = b"a passphrase for tests"
 
 
 class Place:
@@ -36,7 +38,9 @@ class Place:
         changes = {f"listen.{key}" if key == "acme" else key: v for key, v in changes.items()}
         config = parsed({"state": str(self.directory), **changes})
         found = {"local": self.world.ca}
-        return Identity(config, find_authority=found.get, clock=self.world.clock)
+        return Identity(
+            config, passphrase=PASSPHRASE, find_authority=found.get, clock=self.world.clock
+        )
 
     def files(self) -> tuple[bytes, bytes]:
         """Return certificate and key as they lie there."""
@@ -114,6 +118,60 @@ async def test_it_is_renewed_a_third_before_its_end(
     assert (served(context) != first) is is_new
 
 
+async def test_no_handshake_fails_while_it_is_replaced(place: Place) -> None:
+    """The passphrase is stretched for a while, and clients come meanwhile."""
+    identity = place.identity()
+    context = await identity.context()
+    first = served(context)
+    place.world.clock.advance(timedelta(days=21))
+    renewal = asyncio.create_task(identity.refresh())
+    seen = []
+    while not renewal.done():
+        seen.append(served(context))
+        await asyncio.sleep(0)
+    await renewal
+    assert set(seen) <= {first, served(context)}
+    assert seen.count(first) > 1
+    assert served(context) != first
+
+
+async def test_failed_renewal_keeps_the_old_one_and_says_so(place: Place) -> None:
+    """Each reason once to the log, and to probes for as long as it lasts; then it is over."""
+    identity = place.identity()
+    context = await identity.context()
+    first = served(context)
+    place.world.clock.advance(timedelta(days=21))
+    place.world.signer.is_away = True
+    with pytest.raises(Unreachable):
+        await identity.refresh()
+    await identity.refresh()
+    assert served(context) == first
+    assert identity.fault() is None
+    assert "its renewal fails" in (identity.warning() or "")
+    assert identity.failures == 2
+    place.world.clock.advance(timedelta(days=10))
+    assert "ended" in (identity.fault() or "")
+    place.world.signer.is_away = False
+    await identity.refresh()
+    assert served(context) != first
+    assert (identity.fault(), identity.warning()) == (None, None)
+
+
+async def test_restored_broker_renews_nothing(place: Place) -> None:
+    """Not before it is reconciled; what it has goes on serving."""
+    first = served(await place.identity().context())
+    place.world.clock.advance(timedelta(days=21))
+    found = {"local": place.world.ca}
+    held = Identity(
+        parsed({"state": str(place.directory)}),
+        passphrase=PASSPHRASE,
+        find_authority=found.get,
+        clock=place.world.clock,
+        is_held=lambda: True,
+    )
+    assert served(await held.context()) == first
+
+
 async def test_new_host_gets_a_new_certificate(place: Place) -> None:
     """The name moved; the old certificate helps no client."""
     await place.identity().context()
@@ -156,7 +214,9 @@ async def test_profile_for_servers_is_taken(place: Place) -> None:
 async def test_ca_that_was_never_made_is_a_reason_to_stop(place: Place) -> None:
     """The sentence says what to do first."""
     config = parsed({"state": str(place.directory)})
-    identity = Identity(config, find_authority=lambda _: None, clock=place.world.clock)
+    identity = Identity(
+        config, passphrase=PASSPHRASE, find_authority=lambda _: None, clock=place.world.clock
+    )
     with pytest.raises(Broken, match="has not been made; run penstock ca init first"):
         await identity.context()
 

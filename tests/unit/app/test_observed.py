@@ -30,6 +30,12 @@ CALLS: dict[str, tuple[Call, str, tuple[object, ...]]] = {
     "read-order": (lambda one: one.read_order(URL), "read_order", (URL,)),
     "withdraw": (lambda one: one.withdraw(ORDER), "withdraw", (ORDER,)),
     "download": (lambda one: one.download(ORDER), "download", (ORDER,)),
+    "download-alternates": (
+        lambda one: one.download_alternates(ORDER),
+        "download_alternates",
+        (ORDER,),
+    ),
+    "renewal-info": (lambda one: one.renewal_info("a.b"), "renewal_info", ("a.b",)),
     "revoke": (lambda one: one.revoke(b"der", 4), "revoke", (b"der", 4)),
 }
 """Name in the metrics → the call, the method that is to be called, and with what."""

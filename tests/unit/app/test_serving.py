@@ -1,10 +1,14 @@
 """The jobs of a broker at work; its listeners are tried in tests/contract/app."""
 
+from collections.abc import Callable, Sequence
+
 import pytest
 from structlog.testing import capture_logs
 
-from broker.app.serving import tolerant
+from broker.app.serving import also_tell, tolerant
 from broker.issuance.errors import Broken, Unreachable
+from broker.issuance.events import Event, EventKind
+from tests.fakes.clock import START
 
 
 class Job:
@@ -42,3 +46,20 @@ async def test_fault_of_ours_is_not_swallowed() -> None:
     """The scheduler reports it with its traceback."""
     with pytest.raises(RuntimeError, match="a bug"):
         await tolerant("due-jobs", Job(RuntimeError("a bug")).run)()
+
+
+def test_what_the_store_commits_is_told_to_everyone() -> None:
+    """The first listener is not replaced by the second; a store without one takes the second."""
+    told: list[tuple[str, int]] = []
+
+    class Committing:
+        """As much of a store as is needed."""
+
+        on_committed: Callable[[Sequence[Event]], None] | None = None
+
+    store = Committing()
+    for name in ("first", "second"):
+        also_tell(store, lambda events, name=name: told.append((name, len(events))))  # type: ignore[misc]
+    assert store.on_committed is not None
+    store.on_committed([Event(kind=EventKind.ORDER_READY, at=START)])
+    assert told == [("first", 1), ("second", 1)]

@@ -11,13 +11,31 @@ import pytest
 from broker.app.settings import (
     EVERYWHERE,
     PRIVATE_NETWORKS,
+    account_url,
+    builtin_settings,
     issuance_settings,
     secret_octets,
     validation_settings,
+    web_rates,
 )
 from broker.config import SecretRef
+from broker.config.upstreams import BuiltinUpstream
 from broker.issuance.errors import Broken
-from broker.validation.targets import Endpoint, RefusedTarget, ValidationSettings, verify_target
+from broker.issuance.records import AccountRecord
+from broker.policy.units import Rate
+from broker.protocol.resources import AccountStatus
+from broker.upstreams.authority import IssuerSet
+from broker.upstreams.builtin_leaf import CaProfile
+from broker.validation.targets import (
+    Endpoint,
+    Proxy,
+    RefusedTarget,
+    ValidationSettings,
+    verify_target,
+)
+from broker.web.limits import WebRates
+from tests.fakes.builtin_ca import make_world
+from tests.fakes.clock import START
 from tests.unit.config.conftest import parsed
 
 MAC_KEY = bytes(range(32))
@@ -38,6 +56,8 @@ def test_workflows_know_limits_and_communities() -> None:
                 "lab": {
                     "external_account_required": True,
                     "terms_of_service": "https://pki.corp.example/terms",
+                    "terms_version": "2",
+                    "pre_authorization": "7d",
                 },
             },
             "upstreams.local.communities": ["default", "lab"],
@@ -48,10 +68,22 @@ def test_workflows_know_limits_and_communities() -> None:
     assert set(made.communities) == {"default", "lab"}
     assert made.communities["lab"].external_account_required
     assert made.communities["lab"].terms_of_service == "https://pki.corp.example/terms"
+    assert made.communities["lab"].terms_version == "2"
+    assert made.communities["lab"].pre_authorization == timedelta(days=7)
+    assert made.communities["default"].pre_authorization is None
     assert not made.communities["default"].external_account_required
     assert made.finalize_wait == timedelta(seconds=1)
     assert made.order_lifetime == timedelta(hours=1)
     assert made.poll_deadline == timedelta(seconds=9)
+
+
+def test_rates_are_taken_over_one_by_one() -> None:
+    """Each stands under its own name; one that is off is none."""
+    rates = {name: f"{n}/1m" for n, name in enumerate(WebRates.__dataclass_fields__, start=1)}
+    made = web_rates(parsed({"limits": {"rates": {**rates, "account": "off"}}}))
+    for number, name in enumerate(rates, start=1):
+        expected = None if name == "account" else Rate(number, timedelta(minutes=1))
+        assert getattr(made, name) == expected
 
 
 def test_declared_keys_are_read(tmp_path: Path) -> None:
@@ -109,6 +141,41 @@ def test_with_a_list_that_is_all() -> None:
             verify_target(ipaddress.ip_address(closed), 80, settings)
 
 
+def test_proxy_is_taken_over_with_its_credentials(tmp_path: Path) -> None:
+    """They are sent as RFC 7617 wants them, and never shown."""
+    path = tmp_path / "proxy.key"
+    path.touch(mode=0o600)
+    path.write_text("anna:secret\n")
+    proxy = {"address": "proxy.corp.example:3128", "credentials": f"file:{path}"}
+    made = settings_for({"proxy": proxy, "tls_alpn_port": 5001})
+    assert made.tls_alpn_port == 5001
+    assert made.proxy == Proxy(
+        address=("proxy.corp.example", 3128),
+        authorization=f"Basic {base64.b64encode(b'anna:secret').decode()}",
+    )
+    assert "YW5uYTpzZWNyZXQ" not in repr(made)
+    plain = settings_for({"proxy": {"address": "10.0.0.1:3128", "forward_http": True}})
+    assert plain.proxy == Proxy(address=("10.0.0.1", 3128), is_forwarding=True)
+    assert settings_for({}).proxy is None
+
+
+def test_account_is_known_by_the_url_that_its_client_was_given() -> None:
+    """Octet by octet: the label of a dns-account-01 record is made of it."""
+    account = AccountRecord(
+        account_id="a1",
+        community="default",
+        status=AccountStatus.VALID,
+        jwk_json="{}",
+        thumbprint="thumbprint",
+        contacts=(),
+        terms_agreed=True,
+        eab_key_id=None,
+        created_at=START,
+    )
+    config = parsed({"external_url": "https://acme.corp.example"})
+    assert account_url(config)(account) == "https://acme.corp.example/acme/default/account/a1"
+
+
 def test_ports_hosts_and_resolvers_are_taken_over() -> None:
     """As they stand in the file."""
     settings = settings_for(
@@ -152,3 +219,31 @@ def test_all_listeners_are_our_own() -> None:
     settings = settings_for({}, **{"listen.acme.address": "10.0.0.1:8443"})
     ports = sorted(one.port for one in settings.own_endpoints)
     assert ports == [8080, 8081, 8443]
+
+
+async def test_built_in_ca_issues_as_its_section_says() -> None:
+    """Each profile with its usages, policies and lifetimes; the first is the default."""
+    profile = {
+        "usages": ["server-auth", "client-auth"],
+        "key_usages": ["digital-signature"],
+        "policy_oids": ["1.3.6.1.4.1.55555.1"],
+        "common_name": True,
+        "lifetime": "1d",
+        "max_lifetime": "2d",
+    }
+    config = parsed(
+        {"upstreams.local.profiles": {"both": profile}, "upstreams.local.crl_lifetime": "1d"}
+    )
+    section = config.upstreams["local"]
+    assert isinstance(section, BuiltinUpstream)
+    world = await make_world()
+    made = builtin_settings("local", section, IssuerSet(world.issuing))
+    assert (made.default_profile, made.crl_lifetime) == ("both", timedelta(days=1))
+    assert made.profiles["both"] == CaProfile(
+        lifetime=timedelta(days=1),
+        max_lifetime=timedelta(days=2),
+        extended_key_usages=("serverAuth", "clientAuth"),
+        key_usages=("digitalSignature",),
+        policy_oids=("1.3.6.1.4.1.55555.1",),
+        has_common_name=True,
+    )

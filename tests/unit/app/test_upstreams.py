@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from broker.app.authorities import Authorities
+from broker.app.authority_register import CaRegistry
 from broker.app.observed import ObservedUpstream
 from broker.app.upstreams import ConfiguredUpstreams
 from broker.issuance.errors import Broken
-from broker.issuance.events import Event, EventKind
+from broker.issuance.events import Actor, Event, EventKind
 from broker.issuance.records import UpstreamAccountRecord
 from broker.policy.decisions import UpstreamFacts
 from broker.storage.sqlite import SqliteStore
@@ -38,7 +39,10 @@ class Office:
         self.signer = FakeSigner()
         self.clock = FakeClock()
         self.answers = Http01Answers()
-        self.authorities = Authorities(directory, signer=self.signer, clock=self.clock)
+        self.registry = CaRegistry(
+            store, signer=self.signer, clock=self.clock, files=directory / "ca"
+        )
+        self.authorities = Authorities(self.registry)
 
     def upstreams(
         self, *, communities: dict[str, Any] | None = None, **acme: Any
@@ -58,7 +62,7 @@ class Office:
         return ConfiguredUpstreams(
             config,
             facts=facts,
-            authorities=self.authorities,
+            registry=self.registry,
             signer=self.signer,
             store=self.store,
             clock=self.clock,
@@ -67,10 +71,20 @@ class Office:
             user_agent="penstock/0",
         )
 
+    async def started(self, **given: Any) -> ConfiguredUpstreams:
+        """Return the upstreams of a process that has read the store."""
+        upstreams = self.upstreams(**given)
+        await upstreams.load_authorities()
+        return upstreams
+
     async def make_local(self) -> None:
         """Make the built-in CA."""
         await self.authorities.initialise(
-            "local", subject=None, permitted_names=(), permitted_networks=()
+            "local",
+            subject=None,
+            permitted_names=(),
+            permitted_networks=(),
+            actor=Actor("operator:anna"),
         )
 
     async def keep_account(self, community: str, **changes: Any) -> None:
@@ -141,7 +155,8 @@ async def test_built_in_ca_is_ready_once_it_is_made(office: Office) -> None:
     with pytest.raises(Broken, match="'local' does not serve community 'default'"):
         running.get("local", "default")
     await office.make_local()
-    for upstreams in (running, office.upstreams()):
+    started = await office.started()
+    for upstreams in (running, started):
         assert names(upstreams.facts("default")) == ["local"]
         assert names(upstreams.facts("lab")) == []
         assert upstreams.get("local", "default").is_local
@@ -151,9 +166,23 @@ async def test_built_in_ca_is_ready_once_it_is_made(office: Office) -> None:
 async def test_request_for_an_offline_root_makes_nothing_ready(office: Office) -> None:
     """It cannot issue until the answer is there."""
     upstreams = office.upstreams()
-    await office.authorities.request("local", subject=None)
+    await office.authorities.request("local", subject=None, actor=Actor("operator:anna"))
     assert names(upstreams.facts("default")) == []
-    assert names(office.upstreams().facts("default")) == []
+    started = await office.started()
+    assert names(started.facts("default")) == []
+
+
+async def test_rotation_changes_the_ca_that_runs(office: Office) -> None:
+    """The same CA signs with another issuer from then on; nothing is opened anew."""
+    running = office.upstreams()
+    await office.make_local()
+    before = running.authorities["local"]
+    anna = Actor("operator:anna")
+    await office.authorities.prepare("local", subject=None, is_offline=False, actor=anna)
+    assert before.issuers.current.key_id == "ca-local-issuing-1"
+    await office.authorities.activate("local", actor=anna)
+    assert running.authorities["local"] is before
+    assert before.issuers.current.key_id == "ca-local-issuing-2"
 
 
 async def test_facts_come_in_the_order_of_the_configuration(office: Office) -> None:
@@ -162,13 +191,14 @@ async def test_facts_come_in_the_order_of_the_configuration(office: Office) -> N
     await office.make_local()
     upstreams = office.upstreams()
     await upstreams.load_accounts()
+    await upstreams.load_authorities()
     assert names(upstreams.facts("default")) == ["ca", "local"]
 
 
 async def test_calls_are_timed(office: Office) -> None:
     """Every upstream is seen by telemetry, the built-in one too."""
     await office.make_local()
-    upstreams = office.upstreams()
+    upstreams = await office.started()
     for name in ("ca", "local"):
         assert isinstance(upstreams.get(name, "default"), ObservedUpstream)
     order = await upstreams.get("local", "default").open_order(request())
@@ -185,7 +215,7 @@ async def test_upstream_serves_only_its_communities(
 ) -> None:
     """An account of one community is never used for another."""
     await office.make_local()
-    upstreams = office.upstreams()
+    upstreams = await office.started()
     with pytest.raises(Broken, match=f"'{upstream}' does not serve community '{community}'"):
         upstreams.get(upstream, community)
     upstreams.get("ca", "lab")
@@ -206,7 +236,7 @@ async def test_check_says_that_the_built_in_ca_is_missing(office: Office) -> Non
     (fault,) = await office.upstreams().check("local", "default")
     assert fault == "built-in CA 'local' has not been made; see penstock ca init"
     await office.make_local()
-    assert await office.upstreams().check("local", "default") == ()
+    assert await (await office.started()).check("local", "default") == ()
 
 
 async def test_built_in_ca_has_no_account(office: Office) -> None:
@@ -230,7 +260,7 @@ async def test_anchors_are_read_from_their_file(office: Office) -> None:
     path = office.directory / "anchors.pem"
     path.write_text(shown["root_pem"] * 2)
     found = office.upstreams(anchors=str(path)).of("ca", "default")
-    (root,) = office.upstreams().authorities["local"].anchors()
+    (root,) = (await office.started()).authorities["local"].anchors()
     assert found == [root, root]
 
 
@@ -238,7 +268,11 @@ async def test_anchors_of_a_community_hold_for_whatever_ca_issues(office: Office
     """Where upstream and community both name some, only those are believed that both name."""
     for name in ("local", "other"):
         await office.authorities.initialise(
-            name, subject=None, permitted_names=(), permitted_networks=()
+            name,
+            subject=None,
+            permitted_names=(),
+            permitted_networks=(),
+            actor=Actor("operator:anna"),
         )
     roots = []
     for name in ("local", "other"):
@@ -249,7 +283,7 @@ async def test_anchors_of_a_community_hold_for_whatever_ca_issues(office: Office
     mine, others = roots
     strict = {**COMMUNITIES, "default": {"anchors": mine}}
     free = next(name for name in COMMUNITIES if name != "default")
-    either = office.upstreams(communities=strict)
+    either = await office.started(communities=strict)
     believed = either.of("ca", "default")
     assert believed == list(either.authorities["local"].anchors())
     assert either.of("ca", free) is None
@@ -257,7 +291,7 @@ async def test_anchors_of_a_community_hold_for_whatever_ca_issues(office: Office
     assert office.upstreams(communities=strict, anchors=others).of("ca", "default") == []
     assert office.upstreams(communities=strict, anchors=mine).of("ca", "default") == believed
     foreign = {**COMMUNITIES, "default": {"anchors": others}}
-    assert office.upstreams(communities=foreign).of("local", "default") == []
+    assert (await office.started(communities=foreign)).of("local", "default") == []
 
 
 @pytest.mark.parametrize(
@@ -295,3 +329,16 @@ def test_tsig_secret_is_base64_as_bind_writes_it(office: Office) -> None:
     with pytest.raises(Broken, match="is not base64") as caught:
         office.upstreams(solvers=[dns_solver(secret)])
     assert "hunter2" not in caught.value.reason
+
+
+async def test_wish_of_a_community_comes_before_that_of_its_upstream(office: Office) -> None:
+    """Without either the CA's own default is served; the built-in CA has no wish of its own."""
+    free = next(name for name in COMMUNITIES if name != "default")
+    assert office.upstreams().preferred_chain("ca", "default") is None
+    wished = office.upstreams(
+        communities={**COMMUNITIES, "default": {"preferred_chain": "Community Root"}},
+        preferred_chain="Upstream Root",
+    )
+    assert wished.preferred_chain("ca", "default") == "Community Root"
+    assert wished.preferred_chain("ca", free) == "Upstream Root"
+    assert wished.preferred_chain("local", free) is None

@@ -39,6 +39,9 @@ ANSWERS: dict[str, Any] = {
     "ca_show": {"root": {"subject": "CN=Root"}},
     "ca_init": {"upstream": "local", "csr_pem": "-----BEGIN CERTIFICATE REQUEST-----\n"},
     "ca_accept": {"root": {"subject": "CN=Root"}},
+    "ca_rotate_prepare": {"upstream": "local", "csr_pem": "-----BEGIN CERTIFICATE REQUEST-----\n"},
+    "ca_rotate_activate": {"root": {"subject": "CN=Root"}},
+    "ca_rotate_retire": {"root": {"subject": "CN=Root"}},
 }
 
 

@@ -22,6 +22,11 @@ from tests.unit.commands.conftest import FakeOperations, Run
         (["ca", "init", "--permit-name", "internal"], "ca_init",
          {"permitted_names": ["internal"], "permitted_networks": [], "unconstrained": False,
           "issuing_csr": False}),
+        (["ca", "rotate", "prepare", "local", "--subject", "CN=Two"], "ca_rotate_prepare",
+         {"upstream": "local", "subject": "CN=Two", "issuing_csr": False}),
+        (["ca", "rotate", "activate", "local"], "ca_rotate_activate", {"upstream": "local"}),
+        (["ca", "rotate", "retire", "--issuer", "ca-local-issuing-1"], "ca_rotate_retire",
+         {"issuer": "ca-local-issuing-1"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
@@ -84,3 +89,15 @@ def test_constraints_and_none_exclude_each_other(run: Run, operations: FakeOpera
     assert status == 2
     assert "--unconstrained excludes" in err
     assert operations.asked == []
+
+
+def test_request_for_the_next_issuer_is_written_to_a_file(
+    run: Run, operations: FakeOperations, tmp_path: Path
+) -> None:
+    """For the offline root's owner to take away."""
+    file = tmp_path / "next.csr"
+    status, out, _ = run("ca", "rotate", "prepare", "local", "--issuing-csr", str(file))
+    assert status == 0
+    assert file.read_text() == operations.answers["ca_rotate_prepare"]["csr_pem"]
+    assert str(file) in out
+    assert operations.asked[0][1]["issuing_csr"]

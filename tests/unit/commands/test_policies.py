@@ -10,6 +10,7 @@ EXPLAINED = {
     "allowed": False,
     "profile": "server",
     "policy_sha256": "ab12",
+    "caa": "report",
     "checks": [
         {"check": "profile-offered", "findings": []},
         {

@@ -1,5 +1,7 @@
 """Communities and declared keys."""
 
+from datetime import timedelta
+
 import pytest
 
 from broker.config.values import Endpoint, SecretRef
@@ -20,6 +22,41 @@ def test_community_says_how_it_validates(parse: Parse) -> None:
     assert [str(each) for each in made.networks.allow] == ["10.0.0.0/8"]
     assert [str(each) for each in made.hosts["a.corp.example"]] == ["10.1.2.3"]
     assert (made.http_port, made.https_port) == (5002, 443)
+
+
+def test_community_validates_through_its_own_proxy(parse: Parse) -> None:
+    """An address, credentials by reference; without the section connections go straight."""
+    proxy = {"address": "proxy.corp.example:3128", "credentials": "env:PROXY"}
+    config = parse({"communities": {"default": {"validation": {"proxy": proxy}}}})
+    made = config.communities["default"].validation.proxy
+    assert made is not None
+    assert made.address == Endpoint("proxy.corp.example", 3128)
+    assert made.credentials == SecretRef("env", "PROXY")
+    assert not made.forward_http
+    assert parse({}).communities["default"].validation.proxy is None
+
+
+def test_version_of_terms_needs_terms(faults_of: FaultsOf, parse: Parse) -> None:
+    """Nobody agrees to the second version of nothing."""
+    terms = {"terms_version": "2", "terms_instructions": "https://pki.corp.example/how"}
+    (fault,) = faults_of({"communities": {"default": terms}})
+    assert "need terms_of_service" in fault
+    terms["terms_of_service"] = "https://pki.corp.example/terms"
+    assert parse({"communities": {"default": terms}}).communities["default"].terms_version == "2"
+
+
+def test_pre_authorization_is_off_unless_it_has_a_length(parse: Parse) -> None:
+    """And then it is as long as that."""
+    assert parse({}).communities["default"].pre_authorization is None
+    config = parse({"communities": {"default": {"pre_authorization": "7d"}}})
+    assert config.communities["default"].pre_authorization == timedelta(days=7)
+
+
+def test_proxy_is_no_url(faults_of: FaultsOf) -> None:
+    """The fault names the key."""
+    proxy = {"address": "http://proxy.corp.example:3128"}
+    (fault,) = faults_of({"communities": {"default": {"validation": {"proxy": proxy}}}})
+    assert fault.startswith("communities.default.validation.proxy.address: ")
 
 
 @pytest.mark.parametrize("port", [0, -1, 65_536, "80"])

@@ -53,7 +53,7 @@ def test_fault_names_file_line_and_nearest_key(tmp_path: Path) -> None:
             "upstreams.local.communities[1]: no community is called 'lab'",
         ),
         ({"communities": {"default": {}, "lab": {}}}, "communities.lab: community 'lab' is served"),
-        ({"listen.acme.from": "locale"}, "listen.acme.from: no built-in upstream is called"),
+        ({"listen.acme.from": "locale"}, "listen.acme.from: no upstream is called"),
         (
             {"upstreams.local.profiles": {"client": {"usages": ["client-auth"]}}},
             "listen.acme.from: the built-in upstream has no profile with the usage server-auth",

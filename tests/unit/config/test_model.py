@@ -7,6 +7,7 @@ import pytest
 
 from broker.config.model import LogFormat
 from broker.config.values import Endpoint
+from broker.policy.units import Rate
 from tests.unit.config.conftest import FaultsOf, Parse
 
 
@@ -33,6 +34,8 @@ def test_operator_socket_can_stand_elsewhere(parse: Parse) -> None:
     [
         ("limits.finalize_wait", 5, "limits.finalize_wait: 5 has no unit"),
         ("limits.body", 65536, "limits.body: 65536 has no unit"),
+        ("limits.rates.account", 600, "limits.rates.account: expected a rate such as '600/1m'"),
+        ("limits.rates.acount", "600/1m", "unknown key 'acount'"),
         ("limits.finalise_wait", "5s", "unknown key 'finalise_wait'"),
         ("apiVersion", "penstock.dev/v2", "apiVersion: expected 'penstock.dev/v1'"),
         ("kind", "Policy", "kind: expected 'Broker'"),
@@ -44,7 +47,8 @@ def test_operator_socket_can_stand_elsewhere(parse: Parse) -> None:
         ("policies", [], "policies: "),
         ("state", "var/lib/penstock", "state: expected an absolute path"),
     ],
-    ids=["duration", "size", "unknown", "version", "kind", "word", "url", "keys", "communities",
+    ids=["duration", "size", "rate", "unknown rate", "unknown", "version", "kind", "word", "url",
+         "keys", "communities",
          "upstreams", "policies", "relative"],
 )  # fmt: skip
 def test_wrong_value_is_a_fault_at_its_key(
@@ -75,6 +79,17 @@ def test_listener_takes_files(parse: Parse) -> None:
     """The twin: certificate and key together are right."""
     config = parse({"listen.acme": {"certificate": "/etc/tls.crt", "key": "/etc/tls.key"}})
     assert config.listen.acme.issued_by is None
+
+
+def test_rates_are_generous_and_can_be_switched_off(parse: Parse) -> None:
+    """Each has a default, and ``off`` is a word."""
+    rates = parse({}).limits.rates
+    given = (getattr(rates, name) for name in type(rates).model_fields)
+    assert all(rate is not None and rate.count >= 60 for rate in given)
+    off = parse({"limits.rates": {"account": "off", "new_orders": "5/1s"}}).limits.rates
+    assert off.account is None
+    assert off.new_orders == Rate(5, timedelta(seconds=1))
+    assert off.address == rates.address
 
 
 def test_all_faults_are_told_together(faults_of: FaultsOf) -> None:

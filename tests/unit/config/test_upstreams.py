@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from broker.config.upstreams import AcmeUpstream, BuiltinUpstream, Rfc2136Solver
+from broker.config.solvers import Rfc2136Solver
+from broker.config.upstreams import AcmeUpstream, BuiltinUpstream
 from tests.unit.config.conftest import FaultsOf, Parse
 
 ACME: dict[str, object] = {"kind": "acme", "directory": "https://ca.example/directory"}
@@ -22,6 +23,23 @@ def test_built_in_ca_has_a_profile_to_begin_with(parse: Parse) -> None:
     assert upstream.profiles["server"].max_lifetime == timedelta(days=90)
 
 
+def test_profile_of_the_built_in_ca_says_what_its_certificates_say(parse: Parse) -> None:
+    """Usages of both kinds, policies and the common name, in the words of the RFC."""
+    section = {
+        "usages": ["server-auth", "1.3.6.1.5.5.7.3.17"],
+        "key_usages": ["digital-signature", "key-agreement"],
+        "policy_oids": ["1.3.6.1.4.1.55555.1"],
+        "common_name": True,
+    }
+    upstream = parse({"upstreams.local.profiles": {"client": section}}).upstreams["local"]
+    assert isinstance(upstream, BuiltinUpstream)
+    profile = upstream.profiles["client"]
+    assert profile.extended_key_usages == ("serverAuth", "1.3.6.1.5.5.7.3.17")
+    assert profile.rfc_key_usages == ("digitalSignature", "keyAgreement")
+    assert profile.policy_oids == ("1.3.6.1.4.1.55555.1",)
+    assert profile.common_name
+
+
 def test_acme_upstream_takes_solvers_in_their_order(parse: Parse) -> None:
     """The first that fits a name answers for it."""
     upstream = parse({"upstreams.ca": {**ACME, "solvers": [SOLVER, {"challenge": "http-01"}]}})
@@ -37,6 +55,9 @@ def test_acme_upstream_takes_solvers_in_their_order(parse: Parse) -> None:
     [
         ("upstreams.local.kind", "own", "expected kind 'built-in' or 'acme'"),
         ("upstreams.local.kind", None, "expected kind 'built-in' or 'acme'"),
+        ("upstreams.local.crl_lifetime", "59m", "is shorter than 1h"),
+        ("upstreams.local.profiles", {"a": {"key_usages": ["cert-sign"]}},
+         "expected one of digital-signature"),
         ("upstreams.local.base_url", "https://pki.example", "a verifier cannot use TLS yet"),
         ("upstreams.local.base_url", "http://pki.example/", "without '/' at its end"),
         ("upstreams.local.profiles", {}, "profiles is empty"),
@@ -46,12 +67,13 @@ def test_acme_upstream_takes_solvers_in_their_order(parse: Parse) -> None:
         ("upstreams.local.directory", "https://ca.example", "unknown key 'directory'"),
         ("upstreams.ca", {**ACME, "directory": "http://ca.example"}, "expected a URL 'https://"),
         ("upstreams.ca", {**ACME, "contacts": ["ops@corp.example"]}, "is not 'mailto:'"),
-        ("upstreams.ca", {**ACME, "solvers": [{"challenge": "tls-alpn-01"}]}, "expected challenge"),
+        ("upstreams.ca", {**ACME, "solvers": [{"challenge": "tls-alpn-02"}]}, "expected challenge"),
         ("upstreams.ca", {**ACME, "solvers": [{**SOLVER, "rfc2136": {}}]}, "missing key 'server'"),
         ("upstreams.ca", {**ACME, "solvers": [{**SOLVER, "names": ["w*.a.example"]}]}, "'*'"),
     ],
-    ids=["kind", "no-kind", "tls", "slash", "no-profile", "lifetime", "usage", "oid", "other-kind",
-         "plain", "contact", "challenge", "solver", "pattern"],
+    ids=["kind", "no-kind", "crl-lifetime", "key-usage", "tls", "slash", "no-profile",
+         "lifetime", "usage", "oid", "other-kind", "plain", "contact", "challenge", "solver",
+         "pattern"],
 )  # fmt: skip
 def test_wrong_upstream_is_a_fault(
     faults_of: FaultsOf, path: str, value: object, words: str

@@ -11,6 +11,7 @@ from broker.config.values import (
     AbsolutePath,
     Address,
     CaaIdentity,
+    ChainWish,
     Endpoint,
     EndpointText,
     ExternalUrl,
@@ -148,3 +149,20 @@ def test_unset_variable_is_a_reason_to_stop() -> None:
 def test_endpoint_is_written_with_brackets_where_needed(endpoint: Endpoint, text: str) -> None:
     """As URLs have it."""
     assert str(endpoint) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [("ISRG Root X1", "ISRG Root X1"), (":".join(["AB"] * 32), "ab" * 32)],
+    ids=["a name", "a fingerprint"],
+)
+def test_preferred_chain_is_a_name_or_a_fingerprint(text: str, read: str) -> None:
+    """In the one spelling that is compared."""
+    assert TypeAdapter(ChainWish).validate_python(text) == read
+
+
+@pytest.mark.parametrize("value", ["", " Root", 7], ids=["empty", "a space", "a number"])
+def test_preferred_chain_that_says_nothing_is_refused(value: object) -> None:
+    """When the file is read."""
+    with pytest.raises(ValidationError):
+        TypeAdapter(ChainWish).validate_python(value)

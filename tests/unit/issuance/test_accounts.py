@@ -8,10 +8,11 @@ import pytest
 from broker.issuance.accounts import new_id
 from broker.issuance.events import Actor, EventKind
 from broker.issuance.settings import CommunitySettings
+from broker.protocol.jws import seal_binding
 from broker.protocol.problems import Problem, ProblemType
 from broker.protocol.requests import AccountUpdate, NewAccount
-from broker.protocol.resources import AccountStatus
-from tests.fakes.world import ROBOT_KEY, World, jwk_of, new_key
+from broker.protocol.resources import AccountStatus, AuthorizationStatus, OrderStatus
+from tests.fakes.world import NEW_ACCOUNT_URL, ROBOT_KEY, World, jwk_of, new_key
 
 TERMS = "https://pki.corp.example/terms"
 
@@ -137,6 +138,50 @@ async def test_deactivated_account_can_do_nothing_more(world: World) -> None:
             await attempt
         assert (refused.value.type, refused.value.status) == (ProblemType.UNAUTHORIZED, 401)
     assert await world.count(EventKind.ACCOUNT_DEACTIVATED) == 1
+
+
+async def test_deactivation_takes_the_unfinished_orders_with_it(world: World) -> None:
+    """Pending and ready ones with their authorizations; certificates stay (RFC 8555 §7.3.6)."""
+    client, other = await world.client(), await world.client()
+    issued = await client.issue("issued.example.com")
+    pending, ready = await client.order("a.example.com"), await client.ready("b.example.com")
+    others = await other.order("c.example.com")
+    await world.accounts.update(client.account, AccountUpdate(deactivate=True))
+    for order, status in (
+        (pending, OrderStatus.INVALID),
+        (ready, OrderStatus.INVALID),
+        (issued, OrderStatus.VALID),
+        (others, OrderStatus.PENDING),
+    ):
+        assert (await world.load(order)).status is status
+    for order in (pending, ready):
+        for authorization_id in order.authorization_ids:
+            kept = await world.store.load_authorization(authorization_id)
+            assert kept is not None
+            assert kept.status is AuthorizationStatus.DEACTIVATED
+    assert {event.order_id for event in await world.events(EventKind.ORDER_CANCELLED)} == {
+        pending.order_id,
+        ready.order_id,
+    }
+    (certificate,) = await world.certificates()
+    assert certificate.revoked_at is None
+
+
+async def test_binding_is_kept_as_it_was_sent(world: World) -> None:
+    """Only of an account that was made by it, and only once it is verified (RFC 8555 §7.3.4)."""
+    key = jwk_of(new_key())
+    sealed = seal_binding("robot", ROBOT_KEY, "HS256", NEW_ACCOUNT_URL, key)
+    binding = world.binding("robot", ROBOT_KEY, key)
+    made, _ = await world.accounts.register("default", key, NewAccount(eab=sealed), binding)
+    kept = await world.store.find_account(made.account_id)
+    assert kept is not None
+    assert kept.binding == sealed
+    other, _ = await world.accounts.register(
+        "default", jwk_of(new_key()), NewAccount(eab=None), None
+    )
+    assert other.binding is None
+    again, _ = await world.accounts.register("default", key, NewAccount(eab={"x": "y"}), None)
+    assert again.binding == sealed
 
 
 async def test_operator_who_deactivates_is_named(world: World) -> None:

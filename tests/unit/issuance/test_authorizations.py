@@ -46,6 +46,24 @@ async def test_right_answer_makes_authorization_and_order_ready(world: World, pl
     assert await world.jobs() == 0
 
 
+async def test_question_during_a_look_is_answered_with_its_outcome(world: World) -> None:
+    """Who asks while somebody looks need not ask again; a long look is not waited for."""
+    client, _, authorization = await pending(world)
+    stall = world.validator.stall()
+    await client.respond(authorization)
+    asking = asyncio.create_task(reread(client, authorization))
+    await stall.reached.wait()
+    assert not asking.done()
+    stall.release()
+    assert (await asking).status is AuthorizationStatus.VALID
+    client, _, slow = await pending(world)
+    stall = world.validator.stall()
+    await client.respond(slow)
+    seen = await reread(client, slow)
+    assert seen.challenges[0].status is ChallengeStatus.PROCESSING
+    stall.release()
+
+
 async def test_wrong_answer_ends_authorization_and_order(world: World) -> None:
     """The order tells which name it was, the challenge what was wrong."""
     client, order, authorization = await pending(world)
@@ -107,6 +125,8 @@ async def test_validator_is_asked_with_the_accounts_own_thumbprint(world: World)
     await world.settle()
     (question,) = world.validator.asked
     assert question.thumbprint == client.account.thumbprint
+    assert question.account_url is not None
+    assert question.account_url.endswith(f"/{client.account.account_id}")
     assert question.token == authorization.challenges[0].token
     assert (question.community, question.identifier.value) == ("default", NAME)
 
@@ -244,7 +264,7 @@ async def test_validation_goes_on_after_a_restart(world: World) -> None:
 
 
 async def test_deactivated_account_is_not_looked_for(world: World) -> None:
-    """Nobody goes anywhere for it, and its authorization fails."""
+    """Nobody goes anywhere for it, and its authorization and order end with it."""
     client, order, authorization = await pending(world)
     world.validator.fail([Failure("timeout", "no answer")])
     await client.respond(authorization)
@@ -252,9 +272,56 @@ async def test_deactivated_account_is_not_looked_for(world: World) -> None:
     await world.accounts.deactivate(client.account, Actor("operator:ann"))
     await world.let_pass(timedelta(seconds=5))
     assert len(world.validator.asked) == 1, "the look before it was deactivated"
+    assert (await reread(client, authorization)).status is AuthorizationStatus.DEACTIVATED
+    assert (await client.read(order)).status is OrderStatus.INVALID
+    assert await world.jobs() == 0
+
+
+async def test_failed_look_is_told_while_another_follows(world: World) -> None:
+    """PROCESSING with the last failure (RFC 8555 §8.2); it is gone once the answer is right."""
+    client, order, authorization = await pending(world)
+    world.validator.fail([Failure("timeout", "no answer"), Failure("dns", "no such name")])
+    await client.respond(authorization)
+    await world.settle()
+    (first, *_) = (await reread(client, authorization)).challenges
+    assert first.status is ChallengeStatus.PROCESSING
+    assert first.error is not None
+    assert "no answer" in str(first.error["detail"])
+    await world.let_pass(timedelta(seconds=1))
+    (second, *_) = (await reread(client, authorization)).challenges
+    assert second.error is not None
+    assert "no such name" in str(second.error["detail"])
+    await world.let_pass(timedelta(seconds=4))
+    (third, *_) = (await reread(client, authorization)).challenges
+    assert (third.status, third.error) == (ChallengeStatus.VALID, None)
+    assert (await client.read(order)).status is OrderStatus.READY
+
+
+async def test_client_can_ask_for_the_next_look_at_once(world: World) -> None:
+    """Without waiting for its time; the number of looks stays what it is (RFC 8555 §8.2)."""
+    client, order, authorization = await pending(world)
+    failure = Failure("timeout", "no answer")
+    world.validator.fail([failure] * 3)
+    for looks in (1, 2, 3, 3, 3):
+        await client.respond(authorization)
+        await world.settle()
+        assert len(world.validator.asked) == looks, "no time has passed"
     assert (await reread(client, authorization)).status is AuthorizationStatus.INVALID
     assert (await client.read(order)).status is OrderStatus.INVALID
     assert await world.jobs() == 0
+
+
+async def test_asking_again_during_a_look_starts_no_second_one(world: World) -> None:
+    """The look that is under way is the one that was asked for."""
+    client, order, authorization = await pending(world)
+    stall = world.validator.stall()
+    for _ in range(3):
+        await client.respond(authorization)
+        await world.settle()
+    stall.release()
+    await world.settle()
+    assert len(world.validator.asked) == 1
+    assert (await client.read(order)).status is OrderStatus.READY
 
 
 async def test_expired_order_is_not_looked_for(world: World) -> None:

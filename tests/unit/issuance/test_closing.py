@@ -119,7 +119,7 @@ async def test_issued_order_has_all_of_its_end(world: World) -> None:
     order, work = await processing(world)
     received = await judged(world, order)
     before = world.store.stats().units
-    await world.closing.issued(order, work, received.certificate)
+    await world.closing.issued(order, work, received, is_local=False)
     assert world.store.stats().units == before + 1
     done = await world.load(order)
     assert (done.status, done.certificate_id) == (
@@ -163,9 +163,9 @@ async def test_second_end_changes_nothing(world: World) -> None:
     """Another run was faster; what it kept stands."""
     order, work = await processing(world)
     received = await judged(world, order)
-    await world.closing.issued(order, work, received.certificate)
+    await world.closing.issued(order, work, received, is_local=False)
     before = world.dump()
-    await world.closing.issued(order, work, received.certificate)
+    await world.closing.issued(order, work, received, is_local=False)
     await world.closing.refused_upstream(order, work, Problem(ProblemType.CAA, "no"))
     await world.closing.withheld(order, work, received)
     await world.settle()
@@ -179,7 +179,7 @@ async def test_order_that_is_not_processing_is_not_closed(world: World) -> None:
     received = await judged(world, order)
     with pytest.raises(IllegalTransition):
         await world.closing.issued(
-            replace(order, status=OrderStatus.READY), work, received.certificate
+            replace(order, status=OrderStatus.READY), work, received, is_local=False
         )
 
 

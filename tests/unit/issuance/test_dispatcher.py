@@ -11,6 +11,7 @@ from broker.issuance.dispatcher import (
     LONGEST_BROKEN_PAUSE,
     LONGEST_PAUSE,
     Dispatcher,
+    Ending,
     Postponed,
 )
 from broker.issuance.errors import Broken, Conflict, Refused, Unreachable
@@ -64,6 +65,7 @@ class Handler:
 
     def __init__(self) -> None:
         self.done: list[Job] = []
+        self.ending: Ending | None = None
         self.outcomes: list[BaseException] = []
         self.stalls: list[Stall] = []
         self.under_way = 0
@@ -75,7 +77,7 @@ class Handler:
         self.stalls.append(made)
         return made
 
-    async def __call__(self, job: Job) -> None:
+    async def __call__(self, job: Job) -> Ending | None:
         self.done.append(job)
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
@@ -86,6 +88,7 @@ class Handler:
                 raise self.outcomes.pop(0)
         finally:
             self.under_way -= 1
+        return self.ending
 
 
 class Bench:
@@ -135,6 +138,16 @@ async def test_job_is_run_and_its_row_deleted(bench: Bench) -> None:
     await bench.settle()
     assert [one.subject for one in bench.handler.done] == ["one"]
     assert bench.rows.rows == {}
+    assert bench.time.next_due is None
+
+
+async def test_row_that_went_with_the_last_change_is_not_written_again(bench: Bench) -> None:
+    """The run is over all the same, and whoever waits for its end is released."""
+    bench.handler.ending = Ending.WRITTEN
+    bench.begin(job())
+    await bench.settle()
+    assert [one.subject for one in bench.handler.done] == ["one"]
+    assert set(bench.rows.rows) == {(job().kind, "one")}, "nobody touched it"
     assert bench.time.next_due is None
 
 
@@ -245,6 +258,23 @@ async def test_kick_ends_a_pause(bench: Bench) -> None:
     await bench.settle()
     assert len(bench.handler.done) == 2
     assert bench.time.next_due is None
+
+
+async def test_hurried_job_comes_at_once_and_keeps_its_count(bench: Bench) -> None:
+    """Unlike one that is asked for anew; nothing happens to one under way, done or unknown."""
+    bench.handler.outcomes = [Postponed(START + 60 * SECOND, "later")] * 2
+    bench.begin(job())
+    await bench.settle()
+    for _ in range(2):
+        bench.dispatcher.hurry(JobKind.FULFIL, "one")
+        bench.dispatcher.hurry(JobKind.FULFIL, "one")
+        await bench.settle()
+    assert [one.attempts for one in bench.handler.done] == [0, 1, 2]
+    bench.dispatcher.hurry(JobKind.FULFIL, "one")
+    bench.dispatcher.hurry(JobKind.FULFIL, "nothing")
+    await bench.settle()
+    assert len(bench.handler.done) == 3
+    assert bench.clock.now() == START
 
 
 async def test_sweep_starts_what_is_due_and_nobody_does(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -57,6 +58,16 @@ async def test_minted_key_binds(world: World) -> None:
     event = (await world.events(EventKind.EAB_MINTED))[-1]
     assert event.actor == OPERATOR
     assert key.mac_key.hex() not in str(event.data)
+
+
+async def test_minted_key_never_looks_like_an_option(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that begins with a dash in base64url is drawn again: certbot would not take it."""
+    drawn = [b"\xf8" + bytes(31), b"\xfb" + bytes(31), b"\xfc" + bytes(31)]
+    monkeypatch.setattr(secrets, "token_bytes", lambda _: drawn.pop(0))
+    key = await mint(world)
+    assert key.mac_key == b"\xfc" + bytes(31)
 
 
 async def unknown(world: World) -> tuple[str, bytes]:

@@ -114,7 +114,7 @@ async def test_pauses_are_at_least_what_the_ca_named(world: World) -> None:
     order = await finalized(world, polls=3, retry_after=20 * SECOND)
     await world.finish(order)
     assert world.clock.now() - START >= 40 * SECOND
-    assert world.ca.count("read_order") == 4, "one before finalize, three after"
+    assert world.ca.count("read_order") == 3, "all of them after finalize"
 
 
 async def test_order_that_takes_days_is_looked_at_every_few_minutes(world: World) -> None:
@@ -328,7 +328,7 @@ async def test_prepared_order_that_has_grown_too_old_at_the_ca_is_replaced(world
     order = await client.ready(NAME)
     (url,) = world.ca.orders
     world.ca.expire(url)
-    world.clock.advance(SECOND)
+    world.clock.advance(60 * SECOND)
     assert (await client.finalize(order)).status is OrderStatus.VALID
     assert world.ca.count("open_order") == 2
     has_one_certificate(world)
@@ -340,6 +340,7 @@ async def test_order_still_pending_after_its_challenges_is_waited_for(world: Wor
     order = await client.ready(NAME)
     (theirs,) = world.ca.orders.values()
     theirs.status = OrderStatus.PENDING
+    world.clock.advance(60 * SECOND)
     authorized = world.ca._authorized
     world.ca._authorized = world.ca._read  # type: ignore[method-assign]
     processing = await client.finalize(order)
@@ -514,6 +515,7 @@ async def test_orders_under_way_wait_while_their_upstream_is_suspended(world: Wo
     first, second = await world.client(), await world.client()
     waiting = await second.ready("b.example.com")
     breaking = await first.ready(NAME)
+    world.clock.advance(6 * SECOND)
     world.ca.misissue = too_long
     stall = world.ca.stall("read_order")
     finalizing = asyncio.create_task(
@@ -568,14 +570,81 @@ async def test_policy_that_changed_meanwhile_withholds_and_suspends_nobody(world
 
 
 async def test_upstream_half_is_ready_before_finalize(world: World) -> None:
-    """Its challenges are over: finalize needs a read, a finalize and a download."""
+    """Its challenges are over: finalize needs a finalize and a download."""
     client = await world.client()
     order = await client.ready(NAME)
     assert world.ca.calls == ["open_order", "authorize"]
     (theirs,) = world.ca.orders.values()
     assert theirs.status is OrderStatus.READY
     await client.finalize(order)
-    assert world.ca.calls[2:] == ["read_order", "finalize", "download"]
+    assert world.ca.calls[2:] == ["finalize", "download", "download_alternates"]
+
+
+@pytest.mark.parametrize(
+    ("later", "calls"),
+    [
+        pytest.param(timedelta(seconds=4), ["finalize"], id="moments-later"),
+        pytest.param(timedelta(seconds=5), ["read_order", "finalize"], id="later"),
+    ],
+)
+async def test_what_the_ca_showed_is_believed_for_moments_only(
+    world: World, later: timedelta, calls: list[str]
+) -> None:
+    """A ready order that was seen just now is not read again; one that was seen earlier is."""
+    client = await world.client()
+    order = await client.ready(NAME)
+    world.clock.advance(later)
+    await client.finalize(order)
+    assert world.ca.calls[2 : 2 + len(calls)] == calls
+
+
+async def test_what_the_ca_showed_is_forgotten_with_the_process(world: World) -> None:
+    """After a restart the CA is asked, since time has passed that nobody measured."""
+    client = await world.client()
+    order = await client.ready(NAME)
+    await world.restart()
+    await client.finalize(order)
+    assert world.ca.calls[2:] == ["read_order", "finalize", "download", "download_alternates"]
+
+
+async def test_order_that_ended_after_it_was_seen_ready_is_replaced(world: World) -> None:
+    """The CA dropped it in those moments and refuses its finalize: another one is opened."""
+    client = await world.client()
+    order = await client.ready(NAME)
+    (url,) = world.ca.orders
+    world.ca.expire(url)
+    world.clock.advance(SECOND)
+    assert (await client.finalize(order)).status is OrderStatus.VALID
+    assert world.ca.calls[2:5] == ["finalize", "read_order", "open_order"]
+    assert world.ca.orders[url].accepted == 0
+    has_one_certificate(world)
+
+
+async def test_order_that_its_finalize_ended_is_not_replaced(world: World) -> None:
+    """The twin: refused for a reason of its own, it may not be tried again by another."""
+    world.ca.fail("finalize", Refused(Problem(ProblemType.BAD_CSR, "weak key")))
+    client = await world.client()
+    order = await client.ready(NAME)
+    (url,) = world.ca.orders
+    world.ca.expire(url)
+    world.clock.advance(SECOND)
+    assert (await client.finalize(order)).status is OrderStatus.INVALID
+    assert world.ca.count("open_order") == 1
+
+
+async def test_order_that_is_gone_since_it_was_seen_ready_is_found_again(world: World) -> None:
+    """Its finalize was refused by a CA that knows no such order now: that is no end of it."""
+    client = await world.client()
+    order = await client.ready(NAME)
+    ((url, forgotten),) = world.ca.orders.items()
+    world.ca.forget(url)
+    gone = Refused(Problem(ProblemType.MALFORMED, "no such order", status=404))
+    world.ca.fail("finalize", gone)
+    assert (await client.finalize(order)).status is OrderStatus.PROCESSING
+    world.ca.orders[url] = forgotten
+    assert (await world.finish(order)).status is OrderStatus.VALID
+    assert world.ca.count("open_order") == 1
+    has_one_certificate(world)
 
 
 async def test_authorizations_that_are_valid_already_need_no_challenge(world: World) -> None:
@@ -689,21 +758,19 @@ BY_CHALLENGE = (
     "store.create_order",
     "store.change_challenge",
     "store.change_challenge",
-    "store.finish_job",
     "store.mark_sent",
     "ca.open_order",
     "store.record_opened",
     "ca.authorize",
     "store.finish_job",
     "store.claim_finalize",
-    "ca.read_order",
     "store.change_work",
     "ca.finalize",
     "store.change_work",
     "ca.read_order",
     "ca.download",
+    "ca.download_alternates",
     "store.close_order",
-    "store.finish_job",
 )
 """What is written and asked for one name, proved by a challenge, at a CA elsewhere."""
 
@@ -715,14 +782,13 @@ GRANTED = (
     "ca.authorize",
     "store.finish_job",
     "store.claim_finalize",
-    "ca.read_order",
     "store.change_work",
     "ca.finalize",
     "store.change_work",
     "ca.read_order",
     "ca.download",
+    "ca.download_alternates",
     "store.close_order",
-    "store.finish_job",
 )
 """The same for a name that policy grants."""
 
@@ -730,16 +796,13 @@ LOCAL = (
     "store.create_order",
     "store.change_challenge",
     "store.change_challenge",
-    "store.finish_job",
     "store.claim_finalize",
-    "store.mark_sent",
     "local.open_order",
     "store.record_opened",
     "local.finalize",
     "local.read_order",
     "local.download",
     "store.close_order",
-    "store.finish_job",
 )
 """The same for one name, proved by a challenge, from a CA of our own."""
 

@@ -378,7 +378,7 @@ async def deactivate(who: Client, estate: Estate, id_: str) -> object:
 
 async def download(who: Client, estate: Estate, id_: str) -> object:
     """Download as a certificate."""
-    return await who.world.orders.certificate(who.account, id_)
+    return await who.world.renewing.handover.certificate(who.account, id_)
 
 
 async def revoke(who: Client, estate: Estate, id_: str) -> object:
@@ -478,7 +478,7 @@ async def test_withheld_certificate_cannot_be_downloaded(world: World) -> None:
     assert (order.status, order.certificate_id) == (OrderStatus.INVALID, None)
     (kept,) = await world.certificates()
     with pytest.raises(Problem) as refused:
-        await world.orders.certificate(client.account, kept.certificate_id)
+        await world.renewing.handover.certificate(client.account, kept.certificate_id)
     assert refused.value.status == 404
 
 

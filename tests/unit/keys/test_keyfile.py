@@ -203,3 +203,28 @@ async def test_a_key_is_decrypted_once(directory: Path) -> None:
     (directory / "account.pem").unlink()
     assert await asyncio.gather(*asking) == [first] * 8
     assert await fresh.public_key("account") == first
+
+
+async def test_destroyed_key_is_gone_from_disk_and_memory(directory: Path) -> None:
+    """For this process and the next; another key stays, and a second call changes nothing."""
+    made = signer(directory)
+    await made.create_key("one", "ec-p256")
+    await made.create_key("two", "ec-p256")
+    assert await made.has_key("one")
+    await made.destroy_key("one")
+    await made.destroy_key("one")
+    assert not await made.has_key("one")
+    assert [path.name for path in directory.iterdir()] == ["two.pem"]
+    for process in (made, signer(directory)):
+        with pytest.raises(Broken, match="there is no key file"):
+            await process.sign("one", b"data")
+        await process.sign("two", b"data")
+    await made.create_key("one", "ec-p256")
+
+
+async def test_key_that_cannot_be_destroyed_is_told(directory: Path) -> None:
+    """A directory has its name; whoever asked must not think that it is gone."""
+    (directory / "one.pem").mkdir(parents=True)
+    assert await signer(directory).has_key("one")
+    with pytest.raises(Broken, match=r"one\.pem cannot be removed: "):
+        await signer(directory).destroy_key("one")

@@ -53,12 +53,16 @@ class FakeUpstreamKeeper:
     async def check(self, upstream: str, community: str) -> Sequence[str]:
         return self.faults if upstream == "ca" else []
 
+    def account_key_kind(self, upstream: str) -> str:
+        return "ec-p256"
+
 
 @dataclass
 class FakeAuthorityKeeper:
     """Remembers what was to be made."""
 
     made: list[tuple[object, ...]] = field(default_factory=list)
+    actors: list[Actor] = field(default_factory=list)
 
     async def show(self, upstream: str) -> Mapping[str, object]:
         return {"upstream": upstream, "root": {"subject": "CN=Root"}}
@@ -70,18 +74,41 @@ class FakeAuthorityKeeper:
         subject: str | None,
         permitted_names: Sequence[str],
         permitted_networks: Sequence[str],
+        actor: Actor,
     ) -> Mapping[str, object]:
+        self.actors.append(actor)
         self.made.append((upstream, subject, tuple(permitted_names), tuple(permitted_networks)))
         return await self.show(upstream)
 
-    async def request(self, upstream: str, *, subject: str | None) -> str:
+    async def request(self, upstream: str, *, subject: str | None, actor: Actor) -> str:
+        self.actors.append(actor)
         self.made.append((upstream, subject))
         return "-----BEGIN CERTIFICATE REQUEST-----\n"
 
     async def accept(
-        self, upstream: str, *, chain_pem: str, anchors_pem: str
+        self, upstream: str, *, chain_pem: str, anchors_pem: str, actor: Actor
     ) -> Mapping[str, object]:
+        self.actors.append(actor)
         self.made.append((upstream, chain_pem, anchors_pem))
+        return await self.show(upstream)
+
+    async def prepare(
+        self, upstream: str, *, subject: str | None, is_offline: bool, actor: Actor
+    ) -> Mapping[str, object]:
+        self.actors.append(actor)
+        self.made.append(("prepare", upstream, subject, is_offline))
+        return await self.show(upstream)
+
+    async def activate(self, upstream: str, *, actor: Actor) -> Mapping[str, object]:
+        self.actors.append(actor)
+        self.made.append(("activate", upstream))
+        return await self.show(upstream)
+
+    async def retire(
+        self, upstream: str, *, issuer: str | None, actor: Actor
+    ) -> Mapping[str, object]:
+        self.actors.append(actor)
+        self.made.append(("retire", upstream, issuer))
         return await self.show(upstream)
 
 

@@ -83,8 +83,7 @@ async def test_ca_is_made_as_asked(office: Office) -> None:
         permitted_networks=["10.0.0.0/8"],
     )
     assert office.authorities.made == [("local", "CN=Example", ("internal",), ("10.0.0.0/8",))]
-    (event,) = await office.world.events(EventKind.CA_CREATED)
-    assert (event.actor, event.upstream) == (ANNA, "local")
+    assert office.authorities.actors == [ANNA]
 
 
 async def test_ca_is_held_to_what_policy_allows(office: Office) -> None:
@@ -95,6 +94,14 @@ async def test_ca_is_held_to_what_policy_allows(office: Office) -> None:
     assert names == tuple(office.world.policies.current("default").allow.bases) != ()
     assert networks == ()
     assert free == ("local", None, (), ())
+
+
+async def test_ca_may_certify_the_addresses_that_policy_allows(office: Office) -> None:
+    """Networks in the policy become networks in the constraints."""
+    before = office.world.policies.current("default").allow.bases
+    office.world.policies.change(f'"**.{before[0]}"', f'"**.{before[0]}", "10.20.0.0/16"')
+    await office.desk.ca_init(actor=ANNA)
+    assert office.authorities.made == [("local", None, tuple(before), ("10.20.0.0/16",))]
 
 
 async def test_policy_that_allows_every_name_constrains_nothing(office: Office) -> None:
@@ -112,3 +119,18 @@ async def test_offline_root_signs_what_was_asked(office: Office) -> None:
     assert made["csr_pem"].startswith("-----BEGIN CERTIFICATE REQUEST-----")
     await office.desk.ca_accept(actor=ANNA, chain_pem="chain", anchors_pem="root")
     assert office.authorities.made == [("local", None), ("local", "chain", "root")]
+
+
+async def test_rotation_is_asked_of_the_keeper_step_by_step(office: Office) -> None:
+    """For the only built-in CA, by whom it was asked."""
+    await office.desk.ca_rotate_prepare(actor=ANNA, subject="CN=Two", issuing_csr=True)
+    await office.desk.ca_rotate_activate(actor=ANNA, upstream="local")
+    await office.desk.ca_rotate_retire(actor=ANNA, issuer="ca-local-issuing-1")
+    assert office.authorities.made == [
+        ("prepare", "local", "CN=Two", True),
+        ("activate", "local"),
+        ("retire", "local", "ca-local-issuing-1"),
+    ]
+    assert office.authorities.actors == [ANNA, ANNA, ANNA]
+    with pytest.raises(OperationError, match="no built-in upstream is called 'ca'"):
+        await office.desk.ca_rotate_activate(actor=ANNA, upstream="ca")

@@ -108,7 +108,7 @@ def case(given: dict[str, Any] | None = None, **expect: Any) -> PolicyCase:
             "refused ['a.example'], got ['a.example', 'b.example']",
             id="names",
         ),
-        pytest.param({"names": ("a_b",)}, {}, "no DNS name", id="no-name"),
+        pytest.param({"names": ("a_b",)}, {}, "neither a DNS name nor", id="no-name"),
     ],
 )
 def test_a_case_that_does_not_hold_is_told(

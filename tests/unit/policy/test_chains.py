@@ -44,6 +44,7 @@ def test_the_order_of_checks_at_neworder_is_pinned() -> None:
         "not-before",
         "eab-profile",
         "identifier-type",
+        "address-reserved",
         "public-suffix",
         "name-denied",
         "name-allowed",

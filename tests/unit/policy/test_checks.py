@@ -11,6 +11,7 @@ from broker.policy.chains import decide_new_order
 from broker.policy.checks import Case, CheckName, cap_text
 from broker.policy.decisions import Finding, Lever, NewOrderFacts, RuleRef
 from broker.policy.document import PolicyDocument
+from broker.protocol.challenges import ChallengeType
 from broker.protocol.identifiers import Identifier, IdentifierType
 from broker.protocol.problems import ProblemType
 from tests.unit.policy.builders import (
@@ -371,21 +372,178 @@ def test_what_policy_does_not_allow_is_refused_with_a_sentence(
     assert (finding.check, finding.type, finding.sentence) == (check, kind, sentence)
 
 
-@pytest.mark.parametrize(
-    "identifier",
-    [
-        Identifier(IdentifierType.IP, "192.0.2.1"),
-        Identifier(IdentifierType.EMAIL, "a@a.example"),
-    ],
-    ids=["ip", "email"],
-)
-def test_identifiers_other_than_dns_are_not_served(identifier: Identifier) -> None:
+def test_identifiers_other_than_names_and_addresses_are_not_served() -> None:
     """Even if a pattern would fit their text."""
+    identifier = Identifier(IdentifierType.EMAIL, "a@a.example")
     document = policy(names={"allow": ["**"]})
     finding = only(document, new_order(identifiers=(identifier,)))
     assert finding.check == CheckName.IDENTIFIER_TYPE
     assert finding.type is ProblemType.UNSUPPORTED_IDENTIFIER
     assert finding.identifier == identifier
+
+
+# -------------------------------------------------------------------------------------- addresses
+
+
+def asked(*addresses: str, **facts: Any) -> NewOrderFacts:
+    """Return the facts of a newOrder for addresses, with an upstream that takes them."""
+    identifiers = tuple(Identifier(IdentifierType.IP, address) for address in addresses)
+    taking = upstream(identifier_types=frozenset({"dns", "ip"}))
+    return new_order(identifiers=identifiers, **{"upstreams": (taking,), **facts})
+
+
+@pytest.mark.parametrize(
+    ("allow", "address"),
+    [
+        pytest.param("10.20.0.0/16", "10.20.3.4", id="in-a-network"),
+        pytest.param("10.20.3.4", "10.20.3.4", id="alone"),
+        pytest.param("2001:db8::/32", "2001:db8:1::7", id="IPv6"),
+        pytest.param("fd00:1::/32", "fd00:1:2::3", id="IPv6-private"),
+        pytest.param("0.0.0.0/0", "10.20.3.4", id="every-IPv4"),
+        pytest.param("127.0.0.0/8", "127.0.0.1", id="loopback-by-name"),
+        pytest.param("127.0.0.1", "127.0.0.1", id="loopback-alone"),
+    ],
+)
+def test_an_address_that_a_rule_allows_may_be_ordered(allow: str, address: str) -> None:
+    """The same allow list as for names; http-01 is what it needs, never dns-01."""
+    decision = decide_new_order(policy(names={"allow": [allow]}), asked(address))
+    assert not decision.is_refused
+    [need] = decision.requirements.values()
+    assert need.challenges == (ChallengeType.HTTP_01,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "address", "check", "sentence"),
+    [
+        pytest.param(
+            {"names": {"allow": ["**"]}},
+            "10.20.3.4",
+            CheckName.NAME_ALLOWED,
+            "'10.20.3.4' is allowed by no rule (policy.yaml:6)",
+            id="every-name-is-no-address",
+        ),
+        pytest.param(
+            {"names": {"allow": ["10.20.0.0/16"]}},
+            "10.21.0.1",
+            CheckName.NAME_ALLOWED,
+            "'10.21.0.1' is allowed by no rule (policy.yaml:6)",
+            id="outside",
+        ),
+        pytest.param(
+            {"names": {"allow": ["10.0.0.0/8"], "deny": ["10.20.0.0/16"]}},
+            "10.20.3.4",
+            CheckName.NAME_DENIED,
+            "'10.20.3.4' is denied by policy (policy.yaml:10)",
+            id="denied",
+        ),
+        pytest.param(
+            {"names": {"allow": ["0.0.0.0/0"]}},
+            "127.0.0.1",
+            CheckName.ADDRESS_RESERVED,
+            "'127.0.0.1' is loopback, and no rule within 127.0.0.0/8 allows it (policy.yaml:6)",
+            id="loopback-not-by-a-wide-rule",
+        ),
+        pytest.param(
+            {"names": {"allow": ["169.254.0.0/16", "169.254.169.254"]}},
+            "169.254.169.254",
+            CheckName.ADDRESS_RESERVED,
+            "'169.254.169.254' is link-local, and the address of no one host (policy.yaml:6)",
+            id="link-local-by-no-rule",
+        ),
+        pytest.param(
+            {"names": {"allow": ["ff00::/8"]}},
+            "ff02::1",
+            CheckName.ADDRESS_RESERVED,
+            "'ff02::1' is multicast, and the address of no one host (policy.yaml:6)",
+            id="multicast-by-no-rule",
+        ),
+        pytest.param(
+            {"names": {"allow": ["10.0.0.0/8"]}, "challenges": ["dns-01", "dns-account-01"]},
+            "10.20.3.4",
+            CheckName.CONTROL_PROVABLE,
+            "'10.20.3.4' is an address and needs http-01 or tls-alpn-01, and policy offers neither "
+            "(policy.yaml:10)",
+            id="not-by-dns",
+        ),
+    ],
+)
+def test_an_address_that_policy_does_not_give_is_refused(
+    changes: dict[str, Any], address: str, check: CheckName, sentence: str
+) -> None:
+    """Each with its sentence and the rule that it came from."""
+    finding = only(policy(**changes), asked(address))
+    assert (finding.check, finding.sentence) == (check, sentence)
+    assert finding.type is ProblemType.REJECTED_IDENTIFIER
+    assert finding.identifier == Identifier(IdentifierType.IP, address)
+
+
+def test_each_refused_address_is_named() -> None:
+    """One subproblem an identifier, names and addresses alike."""
+    document = policy(names={"allow": ["**.a.example", "10.0.0.0/8"]})
+    order = asked("10.0.0.1", "10.0.0.2", "192.168.0.1", "2001:db8::1")
+    problem = decide_new_order(document, order).problem()
+    told = {str(one.identifier.value) for one in problem.subproblems if one.identifier}
+    assert told == {"192.168.0.1", "2001:db8::1"}
+
+
+def test_a_private_address_goes_to_no_upstream_that_logs_publicly() -> None:
+    """The same rule as for private names; a public address may go there."""
+    document = policy(names={"allow": ["10.0.0.0/8", "8.8.8.0/24"]})
+    logging = upstream(identifier_types=frozenset({"dns", "ip"}), is_ct_logged=True)
+    finding = only(document, asked("10.0.0.1", upstreams=(logging,)))
+    assert finding.check == CheckName.PRIVATE_NAME
+    assert not decide_new_order(document, asked("8.8.8.8", upstreams=(logging,))).is_refused
+
+
+def test_an_upstream_that_takes_no_addresses_is_passed_over() -> None:
+    """Before anything is ordered."""
+    document = policy(names={"allow": ["10.0.0.0/8"]})
+    finding = only(document, asked("10.0.0.1", upstreams=(upstream(),)))
+    assert finding.check == CheckName.CAP_PLAN
+    assert "takes identifiers of type dns only" in finding.sentence
+
+
+def test_an_upstream_may_take_addresses_with_some_profiles_alone() -> None:
+    """Let's Encrypt with its short-lived one: another would refuse when it is too late."""
+    facts = upstream(
+        identifier_types=frozenset({"dns", "ip"}),
+        ip_profiles=frozenset({"shortlived"}),
+        profiles={"shortlived": always(timedelta(days=6)), "classic": always(timedelta(days=90))},
+    )
+    order = asked("8.8.8.8", upstreams=(facts,))
+    rules = {"names": {"allow": ["8.8.8.8", "**.a.example"]}}
+    classic = profile_policy(top=rules, upstreams=[{"upstream": "ca", "profile": "classic"}])
+    finding = only(classic, order)
+    assert finding.check == CheckName.CAP_PLAN
+    assert "takes addresses with profile shortlived only" in finding.sentence
+    assert not decide_new_order(classic, new_order(upstreams=(facts,))).is_refused
+    short = profile_policy(top=rules, upstreams=[{"upstream": "ca", "profile": "shortlived"}])
+    assert not decide_new_order(short, order).is_refused
+
+
+def test_an_eab_key_may_be_limited_to_networks() -> None:
+    """In the same pattern language."""
+    document = policy(names={"allow": ["10.0.0.0/8"]})
+    limited = eab("farm", names=["10.20.0.0/16"])
+    assert not decide_new_order(document, asked("10.20.0.1", eab=limited)).is_refused
+    finding = only(document, asked("10.30.0.1", eab=limited))
+    assert finding.check == CheckName.EAB_NAMES
+    unlimited_names = eab("farm", names=["**"])
+    assert only(document, asked("10.20.0.1", eab=unlimited_names)).check == CheckName.EAB_NAMES
+
+
+def test_a_trusted_requester_may_have_addresses_without_a_challenge() -> None:
+    """And only those that its rule names."""
+    trusted = {
+        "eab": ["farm"],
+        "names": ["10.20.0.0/16"],
+        "profiles": ["server"],
+        "because": "switches answer no challenge",
+    }
+    document = policy(names={"allow": ["10.0.0.0/8"]}, trusted=[trusted])
+    decision = decide_new_order(document, asked("10.20.0.1", "10.30.0.1", eab=eab("farm")))
+    granted = {str(name) for name, need in decision.requirements.items() if need.granted_by}
+    assert granted == {"10.20.0.1"}
 
 
 def test_the_rule_that_refuses_is_named() -> None:

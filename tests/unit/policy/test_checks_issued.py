@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from broker.policy.chains import UPSTREAM_BREACHES, decide_issued
 from broker.policy.checks import CheckName
 from broker.policy.decisions import Lever, RuleRef
+from broker.protocol.identifiers import Identifier, IdentifierType
 from broker.protocol.problems import ProblemType
 from tests.unit.policy.builders import (
     AT,
@@ -376,3 +378,55 @@ def test_a_wildcard_order_gets_its_wildcard() -> None:
     """The identifier is compared with its star."""
     facts = issued("*.a.example", identifiers=names("*.a.example"), csr=csr("*.a.example"))
     assert decide_issued(policy(), facts) == ()
+
+
+ADDRESSES = (Identifier(IdentifierType.IP, "192.0.2.1"), Identifier(IdentifierType.IP, "fd00::1"))
+
+
+@pytest.mark.parametrize(
+    ("shown", "sentence"),
+    [
+        pytest.param(("192.0.2.1", "fd00::1"), None, id="as-ordered"),
+        pytest.param(("192.0.2.1",), "lacks fd00::1", id="one-missing"),
+        pytest.param(("192.0.2.1", "fd00::1", "192.0.2.2"), "names 192.0.2.2", id="one-more"),
+        pytest.param(
+            (x509.DNSName("192.0.2.1"), "fd00::1"), "lacks 192.0.2.1", id="digits-in-a-dns-name"
+        ),
+        pytest.param(
+            ("192.0.2.1", "fd00::1", x509.DNSName("192.0.2.1")), "beyond", id="digits-beside"
+        ),
+        pytest.param(
+            ("fd00::1", x509.IPAddress(ipaddress.ip_network("192.0.2.0/24"))),
+            "lacks 192.0.2.1",
+            id="network",
+        ),
+    ],
+)
+def test_addresses_are_read_back_from_the_certificate(shown: Any, sentence: str | None) -> None:
+    """As octets of iPAddress entries (RFC 8738 §3), nothing missing and nothing beside."""
+    document = policy(names={"allow": ["192.0.2.0/24", "fd00::/8"]})
+    facts = issued(*shown, identifiers=ADDRESSES, csr=csr("192.0.2.1", "fd00::1"))
+    findings = decide_issued(document, facts)
+    if sentence is None:
+        assert findings == ()
+        return
+    assert [finding.check for finding in findings] == [CheckName.ISSUED_NAMES]
+    assert sentence in findings[0].sentence
+
+
+LONGEST: dict[str, Any] = {"cap": timedelta(days=47), "longest": timedelta(days=90)}
+
+
+def test_a_certificate_that_is_to_be_retired_may_outlive_the_cap() -> None:
+    """As long as the upstream was known to issue, and its tolerance; not without the decision."""
+    assert decide_issued(policy(), issued(**ending(CAP + MINUTE), **LONGEST)) == ()
+    [finding] = decide_issued(policy(), issued(**ending(CAP), cap=LONGEST["cap"]))
+    assert finding.check == CheckName.ISSUED_END
+
+
+def test_a_certificate_longer_than_its_upstream_was_known_for_is_a_breach() -> None:
+    """The sentence names what was known, and no cap."""
+    [finding] = decide_issued(policy(), issued(**ending(CAP + MINUTE + SECOND), **LONGEST))
+    assert finding.lever is Lever.VERIFY
+    assert "past the 90d that this upstream was known to issue" in finding.sentence
+    assert "cap" not in finding.sentence

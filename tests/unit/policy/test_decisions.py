@@ -57,10 +57,10 @@ def test_findings_of_several_types_are_compound() -> None:
 
 @pytest.mark.parametrize("count", [1, 2], ids=["one", "several"])
 def test_what_no_request_can_change_says_when_to_come_again(count: int) -> None:
-    """A suspended upstream is no fault of the client's: 503, and a minute's patience."""
+    """A suspended upstream is no fault of the client's: 403, which clients show at once."""
     problem = decision(*[finding(ProblemType.SERVER_INTERNAL)] * count).problem()
     assert problem.type is ProblemType.SERVER_INTERNAL
-    assert (problem.status, problem.retry_after) == (503, timedelta(seconds=60))
+    assert (problem.status, problem.retry_after) == (403, timedelta(seconds=60))
 
 
 @pytest.mark.parametrize(
@@ -77,13 +77,13 @@ def test_what_the_client_has_to_change_is_not_worth_asking_again(kinds: list[Pro
     assert (problem.status, problem.retry_after) == (400, None)
 
 
-def test_suspended_upstream_is_answered_503() -> None:
+def test_suspended_upstream_is_answered_403() -> None:
     """The whole way from the facts; the same order is planned once nothing is suspended."""
     facts = new_order()
     suspended = frozenset((upstream.name, None) for upstream in facts.upstreams)
     refused = decide_new_order(policy(), replace(facts, suspended=suspended))
     assert "is suspended until an operator resumes it" in refused.problem().detail
-    assert refused.problem().status == 503
+    assert refused.problem().status == 403
     assert not decide_new_order(policy(), facts).is_refused
 
 

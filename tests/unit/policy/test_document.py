@@ -130,7 +130,8 @@ BROKEN: list[Any] = [
     pytest.param({"names": {"allow": [1]}}, "expected a name pattern", id="number-as-pattern"),
     pytest.param({"names": {"allow": ["a_b.example"]}}, "underscore", id="bad-pattern"),
     pytest.param({"names": {"wildcards": "yes"}}, "expected true or false", id="word-as-truth"),
-    pytest.param({"challenges": ["tls-alpn-01"]}, "is not offered", id="tls-alpn-01"),
+    pytest.param({"challenges": ["tls-sni-01"]}, "tls-alpn-01", id="unknown-challenge"),
+    pytest.param({"names": {"allow": ["10.0.0.1/8"]}}, "expected '10.0.0.0/8'", id="host-bits"),
     pytest.param({"challenges": ["dns"]}, "did you mean 'dns-01'?", id="no-challenge"),
     pytest.param({"keys": {"allow": ["rsa-1024"]}}, "found 'rsa-1024'", id="weak-key"),
     pytest.param({"keys": {"allow": ["ed25519"]}}, "found 'ed25519'", id="key-no-ca-takes"),
@@ -190,7 +191,7 @@ def test_a_broken_policy_is_refused(changes: dict[str, Any], fault: str) -> None
 def test_all_faults_of_a_policy_are_told_at_once() -> None:
     """Also those of references, which no field can see alone."""
     with pytest.raises(Faults) as caught:
-        policy(cap=90, default_profile="servr", nmaes={}, challenges=["tls-alpn-01"])
+        policy(cap=90, default_profile="servr", nmaes={}, challenges=["tls-sni-01"])
     assert len(caught.value.faults) == 4
 
 

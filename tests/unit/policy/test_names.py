@@ -86,7 +86,7 @@ def test_a_pattern_touches_a_wildcard_by_any_of_its_names(
         pytest.param("a_b.example", "has an underscore", id="underscore"),
         pytest.param("-a.example", "letters, digits and inner hyphens", id="hyphen-first"),
         pytest.param("a b.example", "letters, digits and inner hyphens", id="space"),
-        pytest.param("192.0.2.1", "like an IP address", id="address"),
+        pytest.param("*.192.0.2.1", "like an IP address", id="address-below-a-star"),
         pytest.param("**.2.1", "like an IP address", id="address-below"),
         pytest.param("xn--a.example", "no valid A-label", id="bad-punycode"),
         pytest.param(f"{'a' * 64}.example", "63", id="long-label"),

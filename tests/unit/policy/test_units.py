@@ -11,10 +11,14 @@ from pydantic import BaseModel, ValidationError
 from broker.policy.units import (
     MAX_DURATION,
     Duration,
+    Rate,
+    RateText,
     Size,
     format_duration,
+    format_rate,
     format_size,
     parse_duration,
+    parse_rate,
     parse_size,
 )
 
@@ -24,6 +28,7 @@ class Model(BaseModel):
 
     wait: Duration = timedelta(days=1)
     room: Size = 1024
+    often: RateText = Rate(1, timedelta(seconds=1))
 
 
 @pytest.mark.parametrize(
@@ -114,6 +119,8 @@ def test_what_is_no_size_is_refused(text: str) -> None:
         pytest.param({"wait": ["1d"]}, "expected a duration such as '90d'", id="list"),
         pytest.param({"room": 64}, "64 has no unit, expected a size such as '64KiB'", id="room"),
         pytest.param({"room": None}, "expected a size such as '64KiB'", id="nothing"),
+        pytest.param({"often": 64}, "expected a rate such as '600/1m'", id="often"),
+        pytest.param({"often": False}, "or 'off' in quotes", id="off without quotes"),
     ],
 )
 def test_a_model_refuses_a_bare_number(values: dict[str, Any], sentence: str) -> None:
@@ -125,6 +132,28 @@ def test_a_model_refuses_a_bare_number(values: dict[str, Any], sentence: str) ->
 
 def test_a_model_takes_and_gives_units() -> None:
     """In a model they are a timedelta and a count of bytes, in JSON what the file said."""
-    model = Model.model_validate_json('{"wait": "36h", "room": "1KiB"}')
+    model = Model.model_validate_json('{"wait": "36h", "room": "1KiB", "often": "5/60s"}')
     assert (model.wait, model.room) == (timedelta(hours=36), 1024)
-    assert model.model_dump(mode="json") == {"wait": "1d12h", "room": "1KiB"}
+    assert model.often == Rate(5, timedelta(minutes=1))
+    assert model.model_dump(mode="json") == {"wait": "1d12h", "room": "1KiB", "often": "5/1m"}
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("600/1m", Rate(600, timedelta(minutes=1))),
+        ("1/1h30m", Rate(1, timedelta(minutes=90))),
+        ("off", None),
+    ],
+)
+def test_rate_is_so_many_in_a_duration(text: str, rate: Rate | None) -> None:
+    """And is written as it was read."""
+    assert parse_rate(text) == rate
+    assert format_rate(rate) == text
+
+
+@pytest.mark.parametrize("text", ["600", "0/1m", "600/m", "600/0s", "-1/1m", "1.5/1m", "", "Off"])
+def test_what_is_no_rate_is_refused(text: str) -> None:
+    """No limit is said by a word, never by a zero."""
+    with pytest.raises(ValueError, match=r"rate|duration|zero"):
+        parse_rate(text)

@@ -18,6 +18,7 @@ from broker.policy.upstream_facts import (
     parse_upstream_facts,
 )
 from broker.policy.yamlfile import Faults
+from broker.protocol.identifiers import IdentifierType
 
 SHIPPED = Path(__file__).parents[3] / "policies" / "upstreams.yaml"
 
@@ -126,6 +127,34 @@ def test_an_overridden_profile_leaves_the_others_alone() -> None:
     facts = facts_for("mine", "ca", overrides, parse_upstream_facts(TEXT, source="f.yaml"))
     assert [step.lifetime for step in facts.profiles["classic"]] == [timedelta(days=3)]
     assert [step.lifetime for step in facts.profiles["new"]] == [timedelta(days=7)]
+
+
+def test_addresses_are_taken_only_by_those_who_say_so() -> None:
+    """Names alone, where nothing is said; the configuration knows better."""
+    descriptions = parse_upstream_facts(TEXT, source="f.yaml")
+    assert facts_for("mine", "ca", None, descriptions).identifier_types == {"dns"}
+    override = UpstreamOverrides(identifier_types=(IdentifierType.DNS, IdentifierType.IP))
+    assert facts_for("mine", "ca", override, descriptions).identifier_types == {"dns", "ip"}
+
+
+def test_a_ca_that_takes_harm_from_the_question_is_not_asked_for_its_orders() -> None:
+    """Every other one is, and the configuration knows better."""
+    shipped = parse_upstream_facts(SHIPPED.read_text("utf-8"), source="upstreams.yaml")
+    assert [name for name in shipped if not facts_for("x", name, None, shipped).lists_orders] == [
+        "step-ca"
+    ]
+    mended = UpstreamOverrides(lists_orders=True)
+    assert facts_for("x", "step-ca", mended, shipped).lists_orders
+
+
+def test_profiles_for_addresses_are_kept_unless_overridden() -> None:
+    """Let's Encrypt takes addresses with one profile alone."""
+    shipped = parse_upstream_facts(SHIPPED.read_text("utf-8"), source="upstreams.yaml")
+    facts = facts_for("le", "lets-encrypt", None, shipped)
+    assert facts.identifier_types == {"dns", "ip"}
+    assert facts.ip_profiles == {"shortlived"}
+    override = UpstreamOverrides(identifier_types=(IdentifierType.DNS, IdentifierType.IP))
+    assert facts_for("le", "lets-encrypt", override, shipped).ip_profiles == frozenset()
 
 
 def test_an_unknown_description_is_told_with_the_known_ones() -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from broker.policy.decisions import Lever, ProfileLifetime, UpstreamFacts
+from broker.policy.decisions import Lever, ProfileLifetime, Retirement, UpstreamFacts
 from broker.policy.validity import (
+    Judgement,
     Obstacle,
     cap_now,
     is_kept_private,
@@ -351,3 +352,60 @@ def test_private_names_are_kept_out_of_public_logs(
     """Those with a private top, and those that the community lists."""
     [identifier] = names(name)
     assert is_kept_private(policy(ct=ct), identifier) is is_private
+
+
+RETIRE = {"grace": "2d", "unreplaced": "revoke"}
+
+
+def retiring(ca: UpstreamFacts, **changes: Any) -> Judgement:
+    """Return what becomes of *ca* where policy retires what is longer than 30 days."""
+    choice = {"upstream": "ca", "retire": RETIRE, **changes}
+    document = policy(profiles={"server": {**PROFILE, "cap": "30d", "upstreams": [choice]}})
+    profile = document.profiles["server"]
+    order = new_order("www.a.example", upstreams=(ca,))
+    ruling = rule_cap(document, profile, order.identifiers)
+    (judgement,) = judge_choices(document, profile, order, ruling)
+    return judgement
+
+
+def test_a_longer_certificate_is_retired_where_policy_says_so() -> None:
+    """With what was decided of it; the sentence speaks of retiring and of no cap."""
+    judgement = retiring(dumb(default_lifetimes=always(DAYS_90)))
+    assert judgement.plan is not None
+    assert (judgement.plan.lever, judgement.plan.ask_not_after) == (Lever.RETIRE, False)
+    assert judgement.plan.retirement == Retirement(
+        longest=DAYS_90, grace=timedelta(days=2), revokes_unreplaced=True
+    )
+    assert "to be retired 30d after receipt" in judgement.sentence
+    assert "cap" not in judgement.sentence
+
+
+@pytest.mark.parametrize(
+    ("ca", "lever"),
+    [
+        pytest.param(upstream(), Lever.ASK, id="asked"),
+        pytest.param(dumb(default_lifetimes=always(DAYS_7)), Lever.PROFILE, id="short"),
+    ],
+)
+def test_a_cap_that_can_be_held_is_held_and_nothing_retired(
+    ca: UpstreamFacts, lever: Lever
+) -> None:
+    """It is the last lever, and never a default."""
+    plan = retiring(ca).plan
+    assert plan is not None
+    assert (plan.lever, plan.retirement) == (lever, None)
+
+
+@pytest.mark.parametrize(
+    ("ca", "choice"),
+    [
+        pytest.param(dumb(default_lifetimes=()), {}, id="lifetime unknown"),
+        pytest.param(dumb(default_lifetimes=always(DAYS_90)), {"retire": None}, id="not chosen"),
+    ],
+)
+def test_what_is_not_known_or_not_chosen_is_refused(
+    ca: UpstreamFacts, choice: dict[str, Any]
+) -> None:
+    """Unsure means no."""
+    judgement = retiring(ca, **choice)
+    assert (judgement.plan, judgement.obstacle) == (None, Obstacle.CAP)

@@ -2,11 +2,15 @@
 
 import hashlib
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from broker.protocol.challenges import (
     ACME_IDENTIFIER_OID,
@@ -16,15 +20,18 @@ from broker.protocol.challenges import (
     Verdict,
     dns01_name,
     dns01_value,
+    dns_account01_name,
     http01_path,
+    is_challenge_for,
     judge_challenge,
     key_authorization,
+    tls_alpn01_server_name,
     verify_token,
 )
 from broker.protocol.identifiers import Identifier, IdentifierType
 from broker.protocol.problems import Problem, ProblemType
 from broker.protocol.resources import ProtocolError
-from tests.unit.protocol.builders import VECTORS, Authority, b64url
+from tests.unit.protocol.builders import NOW, VECTORS, Authority, b64url, general_names
 
 EXAMPLE = json.loads((VECTORS / "acme.json").read_text())["http01"]
 TOKEN = EXAMPLE["token"]
@@ -32,11 +39,12 @@ THUMBPRINT = EXAMPLE["thumbprint"]
 EXPECTED = EXAMPLE["key_authorization"]
 DIGEST = hashlib.sha256(EXPECTED.encode()).digest()
 CANARY = "canary-5a1b"
-HTTP_01, DNS_01, TLS_ALPN_01 = ChallengeType
+HTTP_01, DNS_01, TLS_ALPN_01, DNS_ACCOUNT_01 = ChallengeType
 TARGETS = {
     HTTP_01: f"http://a.example{EXAMPLE['path']}",
     DNS_01: "_acme-challenge.a.example",
     TLS_ALPN_01: "a.example",
+    DNS_ACCOUNT_01: "_label._acme-challenge.a.example",
 }
 
 
@@ -197,8 +205,40 @@ def shown(
     if proof is not None:
         oid = x509.ObjectIdentifier(ACME_IDENTIFIER_OID)
         extensions.append((x509.UnrecognizedExtension(oid, proof), critical))
-    certificate = Authority.root().leaf(*names, extensions=extensions)
-    return certificate.public_bytes(Encoding.DER)
+    return self_signed(names, extensions).public_bytes(Encoding.DER)
+
+
+def self_signed(
+    names: tuple[str | x509.GeneralName, ...],
+    extensions: list[tuple[x509.ExtensionType, bool]],
+) -> x509.Certificate:
+    """Return a certificate that vouches for itself, as clients make them for tls-alpn-01."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ACME challenge")])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(NOW)
+        .not_valid_after(NOW + timedelta(days=7))
+    )
+    if names:
+        alternatives = x509.SubjectAlternativeName(general_names(names))
+        builder = builder.add_extension(alternatives, critical=False)
+    for extension, is_critical in extensions:
+        builder = builder.add_extension(extension, critical=is_critical)
+    return builder.sign(key, hashes.SHA256())
+
+
+def signed_by_a_ca(*names: str) -> bytes:
+    """Return a certificate that says everything right, under a CA's signature."""
+    proof = x509.UnrecognizedExtension(
+        x509.ObjectIdentifier(ACME_IDENTIFIER_OID), b"\x04\x20" + DIGEST
+    )
+    leaf = Authority.root().leaf(*names, extensions=[(proof, True)])
+    return leaf.public_bytes(Encoding.DER)
 
 
 @pytest.mark.parametrize("name", ["a.example", "A.Example"])
@@ -210,7 +250,23 @@ def test_right_certificate_is_valid(name: str) -> None:
 def test_right_certificate_of_an_address_is_valid() -> None:
     """RFC 8738 §6: the one name is an iPAddress."""
     assert judge(TLS_ALPN_01, shown("192.0.2.1"), target="192.0.2.1").valid
-    assert not judge(TLS_ALPN_01, shown(x509.DNSName("192.0.2.1")), target="a.example").valid
+    assert judge(TLS_ALPN_01, shown("2001:db8::1"), target="2001:db8::1").valid
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(x509.DNSName("192.0.2.1"), id="digits as a name"),
+        pytest.param("192.0.2.2", id="another address"),
+        pytest.param("2001:db8::1", id="address of the other family"),
+        pytest.param(x509.DNSName("1.2.0.192.in-addr.arpa"), id="reverse name"),
+    ],
+)
+def test_other_certificate_of_an_address_is_an_incorrect_response(name: Any) -> None:
+    """What SNI carries is no name of the certificate, and digits in a dNSName are no address."""
+    problem = judge(TLS_ALPN_01, shown(name), target="192.0.2.1").problem
+    assert problem is not None
+    assert problem.type is ProblemType.INCORRECT_RESPONSE
 
 
 @pytest.mark.parametrize(
@@ -224,6 +280,7 @@ def test_right_certificate_of_an_address_is_valid() -> None:
             lambda: (shown("a.example").replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07"),),
             id="certificate of version 8",
         ),
+        pytest.param(lambda: (signed_by_a_ca("a.example"),), id="signed by a CA"),
         pytest.param(lambda: (shown("b.example"),), id="another name"),
         pytest.param(lambda: (shown("a.example", "b.example"),), id="second name"),
         pytest.param(lambda: (shown("*.example"),), id="wildcard"),
@@ -249,6 +306,71 @@ def test_other_certificate_is_an_incorrect_response(make: Any) -> None:
     assert CANARY not in problem.detail
 
 
+@pytest.mark.parametrize(
+    ("type_", "value", "expected"),
+    [
+        pytest.param("dns", "a.example", "a.example", id="name"),
+        pytest.param("ip", "192.0.2.1", "1.2.0.192.in-addr.arpa", id="IPv4"),
+        pytest.param(
+            "ip",
+            "2001:db8::1",
+            "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa",
+            id="IPv6",
+        ),
+    ],
+)
+def test_server_is_told_a_name_even_for_an_address(type_: str, value: str, expected: str) -> None:
+    """RFC 8738 §6, with its own example: SNI carries no addresses (RFC 6066 §3)."""
+    assert tls_alpn01_server_name(Identifier(IdentifierType(type_), value)) == expected
+
+
+def test_mail_addresses_have_no_server_name() -> None:
+    """Asking for one is our own fault."""
+    with pytest.raises(ValueError, match="cannot validate identifiers of type email"):
+        tls_alpn01_server_name(Identifier(IdentifierType.EMAIL, "a@b.example"))
+
+
+# == dns-account-01 ============================================================================
+
+ACCOUNT_URL = "https://example.com/acme/acct/ExampleAccount"
+
+
+@pytest.mark.parametrize("name", ["example.org", "*.example.org"])
+def test_account_has_a_record_name_of_its_own(name: str) -> None:
+    """The example of draft-ietf-acme-dns-account-label-03, for a name and its wildcard."""
+    identifier = Identifier(IdentifierType.DNS, name)
+    expected = "_ujmmovf2vn55tgye._acme-challenge.example.org"
+    assert dns_account01_name(identifier, ACCOUNT_URL) == expected
+    assert dns_account01_name(identifier, f"{ACCOUNT_URL}/") != expected
+
+
+def test_record_of_an_account_is_judged_like_that_of_dns_01() -> None:
+    """The value is the same; the name alone is another."""
+    assert judge(DNS_ACCOUNT_01, dns01_value(EXPECTED)).valid
+    assert not judge(DNS_ACCOUNT_01, "stale").valid
+
+
+# == Which challenge shows what ================================================================
+
+
+@pytest.mark.parametrize(
+    ("type_", "value", "fitting"),
+    [
+        ("dns", "a.example", set(ChallengeType)),
+        ("dns", "*.a.example", {DNS_01, DNS_ACCOUNT_01}),
+        ("ip", "192.0.2.1", {HTTP_01, TLS_ALPN_01}),
+        ("ip", "2001:db8::1", {HTTP_01, TLS_ALPN_01}),
+        ("email", "a@b.example", set()),
+    ],
+)
+def test_each_identifier_has_its_challenges(
+    type_: str, value: str, fitting: set[ChallengeType]
+) -> None:
+    """RFC 8555 §8.3, RFC 8737 §3 and RFC 8738 §7: wildcards by DNS alone, addresses never by it."""
+    identifier = Identifier(IdentifierType(type_), value)
+    assert {kind for kind in ChallengeType if is_challenge_for(kind, identifier)} == fitting
+
+
 # == Failures ==================================================================================
 
 
@@ -264,6 +386,7 @@ def test_other_certificate_is_an_incorrect_response(make: Any) -> None:
         (DNS_01, "dns", ProblemType.DNS),
         (DNS_01, "timeout", ProblemType.DNS),
         (DNS_01, "protocol", ProblemType.INCORRECT_RESPONSE),
+        (DNS_ACCOUNT_01, "timeout", ProblemType.DNS),
         (TLS_ALPN_01, "tls", ProblemType.TLS),
         (TLS_ALPN_01, "timeout", ProblemType.CONNECTION),
     ],

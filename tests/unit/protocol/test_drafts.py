@@ -14,6 +14,7 @@ def test_every_draft_pins_a_revision() -> None:
 
 
 def test_names_are_those_of_the_pinned_revision() -> None:
-    """The wire names of the profiles draft, written a second time from its text."""
+    """The wire names of the drafts, written a second time from their texts."""
     assert (drafts.PROFILE_MEMBER, drafts.PROFILES_META_MEMBER) == ("profile", "profiles")
     assert drafts.INVALID_PROFILE_TOKEN == "invalidProfile"
+    assert drafts.DNS_ACCOUNT_01 == "dns-account-01"

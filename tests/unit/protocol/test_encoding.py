@@ -99,6 +99,14 @@ def test_plain_objects_are_read(data: bytes, value: dict[str, object]) -> None:
     assert parse_json_object(data) == value
 
 
+def test_many_brackets_that_are_not_nested_are_read() -> None:
+    """Depth is what counts, neither the number of brackets nor those inside strings."""
+    flat = b'{"a":[' + b",".join([b"{}"] * 100) + b"]}"
+    assert len(parse_json_object(flat)["a"]) == 100
+    quoted = b'{"a":"' + b"[{" * 100 + b'"}'
+    assert parse_json_object(quoted) == {"a": "[{" * 100}
+
+
 def test_json_as_deep_as_the_limit_is_read() -> None:
     """The limit itself is allowed."""
     assert parse_json_object(nested(MAX_JSON_DEPTH))

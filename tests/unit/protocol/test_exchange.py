@@ -19,13 +19,12 @@ from broker.protocol.exchange import (
     HttpResponse,
     SigningInput,
     Unavailable,
-    directory_request,
-    parse_directory,
 )
 from broker.protocol.jws import jwk_from_public_key
 from broker.protocol.members import ProtocolError
 from broker.protocol.origins import TrustedOrigins
 from broker.protocol.problems import Problem, ProblemType
+from broker.protocol.reading import directory_request, parse_directory
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 ORIGINS = TrustedOrigins("https://ca.example/dir")
@@ -340,6 +339,18 @@ def test_locations_and_links_are_made_absolute() -> None:
     )
     assert answer.location == "https://ca.example/order/9"
     assert answer.next_url == "https://ca.example/orders?c=2"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(response(201), id="missing"),
+        pytest.param(response(201, Location=""), id="empty"),
+    ],
+)
+def test_empty_location_is_none(answer: HttpResponse) -> None:
+    """It would lead back to the request, and newOrder's own URL is no order's."""
+    assert ended(begin(), answer).location is None
 
 
 def test_retry_after_of_a_success_is_told() -> None:

@@ -12,6 +12,7 @@ from broker.protocol.identifiers import (
     canonical_email_address,
     canonical_ip_address,
     parse_identifier,
+    parse_name_or_address,
 )
 from broker.protocol.problems import Problem, ProblemType
 from tests.unit.protocol.builders import VECTORS
@@ -63,20 +64,66 @@ def test_hostile_name_costs_little(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "canonical"),
+    "text",
     [
-        pytest.param("192.0.2.1", "192.0.2.1", id="IPv4"),
-        pytest.param("2001:db8::1", "2001:db8::1", id="IPv6"),
-        pytest.param("2001:DB8::A", "2001:db8::a", id="IPv6 upper case"),
-        pytest.param("2001:db8:0:0:0:0:0:1", "2001:db8::1", id="IPv6 long"),
-        pytest.param("2001:0db8::0001", "2001:db8::1", id="IPv6 leading zeros"),
-        pytest.param("::1", "::1", id="IPv6 loopback"),
+        pytest.param("192.0.2.1", id="IPv4"),
+        pytest.param("2001:db8::1", id="IPv6"),
+        pytest.param("2001:db8:0:1::", id="IPv6 of a network"),
+        pytest.param("2001:db8:1:1:1:1:1:1", id="IPv6 without zeros"),
+        pytest.param("2001:db8:0:1:1:1:1:1", id="IPv6 with one zero, which is not shortened"),
+        pytest.param("::1", id="IPv6 loopback"),
     ],
 )
-def test_ip_address_gets_its_one_spelling(text: str, canonical: str) -> None:
-    """IPv6 is brought into RFC 5952 form; whether an address is served is policy."""
-    assert canonical_ip_address(text) == canonical
-    assert parse_identifier({"type": "ip", "value": text}).value == canonical
+def test_ip_address_in_its_one_spelling_is_taken(text: str) -> None:
+    """RFC 5952 §4 for IPv6; whether an address is served is policy."""
+    assert canonical_ip_address(text) == text
+    assert parse_identifier({"type": "ip", "value": text}).value == text
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("www.corp.example", "dns"),
+        ("*.corp.example", "dns"),
+        ("host.example1", "dns"),
+        ("192.0.2.1", "ip"),
+        ("2001:db8::1", "ip"),
+    ],
+)
+def test_what_a_person_writes_is_a_name_or_an_address(text: str, kind: str) -> None:
+    """No DNS name looks like an address."""
+    made = parse_name_or_address(text)
+    assert (str(made.type), made.value) == (kind, text)
+
+
+@pytest.mark.parametrize("text", ["", "corp", "192.0.2", "1.2.3.4.5", "2001:db8::x", "a b"])
+def test_what_is_neither_is_refused(text: str) -> None:
+    """With the sentence of the kind that was meant."""
+    with pytest.raises(Problem) as caught:
+        parse_name_or_address(text)
+    assert caught.value.type is ProblemType.REJECTED_IDENTIFIER
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("2001:DB8::A", "2001:db8::a", id="upper case"),
+        pytest.param("2001:db8:0:0:0:0:0:1", "2001:db8::1", id="long"),
+        pytest.param("2001:0db8::0001", "2001:db8::1", id="leading zeros"),
+        pytest.param("2001:db8::1:1:1:1:1", "2001:db8:0:1:1:1:1:1", id="one zero shortened"),
+        pytest.param("2001::1:0:0:0:1", "2001:0:0:1::1", id="shorter run shortened"),
+        pytest.param("64:ff9b::192.0.2.1", "64:ff9b::c000:201", id="dotted tail"),
+        pytest.param("::ffff:192.0.2.1", "192.0.2.1", id="IPv4-mapped"),
+    ],
+)
+def test_other_spelling_of_an_ip_address_is_refused_with_the_right_one(
+    text: str, expected: str
+) -> None:
+    """RFC 8738 §3: the value is in the form of RFC 5952 §4, and the client is told which."""
+    with pytest.raises(Problem) as caught:
+        parse_identifier({"type": "ip", "value": text})
+    assert caught.value.type is ProblemType.REJECTED_IDENTIFIER
+    assert f"expected '{expected}'" in caught.value.detail
 
 
 @pytest.mark.parametrize(

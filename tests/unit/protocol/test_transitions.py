@@ -54,6 +54,7 @@ ALLOWED: dict[Callable[[Any, Any], StrEnum], set[tuple[str, str, str]]] = {
     advance_challenge: {
         ("pending", "RESPONDED", "processing"),
         ("processing", "RESPONDED", "processing"),
+        ("processing", "LOOK_FAILED", "processing"),
         ("processing", "VALIDATED", "valid"),
         ("processing", "FAILED", "invalid"),
     },

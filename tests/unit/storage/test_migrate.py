@@ -131,3 +131,55 @@ def test_statements_end_where_they_end() -> None:
     first, second = statements_of(script)
     assert first.endswith("('a;\nb');\n")
     assert second.startswith("CREATE TRIGGER")
+
+
+def test_store_of_the_first_schema_comes_through_whole(empty: sqlite3.Connection) -> None:
+    """Authorizations lose a NOT NULL by being made anew: no row of theirs is lost or changed."""
+    empty.execute("PRAGMA foreign_keys = ON")
+    migrate(empty, [FIRST])
+    empty.execute(
+        "INSERT INTO accounts VALUES ('a1', 'default', 'valid', '{}', 't1', '[]', 1, NULL, 1)"
+    )
+    for number in range(50):
+        empty.execute(
+            "INSERT INTO orders (order_id, account_id, community, status, identifiers,"
+            " authorization_ids, profile, is_profile_asked, created_at, expires_at, decision,"
+            " upstream, cap_seconds, ask_not_after)"
+            " VALUES (?, 'a1', 'default', 'pending', '[]', '[]', 'p', 0, 1, 2, '{}', 'ca', 9, 0)",
+            (f"o{number}",),
+        )
+        empty.execute(
+            "INSERT INTO authorizations VALUES (?, ?, 'a1', 'default', '[]', 0, 'valid', 2, ?)",
+            (f"z{number}", f"o{number}", "challenge" if number % 2 else None),
+        )
+        for place in range(2):
+            empty.execute(
+                "INSERT INTO challenges VALUES (?, ?, ?, 'http-01', 'tok', 'pending', NULL, ?)",
+                (f"z{number}", f"c{place}", place, '{"type":"x"}' if place else None),
+            )
+
+    def rows(table: str, columns: str) -> list[tuple[object, ...]]:
+        return empty.execute(f"SELECT {columns} FROM {table} ORDER BY 1, 2").fetchall()
+
+    columns = {
+        "accounts": "*",
+        "orders": "order_id, account_id, status",
+        "authorizations": "authorization_id, order_id, account_id, community, identifier,"
+        " is_wildcard, status, expires_at, proof",
+        "challenges": "*",
+    }
+    before = {table: rows(table, names) for table, names in columns.items()}
+    columns["accounts"] = (
+        "account_id, community, status, jwk_json, thumbprint, contacts, terms_agreed,"
+        " eab_key_id, created_at"
+    )
+    migrate(empty, load_migrations())
+    assert {table: rows(table, names) for table, names in columns.items()} == before
+    assert empty.execute("PRAGMA foreign_key_check").fetchall() == []
+    assert empty.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    with pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY"):
+        empty.execute("DELETE FROM authorizations WHERE authorization_id = 'z1'")
+    empty.execute(
+        "INSERT INTO authorizations VALUES"
+        " ('free', NULL, 'a1', 'default', '[]', 0, 'valid', 2, NULL, NULL)"
+    )

@@ -56,4 +56,4 @@ async def test_free_work_is_found_through_its_partial_index(
     await store.claim_finalize(given.claim(replace(order)))
     steps = [step for step, statement in plans.steps if "work_key = ?" in statement]
     assert len(steps) >= 1
-    assert all("work_free" in step for step in steps if step.startswith("SEARCH"))
+    assert all("work_free" in step for step in steps if step.startswith("SEARCH work "))

@@ -137,10 +137,10 @@ class Given:
         self.solvers = [self.solver] if solvers is None else solvers
         self.upstream = self.started()
 
-    def started(self) -> AcmeUpstream:
+    def started(self, **settings: Any) -> AcmeUpstream:
         """Return the upstream as after a restart, remembering nothing."""
         return AcmeUpstream(
-            AcmeUpstreamSettings(name="ca", community="default"),
+            AcmeUpstreamSettings(name="ca", community="default", **settings),
             client=self.client,
             accounts=self.accounts,
             solvers=self.solvers,

@@ -244,6 +244,17 @@ async def test_a_lost_order_is_found() -> None:
     assert (await known.upstream.authorize(found)).status is OrderStatus.READY
 
 
+async def test_a_ca_that_takes_harm_from_the_question_is_not_asked() -> None:
+    """A lost order stays lost there; the same one is found where the list may be read."""
+    known = await given()
+    await known.opened()
+    asked = known.ca.asked(Resource.ORDERS)
+    assert await known.started(lists_orders=False).seek_order(request(), ()) is None
+    assert known.ca.asked(Resource.ORDERS) == asked
+    assert await known.started().seek_order(request(), ()) is not None
+    assert known.ca.asked(Resource.ORDERS) > asked
+
+
 async def test_orders_that_are_known_are_passed_over() -> None:
     """An order of ours must not be taken by a second one, nor even be read."""
     known = await given()
@@ -452,6 +463,17 @@ async def test_not_ready_of_an_order_shown_as_ready_means_later() -> None:
     with pytest.raises(Unreachable, match="ready"):
         await known.upstream.finalize(order, csr_der())
     assert (await known.upstream.finalize(order, csr_der())).status is OrderStatus.VALID
+
+
+async def test_not_ready_of_an_order_that_had_ended_is_a_refusal() -> None:
+    """Nothing was finalized, so nothing came of it: the order as it is would be no answer."""
+    known = await given()
+    order = await known.ready()
+    (theirs,) = known.ca.resources.records.orders.values()
+    theirs.status = "invalid"
+    with pytest.raises(Refused) as refused:
+        await known.upstream.finalize(order, csr_der())
+    assert refused.value.problem.type is ProblemType.ORDER_NOT_READY
 
 
 async def test_an_order_that_failed_carries_the_reason() -> None:

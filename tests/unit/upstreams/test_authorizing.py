@@ -193,6 +193,26 @@ async def test_challenges_that_we_do_not_know_are_passed_over() -> None:
     assert (await known.ready()).status is OrderStatus.READY
 
 
+async def test_challenges_of_drafts_disturb_nothing() -> None:
+    """Some have no token, some have members of their own; the one that is known is answered."""
+    known = await given()
+    order = await known.opened()
+    (url,) = known.ca.resources.records.orders[order.url.rpartition("/")[2]].authorizations
+    (real,) = [one for one in url.challenges if one.kind == "dns-01"][:1]
+    persistent = {
+        "type": "dns-persist-01",
+        "url": "https://ca.example/challenge/persist",
+        "status": "pending",
+        "issuer-domain-names": ["ca.example"],
+        "accounturi": "https://ca.example/acct/1",
+    }
+    attested = challenge(type="device-attest-01", token=None, url="https://ca.example/challenge/d")
+    ours = challenge(url=f"https://ca.example/challenge/{real.id}", token=real.token)
+    known.ca.change(Resource.AUTHORIZATION, {"challenges": [persistent, attested, ours]})
+    assert (await known.upstream.authorize(order)).status is OrderStatus.READY
+    assert [answer.token for answer in known.solver.withdrawn] == [real.token]
+
+
 async def test_a_failed_challenge_is_not_answered_again() -> None:
     """Another type of the same authorization may still be open."""
     http = FakeSolver(type=ChallengeType.HTTP_01)

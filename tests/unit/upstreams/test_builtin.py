@@ -24,9 +24,11 @@ from broker.upstreams.authority import (
     AuthorityPlan,
     IssuerSet,
     PermittedNames,
+    RetiredIssuer,
     create_issuing,
 )
-from broker.upstreams.builtin import BuiltinSettings
+from broker.upstreams.builtin import BuiltinCa, BuiltinSettings
+from broker.upstreams.builtin_orders import order_url
 from tests.fakes.builtin_ca import (
     BASE_URL,
     DAY,
@@ -430,13 +432,19 @@ def test_no_certificate_outlives_issuer_or_profile(
 # --------------------------------------------------------------------------------- revocation
 
 
+async def crl_der(ca: BuiltinCa, issuer_key_id: str) -> bytes | None:
+    """Return the revocation list of an issuer."""
+    crl = await ca.current_crl(issuer_key_id)
+    return None if crl is None else crl.der
+
+
 async def test_revoked_certificate_is_listed_at_once() -> None:
     """The list that is served after the revocation names it, with its reason."""
     world = await make_world()
-    before = await world.ca.crl_der("issuing-1")
+    before = await crl_der(world.ca, "issuing-1")
     leaf, _ = await issue(world.ca, request())
     await world.ca.revoke(leaf.public_bytes(Encoding.DER), 4)
-    after = await world.ca.crl_der("issuing-1")
+    after = await crl_der(world.ca, "issuing-1")
     assert before is not None
     assert after is not None
     crl = x509.load_der_x509_crl(after)
@@ -519,9 +527,9 @@ async def test_certificate_of_another_ca_is_not_revoked() -> None:
 async def test_issuers_are_published_and_strangers_are_not() -> None:
     """Certificates and lists by the key's name; nothing for a name that is not ours."""
     world = await make_world()
-    assert world.ca.certificate_der("issuing-1") == world.issuing.der
-    assert world.ca.certificate_der("root") is None
-    assert await world.ca.crl_der("root") is None
+    assert world.ca.find_issuer("issuing-1") == world.issuing
+    assert world.ca.find_issuer("root") is None
+    assert await crl_der(world.ca, "root") is None
 
 
 async def test_next_issuer_is_published_before_it_signs_and_a_past_one_after() -> None:
@@ -530,8 +538,8 @@ async def test_next_issuer_is_published_before_it_signs_and_a_past_one_after() -
     first, _ = await issue(world.ca, request())
     second = await narrower_issuer(world)
     ca = world.restarted(IssuerSet(world.issuing, second))
-    assert ca.certificate_der("issuing-2") == second.der
-    assert await ca.crl_der("issuing-2") is not None
+    assert ca.find_issuer("issuing-2") == second
+    assert await crl_der(ca, "issuing-2") is not None
     assert (await issue(ca, request(reference="work2")))[1] == world.issuing.certificate
     ca = world.restarted(IssuerSet(second, None, (world.issuing,)))
     assert (await issue(ca, request(reference="work3")))[1] == second.certificate
@@ -539,10 +547,55 @@ async def test_next_issuer_is_published_before_it_signs_and_a_past_one_after() -
     pem = await ca.download(order)
     assert x509.load_pem_x509_certificates(pem) == [first, world.issuing.certificate]
     await ca.revoke(first.public_bytes(Encoding.DER), 4)
-    crl = x509.load_der_x509_crl(await ca.crl_der("issuing-1") or b"")
+    crl = x509.load_der_x509_crl(await crl_der(ca, "issuing-1") or b"")
     assert crl.is_signature_valid(world.issuing.key.public_key)
     assert crl.get_revoked_certificate_by_serial_number(first.serial_number) is not None
     assert ca.anchors() == (world.root.der,)
+
+
+async def test_running_ca_adopts_other_issuers_in_one_step() -> None:
+    """What was revoked before is on the list after, and what is being signed keeps its issuer."""
+    world = await make_world()
+    first, _ = await issue(world.ca, request())
+    second = await narrower_issuer(world)
+    signing = asyncio.create_task(issue(world.ca, request(reference="work2")))
+    await asyncio.sleep(0)
+    world.ca.adopt(IssuerSet(second, None, (world.issuing,)))
+    _, under = await signing
+    assert under in (world.issuing.certificate, second.certificate)
+    assert (await issue(world.ca, request(reference="work3")))[1] == second.certificate
+    await world.ca.revoke(first.public_bytes(Encoding.DER), 4)
+    crl = x509.load_der_x509_crl(await crl_der(world.ca, "issuing-1") or b"")
+    assert crl.get_revoked_certificate_by_serial_number(first.serial_number) is not None
+
+
+async def test_issuer_that_was_retired_while_it_signed_signs_nothing() -> None:
+    """The ledger does not take it, and the order gets a certificate of the issuer that follows."""
+    world = await make_world()
+    second = await narrower_issuer(world)
+    world.store.closed.add("issuing-1")
+    world.store.on_closed = lambda: world.ca.adopt(IssuerSet(second))
+    assert (await issue(world.ca, request()))[1] == second.certificate
+
+
+async def test_retired_issuer_stays_published() -> None:
+    """Its certificate, in chains too, and its last list; no other is signed."""
+    world = await make_world()
+    first, _ = await issue(world.ca, request())
+    last = await world.ca.current_crl("issuing-1")
+    assert last is not None
+    second = await narrower_issuer(world)
+    world.ca.adopt(IssuerSet(second, retired=(RetiredIssuer(world.issuing, last.der),)))
+    del world.signer.keys["issuing-1"]
+    world.clock.advance(400 * DAY)
+    shown = await world.ca.current_crl("issuing-1")
+    assert shown is not None
+    assert (shown.der, shown.number, shown.next_update) == (last.der, last.number, last.next_update)
+    assert world.ca.find_issuer("issuing-1") == world.issuing
+    order = await world.ca.read_order(order_url("local", request()))
+    pem = await world.ca.download(order)
+    assert x509.load_pem_x509_certificates(pem) == [first, world.issuing.certificate]
+    assert world.ca.anchors() == (world.root.der,)
 
 
 async def test_chain_of_an_issuer_that_is_gone_is_our_own_fault() -> None:

@@ -21,10 +21,10 @@ from broker.upstreams.builtin_leaf import (
     Validity,
     certificate_url,
     crl_url,
-    leaf_builder,
+    leaf_draft,
     parse_leaf_key,
 )
-from broker.upstreams.sealing import seal_certificate
+from broker.upstreams.sealing import seal_draft
 from tests.fakes.builtin_ca import BASE_URL, DAY, PROFILES, PrivateKey, dns, make_world, spki
 from tests.fakes.clock import START
 from tests.fakes.signer import FakeSigner
@@ -41,7 +41,7 @@ async def issued(
 ) -> tuple[x509.Certificate, Authority]:
     """Return a signed certificate and its issuer."""
     world = await make_world()
-    builder = leaf_builder(
+    draft = leaf_draft(
         world.issuing,
         profile,
         identifiers=identifiers,
@@ -50,7 +50,8 @@ async def issued(
         serial=0x1234,
         base_url=BASE_URL,
     )
-    return await seal_certificate(builder, world.signer, world.issuing.key), world.issuing
+    der = await seal_draft(draft, world.signer, world.issuing.key)
+    return x509.load_der_x509_certificate(der), world.issuing
 
 
 async def test_certificate_says_what_its_profile_says() -> None:
@@ -119,6 +120,16 @@ async def test_common_name_repeats_the_first_name_where_it_fits(name: str, expec
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     assert certificate.subject.rfc4514_string() == expected
     assert names.critical is (not expected)
+
+
+async def test_common_name_is_never_an_address() -> None:
+    """OpenSSL would hold it against constraints on names; the first DNS name is taken instead."""
+    profile = replace(SERVER, has_common_name=True)
+    address = Identifier(IdentifierType.IP, "10.0.0.1")
+    certificate, _ = await issued(profile, identifiers=(address, *dns("a.corp.example")))
+    assert certificate.subject.rfc4514_string() == "CN=a.corp.example"
+    alone, _ = await issued(profile, identifiers=(address,))
+    assert alone.subject == x509.Name([])
 
 
 async def test_addresses_and_names_keep_their_order() -> None:

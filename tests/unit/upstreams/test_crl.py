@@ -6,14 +6,18 @@ from datetime import timedelta
 import pytest
 from cryptography import x509
 
-from broker.issuance.errors import Unreachable
+from broker.issuance.errors import Broken, Unreachable
 from broker.issuance.records import CaCertificateRecord
 from broker.upstreams.authority import Authority, IssuerSet
-from broker.upstreams.crl import CrlPublisher
+from broker.upstreams.crl import CrlPublisher, sign_last_crl
 from tests.fakes.builtin_ca import DAY, CaWorld, make_world
 from tests.fakes.clock import START
 
 LIFETIME = 7 * DAY
+FIRST = int(START.timestamp())
+"""The first number: the seconds since 1970."""
+HALF = int(LIFETIME.total_seconds() / 2)
+"""Half of the lifetime, in seconds: how much later, and higher, the next planned one is."""
 
 
 def publisher(world: CaWorld, issuers: IssuerSet | None = None) -> CrlPublisher:
@@ -66,7 +70,7 @@ async def test_list_says_who_when_and_which() -> None:
     crls = publisher(world)
     await revoke(world, crls, 0xABC, reason=1)
     await revoke(world, crls, 0xDEF, reason=0)
-    assert await listed(crls, world.issuing) == (1, {0xABC, 0xDEF})
+    assert await listed(crls, world.issuing) == (FIRST, {0xABC, 0xDEF})
     crl = await crls.current("issuing-1")
     assert crl is not None
     parsed = x509.load_der_x509_crl(crl.der)
@@ -89,23 +93,23 @@ async def test_list_is_kept_until_half_its_lifetime() -> None:
     world = await make_world()
     crls = publisher(world)
     before = world.signer.signatures
-    assert await listed(crls, world.issuing) == (1, set())
+    assert await listed(crls, world.issuing) == (FIRST, set())
     world.clock.advance(LIFETIME / 2 - timedelta(seconds=1))
-    assert await listed(crls, world.issuing) == (1, set())
+    assert await listed(crls, world.issuing) == (FIRST, set())
     assert world.signer.signatures == before + 1
     world.clock.advance(timedelta(seconds=1))
-    assert await listed(crls, world.issuing) == (2, set())
+    assert await listed(crls, world.issuing) == (FIRST + HALF, set())
 
 
 async def test_revocation_makes_the_list_stale_at_once() -> None:
     """The next to ask finds the revoked certificate, and numbers rise."""
     world = await make_world()
     crls = publisher(world)
-    assert await listed(crls, world.issuing) == (1, set())
+    assert await listed(crls, world.issuing) == (FIRST, set())
     await revoke(world, crls, 5)
-    assert await listed(crls, world.issuing) == (2, {5})
+    assert await listed(crls, world.issuing) == (FIRST + 1, {5})
     await revoke(world, crls, 6)
-    assert await listed(crls, world.issuing) == (3, {5, 6})
+    assert await listed(crls, world.issuing) == (FIRST + 2, {5, 6})
 
 
 async def test_renewal_that_is_not_due_signs_nothing() -> None:
@@ -148,10 +152,10 @@ async def test_old_list_is_served_while_none_can_be_signed() -> None:
     """As long as it runs; then there is none, and one as soon as the signer is back."""
     world = await make_world()
     crls = publisher(world)
-    assert await listed(crls, world.issuing) == (1, set())
+    assert await listed(crls, world.issuing) == (FIRST, set())
     world.signer.is_away = True
     await revoke(world, crls, 5)
-    assert await listed(crls, world.issuing) == (1, set())
+    assert await listed(crls, world.issuing) == (FIRST, set())
     with pytest.raises(Unreachable):
         await crls.renew_if_due("issuing-1")
     world.clock.advance(LIFETIME)
@@ -159,7 +163,7 @@ async def test_old_list_is_served_while_none_can_be_signed() -> None:
         await crls.current("issuing-1")
     world.signer.is_away = False
     number, serials = await listed(crls, world.issuing)
-    assert number > 1
+    assert number > FIRST
     assert serials == {5}
 
 
@@ -170,6 +174,75 @@ async def test_each_issuer_has_its_own_list() -> None:
     past = Authority("issuing-0", other.issuing.certificate, other.root.certificate)
     crls = publisher(world, IssuerSet(world.issuing, None, (past,)))
     await revoke(world, crls, 5)
-    assert await listed(crls, world.issuing) == (1, {5})
-    assert await listed(crls, past) == (1, set())
+    assert await listed(crls, world.issuing) == (FIRST, {5})
+    assert await listed(crls, past) == (FIRST, set())
     assert await crls.current("issuing-9") is None
+
+
+async def test_hundred_revocations_at_once_share_a_few_lists() -> None:
+    """Each is listed when it returns; at most those that had begun before the last are built."""
+    world = await make_world()
+    crls = publisher(world)
+    await crls.renew_if_due("issuing-1")
+    before = world.signer.signatures
+
+    async def revoke_one(serial: int) -> None:
+        await revoke(world, crls, serial)
+        await crls.renew_if_due("issuing-1")
+
+    await asyncio.gather(*(revoke_one(serial) for serial in range(1, 101)))
+    assert 1 <= world.signer.signatures - before <= 3
+    assert (await listed(crls, world.issuing))[1] == set(range(1, 101))
+
+
+async def test_schedule_renews_what_is_due_and_nothing_else() -> None:
+    """Before anyone asks; an issuer that cannot sign holds up no other."""
+    world, other = await make_world(), await make_world("ec-p384")
+    world.signer.keys["issuing-0"] = other.signer.keys["issuing-1"]
+    past = Authority("issuing-0", other.issuing.certificate, other.root.certificate)
+    crls = publisher(world, IssuerSet(past, None, (world.issuing,)))
+    await crls.renew_all_due()
+    before = world.signer.signatures
+    await crls.renew_all_due()
+    assert world.signer.signatures == before
+    world.clock.advance(LIFETIME / 2)
+    held = world.signer.keys.pop("issuing-0")
+    with pytest.raises(Broken, match="there is no key 'issuing-0'"):
+        await crls.renew_all_due()
+    assert world.signer.signatures == before + 1
+    world.signer.keys["issuing-0"] = held
+    await crls.renew_all_due()
+    assert world.signer.signatures == before + 2
+
+
+async def test_list_says_when_it_was_signed_and_when_the_next_is_planned() -> None:
+    """What caches go by."""
+    world = await make_world()
+    crl = await publisher(world).current("issuing-1")
+    assert crl is not None
+    assert crl.signed_at == START
+    assert crl.renew_at == START + LIFETIME / 2
+
+
+async def test_last_list_runs_past_everything_that_was_issued() -> None:
+    """Or for one lifetime, where nothing was."""
+    world = await make_world()
+    await revoke(world, publisher(world), 5, ends=90 * DAY)
+    for last_end, until in (
+        (None, START),
+        (START + 90 * DAY, START + 90 * DAY),
+        (START - DAY, START),
+    ):
+        der = await sign_last_crl(
+            "local",
+            world.issuing,
+            signer=world.signer,
+            store=world.store,
+            clock=world.clock,
+            last_end=last_end,
+            lifetime=LIFETIME,
+        )
+        crl = x509.load_der_x509_crl(der)
+        assert crl.next_update_utc == until + LIFETIME
+        assert [one.serial_number for one in crl] == [5]
+        assert crl.is_signature_valid(world.issuing.key.public_key)

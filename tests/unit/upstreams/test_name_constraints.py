@@ -11,6 +11,7 @@ from broker.protocol.identifiers import Identifier, IdentifierType
 from broker.upstreams.name_constraints import (
     UNCONSTRAINED,
     PermittedNames,
+    certifiable_types,
     name_constraints_extension,
 )
 
@@ -74,3 +75,21 @@ def test_suffix_that_is_no_name_is_refused(suffix: str) -> None:
     """A typing error must not become a constraint that means something else."""
     with pytest.raises(Broken, match="is no DNS name"):
         name_constraints_extension(PermittedNames((suffix,)))
+
+
+@pytest.mark.parametrize(
+    ("permitted", "types"),
+    [
+        pytest.param(PermittedNames(("corp.example",)), {"dns"}, id="names-alone"),
+        pytest.param(PermittedNames(networks=(NETWORK,)), {"ip"}, id="addresses-alone"),
+        pytest.param(PermittedNames(("corp.example",), (NETWORK,)), {"dns", "ip"}, id="both"),
+    ],
+)
+def test_types_that_are_excluded_altogether_are_not_offered(
+    permitted: PermittedNames, types: set[str]
+) -> None:
+    """Policy can then pass over the CA before anything is ordered."""
+    constraints = name_constraints_extension(permitted)
+    assert constraints is not None
+    assert certifiable_types([constraints]) == types
+    assert certifiable_types([]) == {"dns", "ip"}

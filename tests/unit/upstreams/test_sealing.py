@@ -59,7 +59,7 @@ async def test_crl_verifies_under_the_held_key(kind: str) -> None:
     signer = FakeSigner()
     key = await held_key(signer, kind)
     builder = x509.CertificateRevocationListBuilder(NAME, START, START + timedelta(days=1))
-    crl = await seal_crl(builder, signer, key)
+    crl = x509.load_der_x509_crl(await seal_crl(builder, signer, key))
     assert crl.is_signature_valid(key.public_key)
 
 

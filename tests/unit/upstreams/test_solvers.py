@@ -6,7 +6,7 @@ from broker.policy.names import PatternSet
 from broker.protocol.challenges import ChallengeType, dns01_value, http01_path
 from broker.protocol.identifiers import Identifier, IdentifierType
 from broker.upstreams.http01 import Http01Answers
-from broker.upstreams.rfc2136 import PlacedRecord
+from broker.upstreams.placement import PlacedRecord
 from broker.upstreams.solvers import ChallengeAnswer, Dns01Solver, Http01Solver
 
 TOKEN = "evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA"

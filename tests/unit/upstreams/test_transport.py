@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from broker.issuance.errors import Broken
-from broker.protocol.exchange import directory_request
+from broker.protocol.reading import directory_request
 from broker.upstreams.transport import HttpTransport, TransportSettings
 
 REQUEST = directory_request("https://ca.example/directory")

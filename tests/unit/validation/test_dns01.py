@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from broker.issuance.errors import Broken
 from broker.issuance.ports import Question
 from broker.protocol.challenges import ChallengeType, Failure, dns01_value, judge_challenge
 from broker.protocol.identifiers import Identifier, IdentifierType
@@ -51,6 +53,34 @@ async def test_records_are_handed_on_for_judging(
         ChallengeType.DNS_01, token=TOKEN, thumbprint="thumbprint", observation=seen
     )
     assert verdict.valid is is_valid
+
+
+ACCOUNT_URL = "https://example.com/acme/acct/ExampleAccount"
+
+
+@pytest.mark.parametrize("name", ["example.org", "*.example.org"])
+async def test_records_of_an_account_are_looked_for_at_its_own_name(name: str) -> None:
+    """The example of draft-ietf-acme-dns-account-label-03; the plain name is not looked at."""
+    resolver = FakeResolver()
+    at = "_ujmmovf2vn55tgye._acme-challenge.example.org"
+    resolver.records[at] = [RIGHT]
+    kind = ChallengeType.DNS_ACCOUNT_01
+    asked = replace(question(name), type=kind, account_url=ACCOUNT_URL)
+    seen = await Dns01(ValidationSettings(), resolver).observe(asked)
+    assert (seen.type, seen.target) == (kind, at)
+    assert dict(resolver.asked) == {at: 1}
+    verdict = judge_challenge(kind, token=TOKEN, thumbprint="thumbprint", observation=seen)
+    assert verdict.valid
+    other = replace(asked, account_url=f"{ACCOUNT_URL}2")
+    stranger = await Dns01(ValidationSettings(), resolver).observe(other)
+    assert stranger.failure is not None
+
+
+async def test_account_without_a_url_is_our_own_fault() -> None:
+    """Nobody can say where to look."""
+    asked = replace(question(), type=ChallengeType.DNS_ACCOUNT_01)
+    with pytest.raises(Broken, match="without the account's URL"):
+        await Dns01(ValidationSettings(), FakeResolver()).observe(asked)
 
 
 async def test_missing_name_is_a_dns_failure() -> None:

@@ -28,6 +28,7 @@ def question(
         identifier=Identifier(IdentifierType(type_), value),
         token=TOKEN,
         thumbprint="thumbprint",
+        account_url="https://example.com/acme/acct/ExampleAccount",
     )
 
 
@@ -45,8 +46,13 @@ def validators() -> tuple[Validator, list[FakeResolver]]:
 @pytest.mark.parametrize(
     ("kind", "value", "type_"),
     [
-        pytest.param(ChallengeType.TLS_ALPN_01, "www.corp.example", "dns", id="tls-alpn-01"),
         pytest.param(ChallengeType.DNS_01, "192.0.2.1", "ip", id="dns-01-for-an-address"),
+        pytest.param(
+            ChallengeType.DNS_ACCOUNT_01, "192.0.2.1", "ip", id="dns-account-01-for-an-address"
+        ),
+        pytest.param(
+            ChallengeType.TLS_ALPN_01, "*.corp.example", "dns", id="tls-alpn-01-for-a-wildcard"
+        ),
         pytest.param(ChallengeType.HTTP_01, "*.corp.example", "dns", id="http-01-for-a-wildcard"),
         pytest.param(ChallengeType.HTTP_01, "a@corp.example", "email", id="http-01-for-mail"),
     ],
@@ -68,6 +74,12 @@ async def test_unsupported_question_is_an_observation_of_failure(
     [
         pytest.param(ChallengeType.HTTP_01, "www.corp.example", id="http-01"),
         pytest.param(ChallengeType.DNS_01, "_acme-challenge.www.corp.example", id="dns-01"),
+        pytest.param(ChallengeType.TLS_ALPN_01, "www.corp.example", id="tls-alpn-01"),
+        pytest.param(
+            ChallengeType.DNS_ACCOUNT_01,
+            "_ujmmovf2vn55tgye._acme-challenge.www.corp.example",
+            id="dns-account-01",
+        ),
     ],
 )
 async def test_question_goes_to_the_validator_of_its_type(kind: ChallengeType, asked: str) -> None:

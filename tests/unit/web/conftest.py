@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 
 from broker.issuance.events import Event
-from broker.web.acme import WebCommunity
 from broker.web.envelope import EnvelopeLimits
+from broker.web.handlers import WebCommunity
 from broker.web.listeners import start_unix
 from broker.web.nonces import BootNonces
 from broker.web.server import WebSettings, create_acme_app
@@ -28,6 +28,10 @@ class Observed:
     """What telemetry was told."""
 
     requests: list[tuple[str, int, str | None]] = field(default_factory=list)
+    limits: list[str] = field(default_factory=list)
+
+    def limit_reached(self, limit: str) -> None:
+        self.limits.append(limit)
 
     def request_served(
         self, *, operation: str, status: int, problem: str | None, seconds: float

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
@@ -29,65 +28,6 @@ def links_of(answer: RawAnswer) -> dict[str, str]:
     """Return the answer's links by their relation."""
     links = (value.split(">;rel=") for value in answer.headers.getall("Link"))
     return {rel.strip('"'): url.lstrip("<") for url, rel in links}
-
-
-async def test_new_account_is_created_once_and_found_again(site: Site) -> None:
-    """201 for a new key, 200 with the same Location for a known one (RFC 8555 §7.3.1)."""
-    first = await site.client.register()
-    site.client.kid = None
-    second = await site.client.register()
-    assert (first.status, second.status) == (201, 200)
-    assert first.headers.getall("Location") == second.headers.getall("Location")
-    assert first.json() == {"status": "valid", "termsOfServiceAgreed": True}
-
-
-async def test_only_return_existing_creates_nothing(site: Site) -> None:
-    """A key without account stays without one."""
-    answer = await site.client.post(f"{BASE}/new-account", {"onlyReturnExisting": True})
-    assert (answer.status, answer.problem) == (400, "accountDoesNotExist")
-    assert site.workflows.accounts.accounts == {}
-
-
-async def test_binding_for_another_url_never_reaches_the_workflow(site: Site) -> None:
-    """An external account binding is checked against this URL and key; the right one passes."""
-    client = site.client
-    url = f"{ORIGIN}/acme/lab/new-account"
-    binding = _binding(client, url)
-    wrong = await client.post(
-        url, {"externalAccountBinding": _binding(client, f"{BASE}/new-account")}
-    )
-    assert (wrong.status, wrong.problem) == (403, "unauthorized")
-    assert site.workflows.accounts.bindings == []
-    right = await client.post(url, {"externalAccountBinding": binding})
-    assert right.status == 201
-    assert [each and each.key_id for each in site.workflows.accounts.bindings] == ["key-1"]
-
-
-def _binding(client: RawClient, url: str) -> dict[str, Any]:
-    from broker.protocol.jws import seal_binding
-
-    return seal_binding("key-1", b"k" * 32, "HS256", url, client.jwk)
-
-
-async def test_account_is_read_and_updated_by_its_owner(site: Site, client: RawClient) -> None:
-    """POST-as-GET shows, contacts change, unknown members are neither kept nor reflected."""
-    assert client.kid is not None
-    shown = await client.post(client.kid)
-    changed = await client.post(
-        client.kid, {"contact": ["mailto:ops@corp.example"], "x": "y", "orders": "z"}
-    )
-    assert shown.json() == {"status": "valid", "termsOfServiceAgreed": True}
-    assert changed.json() == {**shown.json(), "contact": ["mailto:ops@corp.example"]}
-
-
-async def test_account_of_somebody_else_is_refused(site: Site, client: RawClient) -> None:
-    """Being an account opens that account's URL alone."""
-    other = RawClient(client.session, ORIGIN)
-    await other.register()
-    assert other.kid is not None
-    answer = await client.post(other.kid, {"status": "deactivated"})
-    assert (answer.status, answer.problem) == (403, "unauthorized")
-    assert (await other.post(other.kid)).json()["status"] == "valid"
 
 
 async def test_new_order_is_answered_with_its_urls(site: Site, client: RawClient) -> None:
@@ -241,3 +181,26 @@ async def test_directory_and_nonce_can_be_read_by_post(client: RawClient) -> Non
     assert (await client.post(f"{BASE}/directory")).json()["newOrder"] == f"{BASE}/new-order"
     assert (await client.post(f"{ORIGIN}/acme/directory")).status == 200
     assert (await client.post(f"{BASE}/new-nonce")).status == 204
+
+
+async def test_pre_authorization_is_answered_like_an_authorization(
+    site: Site, client: RawClient
+) -> None:
+    """201 with its Location (RFC 8555 §7.4.1)."""
+    name = {"type": "dns", "value": "api.corp.example"}
+    answer = await client.post(f"{BASE}/new-authz", {"identifier": name})
+    assert answer.status == 201
+    assert answer.headers.getall("Location") == [f"{BASE}/authz/authz1"]
+    assert (answer.json()["identifier"], answer.json()["status"]) == (name, "pending")
+    (asked,) = site.workflows.orders.pre_authorized
+    assert asked.value == "api.corp.example"
+
+
+async def test_wildcard_is_not_proven_ahead(site: Site, client: RawClient) -> None:
+    """Refused before any workflow is asked; what it stands for can be."""
+    for value, status in (("*.corp.example", 403), ("corp.example", 201)):
+        answer = await client.post(
+            f"{BASE}/new-authz", {"identifier": {"type": "dns", "value": value}}
+        )
+        assert answer.status == status
+    assert len(site.workflows.orders.pre_authorized) == 1

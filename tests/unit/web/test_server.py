@@ -16,6 +16,8 @@ async def test_directory_lists_what_is_built_and_nothing_else(site: Site) -> Non
         "newAccount": f"{BASE}/new-account",
         "newOrder": f"{BASE}/new-order",
         "revokeCert": f"{BASE}/revoke-cert",
+        "keyChange": f"{BASE}/key-change",
+        "renewalInfo": f"{BASE}/renewal-info",
         "meta": {"website": "https://pki.corp.example", "profiles": {"server": "for default"}},
     }
 
@@ -86,13 +88,13 @@ async def test_every_answer_has_one_fresh_nonce_and_tells_no_software(
 @pytest.mark.parametrize(
     "path",
     ["new-account", "new-order", "order/a", "order/a/finalize", "authz/a", "challenge/a/b",
-     "certificate/a", "revoke-cert", "account/a"],
+     "certificate/a", "revoke-cert", "account/a", "account/a/orders", "key-change", "new-authz"],
 )  # fmt: skip
 async def test_reading_by_get_is_refused_as_the_rfc_says(site: Site, path: str) -> None:
     """RFC 8555 §6.3: 405 with malformed, and what is allowed instead."""
     answer = await site.client.send("GET", f"{BASE}/{path}")
     assert (answer.status, answer.problem) == (405, "malformed")
-    assert answer.headers["Allow"] == "POST"
+    assert answer.headers["Allow"] == "OPTIONS,POST"
     assert answer.headers.getall("Link") == [f'<{BASE}/directory>;rel="index"']
 
 

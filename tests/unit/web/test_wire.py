@@ -4,12 +4,48 @@ from dataclasses import replace
 
 import pytest
 
-from broker.protocol.resources import AuthorizationStatus, ChallengeStatus, OrderStatus
+from broker.issuance.records import AccountRecord
+from broker.protocol.resources import (
+    AccountStatus,
+    AuthorizationStatus,
+    ChallengeStatus,
+    OrderStatus,
+)
 from broker.web.links import CommunityLinks
-from broker.web.wire import authorization_object, challenge_object, order_object
+from broker.web.wire import (
+    account_object,
+    authorization_object,
+    challenge_object,
+    order_object,
+)
+from tests.fakes.clock import START
 from tests.fakes.workflows import authorization_record, order_record
 
 LINKS = CommunityLinks("https://acme.corp.example/acme/default")
+
+
+def test_account_shows_its_orders_and_its_binding() -> None:
+    """The binding is the very value of the request; one that is not there is not shown."""
+    account = AccountRecord(
+        account_id="a1",
+        community="default",
+        status=AccountStatus.VALID,
+        jwk_json="{}",
+        thumbprint="t",
+        contacts=(),
+        terms_agreed=True,
+        eab_key_id="key-1",
+        created_at=START,
+        binding={"protected": "p", "payload": "q", "signature": "s"},
+    )
+    shown = account_object(LINKS, account).to_json()
+    assert shown["externalAccountBinding"] == account.binding
+    assert shown["orders"] == f"{LINKS.base}/account/a1/orders"
+    for version, is_shown in ((None, True), ("2", False)):
+        agreeing = account_object(LINKS, account, terms_version=version).to_json()
+        assert ("termsOfServiceAgreed" in agreeing) is is_shown, "an older agreement is none"
+    unbound = account_object(LINKS, replace(account, binding=None)).to_json()
+    assert "externalAccountBinding" not in unbound
 
 
 @pytest.mark.parametrize("status", list(OrderStatus))

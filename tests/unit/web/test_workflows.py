@@ -4,7 +4,15 @@ import inspect
 
 import pytest
 
-from broker.issuance import accounts, authorizations, orders, revocations
+from broker.issuance import (
+    accounts,
+    authorizations,
+    handover,
+    key_changes,
+    orders,
+    renewals,
+    revocations,
+)
 from broker.web import workflows
 
 PAIRS = [
@@ -12,6 +20,11 @@ PAIRS = [
     (workflows.Orders, orders.Orders),
     (workflows.Authorizations, authorizations.Authorizations),
     (workflows.Revocations, revocations.Revocations),
+    (workflows.KeyChanges, key_changes.KeyChanges),
+    (workflows.Handover, handover.Handover),
+    (workflows.Renewals, renewals.Renewals),
+    (workflows.Handover, handover.Handover),
+    (workflows.Renewals, renewals.Renewals),
 ]
 
 METHODS = [
@@ -42,4 +55,4 @@ def test_workflow_has_the_method_that_the_web_calls(name: str, port: type, workf
 
 def test_every_method_is_compared() -> None:
     """The table above is not empty."""
-    assert len(METHODS) == 11
+    assert len(METHODS) == 17

@@ -1,0 +1,3 @@
+module penstock.dev/bench/generator
+
+go 1.25

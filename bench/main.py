@@ -1,0 +1,91 @@
+"""The command bench/run: measure, write the report, put it into the documents."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from bench import report as reports
+from bench.acme2certifier import PEER
+from bench.scenarios import EFFORTS, SCENES, measure
+from tests.peers.installation import GO_PEERS, PeerMissing, go_toolchain
+from tests.peers.process import PeerFailed
+
+__all__ = ["main"]
+
+REPORT: Final = reports.ROOT / "build" / "bench" / "report.json"
+PAGE: Final = reports.ROOT / "docs" / "benchmarks.md"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    asked = _parser().parse_args(arguments)
+    try:
+        if not asked.only_docs:
+            _measure(asked)
+        if asked.write_docs or asked.only_docs:
+            reports.write_docs(_rendered(asked.report), PAGE)
+            print(f"written into {PAGE.relative_to(reports.ROOT)}", file=sys.stderr)
+        print(_rendered(asked.report))
+    except (PeerMissing, PeerFailed, OSError, ValueError) as error:
+        print(f"penstock: error: {error}", file=sys.stderr)
+        return 1
+    measured = reports.read_report(asked.report).measured
+    return 1 if any(cell.errors for cell in measured.cells) and asked.effort == "smoke" else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bench/run", description="Measure Penstock beside its peers, on this machine alone."
+    )
+    efforts = parser.add_mutually_exclusive_group()
+    for name, text in (
+        ("quick", "a few minutes: shows a direction"),
+        ("smoke", "seconds, and without the servers of others: that everything runs"),
+    ):
+        efforts.add_argument(
+            f"--{name}", dest="effort", action="store_const", const=name, help=text
+        )
+    parser.set_defaults(effort="full")
+    parser.add_argument(
+        "--scene", action="append", choices=sorted(SCENES), help="only this one; may be repeated"
+    )
+    parser.add_argument("--report", type=Path, default=REPORT, help="where the JSON report lies")
+    parser.add_argument(
+        "--write-docs", action="store_true", help="put the tables into docs/benchmarks.md"
+    )
+    parser.add_argument(
+        "--only-docs", action="store_true", help="the same from the report that is there already"
+    )
+    return parser
+
+
+def _measure(asked: argparse.Namespace) -> None:
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="penstock-bench-") as home:
+        effort = EFFORTS[asked.effort]
+        if asked.scene:
+            effort = replace(effort, scenes=tuple(asked.scene))
+        measured = measure(Path(home), effort, tell)
+    reports.write_report(reports.take(measured, asked.effort, _versions()), asked.report)
+
+
+def _rendered(path: Path) -> str:
+    before = reports.read_report(reports.BEFORE) if reports.BEFORE.exists() else None
+    return reports.render(reports.read_report(path), before)
+
+
+def _versions() -> dict[str, str]:
+    (step_ca,) = [peer.version for peer in GO_PEERS if peer.name == "step-ca"]
+    toolchain = go_toolchain()
+    ours = {name: version(name) for name in ("penstock", "aiohttp", "cryptography", "uvloop")}
+    theirs = {"step-ca": step_ca, "acme2certifier": PEER.version}
+    return ours | theirs | ({"Go": toolchain[1]} if toolchain is not None else {})

@@ -1,0 +1,218 @@
+"""The workflows of a broker, put together over its adapters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from broker.app.caa import ConfiguredIssuers, caa_watch
+from broker.app.outside import VERSION, Outside
+from broker.app.recovering import make_recovery
+from broker.app.settings import account_url, issuance_settings, validation_settings
+from broker.issuance.accounts import Accounts
+from broker.issuance.authorizations import Authorizations
+from broker.issuance.caa import CaaWatch
+from broker.issuance.caa_guard import CaaGuard
+from broker.issuance.closing import Closing
+from broker.issuance.dispatcher import Dispatcher
+from broker.issuance.enrollment import Enrollment
+from broker.issuance.fulfilment import Fulfilment
+from broker.issuance.key_changes import KeyChanges
+from broker.issuance.orders import Orders
+from broker.issuance.planning import Planner
+from broker.issuance.records import JobKind
+from broker.issuance.release import Gate
+from broker.issuance.renewing import Renewing, make_renewing
+from broker.issuance.revocations import Revocations
+from broker.issuance.settings import IssuanceSettings
+from broker.issuance.succession import Succession
+from broker.keys.suffixes import PackagedPublicSuffixes
+from broker.keys.weakness import OfflineKeyInspector
+from broker.operations import OperatorDesk, Recovery, Rooms
+from broker.validation.caa import CaaLookups
+from broker.validation.validators import Validators
+from broker.web.workflows import Workflows
+
+__all__ = ["Workshop", "furnished"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workshop:
+    """The workflows of one broker over its adapters, with nothing before them."""
+
+    outside: Outside
+    enrollment: Enrollment
+    accounts: Accounts
+    planner: Planner
+    orders: Orders
+    authorizations: Authorizations
+    revocations: Revocations
+    renewing: Renewing
+    recovery: Recovery
+    dispatcher: Dispatcher
+
+    def workflows(self) -> Workflows:
+        """Return what the listener for clients serves."""
+        outside = self.outside
+        return Workflows(
+            accounts=self.accounts,
+            orders=self.orders,
+            authorizations=self.authorizations,
+            revocations=self.revocations,
+            handover=self.renewing.handover,
+            renewals=self.renewing.renewals,
+            key_changes=KeyChanges(outside.store, _inspector(outside), outside.clock),
+        )
+
+    def desk(self) -> OperatorDesk:
+        """Return what operators are served."""
+        outside = self.outside
+        return OperatorDesk(
+            Rooms(
+                store=outside.store,
+                accounts=self.accounts,
+                enrollment=self.enrollment,
+                revocations=self.revocations,
+                planner=self.planner,
+                policies=outside.policies,
+                upstreams=outside.upstreams,
+                upstream_keys=outside.upstream_keys,
+                caa=_caa_guard(outside),
+                authorities=outside.authorities,
+                clock=outside.clock,
+                communities=tuple(outside.config.communities),
+                version=VERSION,
+                renewing=self.renewing,
+                recovery=self.recovery,
+            )
+        )
+
+
+async def furnished(outside: Outside) -> Workshop:
+    """Put the workflows together, and have the dispatcher know who does which job.
+
+    Raises:
+        Broken: A declared binding key cannot be used.
+    """
+    store, clock = outside.store, outside.clock
+    settings = issuance_settings(outside.config)
+    enrollment = Enrollment(store, clock, settings)
+    await enrollment.keep_declared()
+    dispatcher = Dispatcher(store, clock)
+    planner = _planner(outside, enrollment)
+    caa = caa_watch(
+        outside.config,
+        upstreams=outside.upstreams,
+        policies=outside.policies,
+        store=store,
+        dispatcher=dispatcher,
+        clock=clock,
+    )
+    dispatcher.on(JobKind.CAA, caa.report)
+    made = Workshop(
+        outside=outside,
+        enrollment=enrollment,
+        accounts=Accounts(store, enrollment, clock, settings),
+        planner=planner,
+        orders=_orders(outside, planner, dispatcher, settings, caa=caa),
+        authorizations=_authorizations(outside, planner, dispatcher, settings),
+        revocations=Revocations(store, store, outside.upstreams, dispatcher, clock),
+        renewing=_renewing(outside, dispatcher),
+        recovery=await make_recovery(store, outside.upstreams, dispatcher, clock),
+        dispatcher=dispatcher,
+    )
+    fulfilment = _fulfilment(outside, dispatcher, settings)
+    dispatcher.on(JobKind.VALIDATE, made.authorizations.validate)
+    dispatcher.on(JobKind.PREPARE, fulfilment.prepare)
+    dispatcher.on(JobKind.FULFIL, fulfilment.fulfil)
+    dispatcher.on(JobKind.REVOKE, made.revocations.carry_out)
+    return made
+
+
+def _planner(outside: Outside, enrollment: Enrollment) -> Planner:
+    return Planner(
+        policies=outside.policies,
+        enrollment=enrollment,
+        upstreams=outside.upstreams,
+        upstream_store=outside.store,
+        suffixes=PackagedPublicSuffixes(),
+        clock=outside.clock,
+    )
+
+
+def _renewing(outside: Outside, dispatcher: Dispatcher) -> Renewing:
+    return make_renewing(
+        outside.store,
+        policies=outside.policies,
+        upstreams=outside.upstreams,
+        dispatcher=dispatcher,
+        clock=outside.clock,
+    )
+
+
+def _inspector(outside: Outside) -> OfflineKeyInspector:
+    return OfflineKeyInspector(outside.config.weak_keys.blocklists)
+
+
+def _caa_guard(outside: Outside) -> CaaGuard:
+    store = outside.store
+    return CaaGuard(
+        issuers=ConfiguredIssuers(outside.config, directories=outside.upstreams, store=store),
+        looker=CaaLookups(validation_settings(outside.config)),
+        policies=outside.policies,
+        certificates=store,
+        clock=outside.clock,
+    )
+
+
+def _orders(
+    outside: Outside,
+    planner: Planner,
+    dispatcher: Dispatcher,
+    settings: IssuanceSettings,
+    *,
+    caa: CaaWatch,
+) -> Orders:
+    return Orders(
+        orders=outside.store,
+        owned=outside.store,
+        accounts=outside.store,
+        log=outside.store,
+        planner=planner,
+        policies=outside.policies,
+        inspector=_inspector(outside),
+        dispatcher=dispatcher,
+        succession=Succession(outside.store, outside.store),
+        clock=outside.clock,
+        settings=settings,
+        caa=caa,
+    )
+
+
+def _authorizations(
+    outside: Outside, planner: Planner, dispatcher: Dispatcher, settings: IssuanceSettings
+) -> Authorizations:
+    return Authorizations(
+        orders=outside.store,
+        accounts=outside.store,
+        planner=planner,
+        validator=Validators(validation_settings(outside.config)),
+        dispatcher=dispatcher,
+        clock=outside.clock,
+        settings=settings,
+        account_url=account_url(outside.config),
+    )
+
+
+def _fulfilment(outside: Outside, dispatcher: Dispatcher, settings: IssuanceSettings) -> Fulfilment:
+    store, clock = outside.store, outside.clock
+    return Fulfilment(
+        orders=store,
+        works=store,
+        upstream_store=store,
+        upstreams=outside.upstreams,
+        gate=Gate(store, outside.policies, outside.upstreams, clock),
+        closing=Closing(store, store, dispatcher, clock),
+        dispatcher=dispatcher,
+        clock=clock,
+        settings=settings,
+    )

@@ -1,0 +1,199 @@
+"""A TLS listener that bounds what one client address can hold: connections, and time in handshakes.
+
+asyncio tells nobody of a connection before its TLS handshake is over, so connections are accepted
+here and handed over.  What is past the bound is closed without a word: a handshake would cost more
+than the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+import structlog
+from aiohttp import web
+
+from broker.web.limits import client_network
+
+__all__ = ["Guard", "GuardedSite"]
+
+PAUSE_WHEN_FULL: Final = 1.0
+"""How long nothing is accepted when the process has no file descriptor left, in seconds."""
+
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+_log = structlog.get_logger("penstock.web")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guard:
+    """What one address may hold."""
+
+    handshake_time: timedelta
+    connections: int
+    on_refused: Callable[[], None]
+
+
+class _Acceptor:
+    """Sockets that are accepted from; stands where aiohttp expects asyncio's server."""
+
+    def __init__(self, sockets: list[socket.socket]) -> None:
+        self.sockets = sockets
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def run(self, coroutine: Any) -> None:
+        """Run something that ends with the listener."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def close(self) -> None:
+        """Let go of the sockets; nobody may be waiting for them any more."""
+        for listening in self.sockets:
+            listening.close()
+
+    async def end(self) -> None:
+        """Accept no more, and give up the handshakes that are under way."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+class GuardedSite(web.BaseSite):
+    """Serves a runner at an address, under a `Guard`."""
+
+    def __init__(
+        self,
+        runner: web.AppRunner,
+        guard: Guard,
+        *,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext,
+        backlog: int,
+    ) -> None:
+        super().__init__(runner, ssl_context=tls, backlog=backlog)
+        self._guard = guard
+        self._address = (host, port)
+        self._tls = tls
+        self._length = backlog
+        self._acceptor = _Acceptor([])
+        self._open: Counter[str] = Counter()
+
+    @property
+    def name(self) -> str:
+        """Return where it listens."""
+        host, port = self._address
+        return f"https://{host}:{port}"
+
+    async def start(self) -> None:
+        """Bind and accept.
+
+        Raises:
+            OSError: The address cannot be used.
+        """
+        await super().start()
+        host, port = self._address
+        infos = await asyncio.get_running_loop().getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        try:
+            for family, _, _, _, address in dict.fromkeys(infos):
+                self._acceptor.sockets.append(_listen(family, address, self._length))
+        except OSError:
+            self._acceptor.close()
+            raise
+        self._server = self._acceptor  # type: ignore[assignment]  # has what aiohttp asks of it
+        for listening in self._acceptor.sockets:
+            self._acceptor.run(self._accept(listening))
+
+    async def stop(self) -> None:
+        """Accept no more; connections that are being served go on."""
+        await self._acceptor.end()
+        await super().stop()
+
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, peer = await loop.sock_accept(listening)
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    _log.error("no connection can be accepted", reason=error.strerror)
+                    await asyncio.sleep(PAUSE_WHEN_FULL)
+                continue
+            self._admit(connection, client_network(peer[0]))
+            # Where connections wait already, accepting them never gives way to anything else.
+            await asyncio.sleep(0)
+
+    def _admit(self, connection: socket.socket, address: str) -> None:
+        if self._open[address] >= self._guard.connections:
+            connection.close()
+            self._guard.on_refused()
+            return
+        self._open[address] += 1
+        self._acceptor.run(self._serve(connection, _Place(self._open, address)))
+
+    async def _serve(self, connection: socket.socket, place: _Place) -> None:
+        """Do the handshake; the connection frees its place when it is lost."""
+        server = self._runner.server
+        if server is None:
+            raise LookupError("a site is served before its runner was set up")
+        handler: Any = server()
+        handler.when_lost = place.free
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: handler,
+                connection,
+                ssl=self._tls,
+                ssl_handshake_timeout=self._guard.handshake_time.total_seconds(),
+            )
+        except OSError as error:
+            # No TLS, none that we speak, too slow or gone: nobody to answer.
+            _log.debug("handshake failed", reason=str(error))
+            place.free()
+        except asyncio.CancelledError:
+            place.free()
+            raise
+
+
+class _Place:
+    """A connection's place among those of its address, freed once."""
+
+    __slots__ = ("_address", "_is_free", "_open")
+
+    def __init__(self, open_connections: Counter[str], address: str) -> None:
+        self._open = open_connections
+        self._address = address
+        self._is_free = False
+
+    def free(self) -> None:
+        """Free the place; a second call changes nothing."""
+        if self._is_free:
+            return
+        self._is_free = True
+        self._open[self._address] -= 1
+        if not self._open[self._address]:
+            del self._open[self._address]
+
+
+def _listen(family: int, address: Any, backlog: int) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.settimeout(0)
+        made.bind(address)
+        made.listen(backlog)
+    except OSError:
+        made.close()
+        raise
+    return made

@@ -1,0 +1,127 @@
+"""TXT records through a program of the operator's, run for real."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog.testing
+
+from broker.issuance.errors import Broken, Unreachable
+from broker.upstreams.hook import HookSettings, HookZone
+from broker.upstreams.placement import PlacedRecord
+from tests.fakes.zones import FakeZoneMap
+
+NAME = "_acme-challenge.www.example.com"
+ALIASES = {NAME: "www.acme.example"}
+
+
+def hook(tmp_path: Path, body: str, **more: Any) -> HookZone:
+    """Return a zone whose program runs *body*, with its arguments in ``words``."""
+    program = tmp_path / "hook"
+    program.write_text(
+        f"#!{sys.executable} -I\nimport json, os, sys, time\nwords = sys.argv[1:]\n{body}\n"
+    )
+    program.chmod(0o755)
+    settings = HookSettings(command=(str(program), "--zone"), **more)
+    return HookZone(settings, zones=FakeZoneMap(ALIASES, ("acme.example",)))
+
+
+def state_of(pid: int) -> str:
+    """Return the letter that the kernel has for the state of a process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "gone"
+
+
+async def test_the_program_is_called_as_by_lego(tmp_path: Path) -> None:
+    """``present`` and then ``cleanup``, the name where the alias leads with its dot, the value."""
+    log = tmp_path / "log"
+    zone = hook(
+        tmp_path,
+        f"print(json.dumps([words, sorted(os.environ), sys.stdin.read()]), "
+        f"file=open({str(log)!r}, 'a'))",
+        environment={"API_TOKEN": "hush"},
+    )
+    placed = await zone.publish(NAME, "value; $(touch pwned) 'x")
+    assert placed == PlacedRecord("acme.example.", "www.acme.example.", "value; $(touch pwned) 'x")
+    await zone.remove(placed)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    calls = [words for words, _, _ in lines]
+    assert calls == [["--zone", action, placed.name, placed.value] for action in
+                     ("present", "cleanup")]  # fmt: skip
+    variables = set(lines[0][1]) - {"LC_CTYPE"}
+    assert variables == {"API_TOKEN", "LANG", "PATH"}
+    assert lines[0][2] == ""
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        pytest.param("sys.stderr.write('hush ' * 9000); sys.exit(3)", "status 3", id="status"),
+        pytest.param("os.kill(os.getpid(), 9)", "signal 9", id="signal"),
+        pytest.param("print('x' * 100_000)", "more than the limit of 65536 bytes", id="chatty"),
+    ],
+)
+async def test_a_program_that_fails_is_broken(tmp_path: Path, body: str, words: str) -> None:
+    """What it says goes to the log, bounded, and into no error."""
+    zone = hook(tmp_path, body)
+    with structlog.testing.capture_logs() as logs, pytest.raises(Broken, match=words) as caught:
+        await zone.publish(NAME, "value")
+    assert "hush" not in caught.value.reason
+    assert all(len(str(entry)) < 5000 for entry in logs)
+
+
+async def test_a_program_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
+    """Nothing of its session is left, and the caller is not held up by what it started."""
+    pids = tmp_path / "pids"
+    body = (
+        f"child = os.fork()\nprint(os.getpid(), file=open({str(pids)!r}, 'a'), flush=True)\n"
+        "time.sleep(60)"
+    )
+    zone = hook(tmp_path, body, timeout=timedelta(seconds=1))
+    started = time.monotonic()
+    with pytest.raises(Unreachable, match="had not ended after 1 s and was killed"):
+        await zone.publish(NAME, "value")
+    assert time.monotonic() - started < 5
+    started_pids = [int(line) for line in pids.read_text().split()]
+    assert len(started_pids) == 2
+    for pid in started_pids:
+        assert state_of(pid) in ("Z", "gone"), f"{pid} is still running"
+
+
+async def test_a_grandchild_that_got_away_does_not_hold_the_answer(tmp_path: Path) -> None:
+    """It keeps the pipes open in a session of its own; the program itself has ended well."""
+    pids = tmp_path / "pids"
+    body = (
+        f"if os.fork() == 0:\n    os.setsid()\n    print(os.getpid(), file=open({str(pids)!r}, "
+        "'a'), flush=True)\n    time.sleep(20)\n"
+    )
+    zone = hook(tmp_path, body, timeout=timedelta(seconds=10))
+    started = time.monotonic()
+    await zone.publish(NAME, "value")
+    assert time.monotonic() - started < 5
+    os.kill(int(pids.read_text()), 9)
+
+
+async def test_a_program_that_is_not_there_is_broken() -> None:
+    """The operator reads which one."""
+    settings = HookSettings(command=("/nonexistent/hook",))
+    zone = HookZone(settings, zones=FakeZoneMap())
+    with pytest.raises(Broken, match=r"/nonexistent/hook present .* cannot be started: no such"):
+        await zone.publish(NAME, "value")
+
+
+async def test_a_name_outside_the_zone_is_never_asked_for(tmp_path: Path) -> None:
+    """An alias that leads elsewhere is told, and nothing is run."""
+    zone = hook(tmp_path, f"open({str(tmp_path / 'ran')!r}, 'w')", zone="other.example")
+    with pytest.raises(Broken, match=r"lies outside the zone other.example."):
+        await zone.publish(NAME, "value")
+    assert not (tmp_path / "ran").exists()

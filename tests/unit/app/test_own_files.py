@@ -1,0 +1,102 @@
+"""The broker's own certificate and key as files."""
+
+import ssl
+import stat
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from broker.app.own_files import PairFiles, new_context
+from broker.issuance.errors import Broken
+from tests.peers import authority
+
+PASSPHRASE = b"a passphrase for tests"
+ROOT = authority.make_root("root of the tests")
+
+
+def fresh() -> tuple[bytes, ec.EllipticCurvePrivateKey]:
+    """Return a certificate in PEM and its key."""
+    server = authority.make_server(ROOT, ["acme.corp.example"])
+    return server.certificate_pem, server.key
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> PairFiles:
+    """Where a pair will lie."""
+    return PairFiles(tmp_path / "tls" / "tls.crt", tmp_path / "tls" / "tls.key", PASSPHRASE)
+
+
+def test_pair_that_was_put_is_loaded(files: PairFiles) -> None:
+    """Its key is nobody else's, and opens with the passphrase alone."""
+    chain, key = fresh()
+    files.put(chain, key)
+    assert files.load().leaf.public_key() == key.public_key()
+    assert stat.S_IMODE(files.key.stat().st_mode) == 0o600
+    assert b"BEGIN ENCRYPTED PRIVATE KEY" in files.key.read_bytes()
+    with pytest.raises(ssl.SSLError):
+        new_context().load_cert_chain(files.certificate, files.key, password=b"another one")
+
+
+def test_key_of_an_earlier_version_is_sealed(files: PairFiles) -> None:
+    """It lay there in the clear; the pair stays what it was."""
+    chain, key = fresh()
+    files.put(chain, key)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    files.key.write_bytes(pem)
+    files.seal_key()
+    assert b"ENCRYPTED" in files.key.read_bytes()
+    assert files.load().leaf.public_key() == key.public_key()
+
+
+def test_key_and_certificate_of_two_pairs_are_refused(files: PairFiles) -> None:
+    """Each of them is good by itself."""
+    chain, key = fresh()
+    files.put(chain, key)
+    files.load()
+    files.put(fresh()[0], key)
+    with pytest.raises(Broken, match="cannot be used"):
+        files.load()
+
+
+def test_swapped_link_changes_the_stamp(tmp_path: Path) -> None:
+    """As Kubernetes swaps the directory of a secret, path and mode being the same."""
+    pairs = []
+    for name in ("one", "two"):
+        files = PairFiles(tmp_path / name / "tls.crt", tmp_path / name / "tls.key", PASSPHRASE)
+        files.put(*fresh())
+        pairs.append(name)
+    link = tmp_path / "data"
+    link.symlink_to("one")
+    files = PairFiles(link / "tls.crt", link / "tls.key", PASSPHRASE)
+    before = files.stamp()
+    link.unlink()
+    link.symlink_to("two")
+    assert before is not None
+    assert files.stamp() != before
+
+
+def test_missing_file_has_no_stamp(files: PairFiles) -> None:
+    """There is no pair."""
+    assert files.stamp() is None
+
+
+def test_key_waits_for_its_certificate(files: PairFiles) -> None:
+    """Over a restart, and takes its place with it."""
+    assert files.read_next_key() is None
+    chain, key = fresh()
+    files.keep_next_key(key)
+    kept = files.read_next_key()
+    assert kept is not None
+    assert kept.public_key() == key.public_key()
+    files.take_next(chain)
+    assert files.read_next_key() is None
+    assert files.load().leaf.public_key() == key.public_key()
+
+
+def test_next_key_of_another_passphrase_is_none(files: PairFiles) -> None:
+    """A certificate for it would be of no use."""
+    files.keep_next_key(fresh()[1])
+    other = PairFiles(files.certificate, files.key, b"another passphrase")
+    assert other.read_next_key() is None

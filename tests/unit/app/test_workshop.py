@@ -1,0 +1,48 @@
+"""The workflows of a broker, put together over adapters that really are there."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from broker.app.inspecting import DATABASE
+from broker.app.outside import Outside, go_outside, make_state
+from broker.app.workshop import furnished
+from broker.config import load_policies
+from broker.issuance.records import JobKind
+from broker.storage.sqlite import SqliteStore
+from tests.unit.app.test_assembly import config_in
+
+
+@pytest.fixture
+async def outside(tmp_path: Path) -> AsyncIterator[Outside]:
+    """The adapters of the smallest configuration."""
+    config = config_in(tmp_path)
+    make_state(config)
+    store = await SqliteStore.open(config.state / DATABASE)
+    try:
+        made = go_outside(config, load_policies(config), store)
+        try:
+            yield made
+        finally:
+            await made.upstreams.close()
+    finally:
+        await store.close()
+
+
+async def test_every_kind_of_job_has_somebody_who_does_it(outside: Outside) -> None:
+    """One that nobody does would lie in the store for good."""
+    workshop = await furnished(outside)
+    await workshop.dispatcher.stop()
+    assert set(workshop.dispatcher._handlers) == set(JobKind)
+
+
+async def test_clients_and_operators_are_served_by_the_same_workflows(outside: Outside) -> None:
+    """What one of them changes, the other sees."""
+    workshop = await furnished(outside)
+    try:
+        assert workshop.workflows().orders is workshop.orders
+        assert workshop.workflows().accounts is workshop.accounts
+        assert await workshop.desk().eab_list() == []
+    finally:
+        await workshop.dispatcher.stop()

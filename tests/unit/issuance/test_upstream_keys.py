@@ -1,0 +1,304 @@
+"""A change of our account key, cut off at every step, refused, doubted, and carried out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from broker.issuance.errors import Broken, Conflict, Refused, Unreachable
+from broker.issuance.events import Actor, Event, EventKind
+from broker.issuance.records import UpstreamAccountRecord
+from broker.issuance.upstream_keys import UpstreamKeys
+from broker.protocol.problems import Problem, ProblemType
+from broker.storage.sqlite import SqliteStore
+from tests.fakes.account_at_ca import FakeAccountsAtCas
+from tests.fakes.clock import START, FakeClock
+from tests.fakes.interruptions import Cut, Cutting, Traffic
+from tests.fakes.signer import FakeSigner
+
+ACTOR = Actor("operator:anna", "ticket 7")
+URL = "https://ca.example/acct/1"
+OLD = "account-ca@default"
+CONFLICT = Problem(ProblemType.MALFORMED, "another account has this key")
+
+
+class Office:
+    """One account at one CA, and the processes that change its key, one after another."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self.store = store
+        self.signer = FakeSigner()
+        self.ca = FakeAccountsAtCas(self.signer, URL, OLD)
+        self.traffic = Traffic()
+        self.keys = self.process()
+
+    def process(self) -> UpstreamKeys:
+        """Return what a process that starts now does it with."""
+        return UpstreamKeys(
+            self.traffic.watch(self.store, "store", counts=True),
+            self.store,
+            ring=self.traffic.watch(self.signer, "ring", counts=True),
+            accounts=self.traffic.watch(self.ca, "ca", counts=True),
+            clock=FakeClock(),
+        )
+
+    async def register(self) -> None:
+        """Make the account."""
+        await self.signer.create_key(OLD, "ec-p256")
+        record = UpstreamAccountRecord(
+            upstream="ca",
+            community="default",
+            directory_url="https://ca.example/directory",
+            account_url=URL,
+            key_id=OLD,
+            thumbprint="old",
+            registered_at=START,
+        )
+        event = Event(kind=EventKind.UPSTREAM_ACCOUNT_REGISTERED, at=START)
+        await self.store.save_upstream_account(record, event)
+
+    async def change(self) -> UpstreamAccountRecord:
+        """Change the key."""
+        return await self.keys.change("ca", "default", kind="ec-p256", actor=ACTOR)
+
+    async def record(self) -> UpstreamAccountRecord:
+        """Return the account as the store has it."""
+        found = await self.store.find_upstream_account("ca", "default")
+        assert found is not None
+        return found
+
+    async def kinds(self) -> list[EventKind]:
+        """Return what happened, oldest first."""
+        events = await self.store.read_events(after=0, limit=100, order_id=None)
+        return [event.kind for _, event in events][1:]
+
+    async def is_sound(self) -> bool:
+        """Say whether the key that is on record is the one that the CA knows, and is at hand."""
+        record = await self.record()
+        return (
+            record.key_id == self.ca.key_id
+            and record.key_id in self.signer.keys
+            and self.ca.is_certain
+            and list(await self.store.open_upstream_key_changes()) == []
+        )
+
+
+@pytest.fixture
+async def office(tmp_path: Path) -> AsyncIterator[Office]:
+    """An account that is registered."""
+    store = await SqliteStore.open(tmp_path / "store.db")
+    made = Office(store)
+    await made.register()
+    yield made
+    await store.close()
+
+
+async def test_account_has_another_key_afterwards(office: Office) -> None:
+    """CA and store agree, the old key stays in its place, and the events name who asked."""
+    changed = await office.change()
+    assert changed == await office.record()
+    assert changed.key_id == office.ca.key_id != OLD
+    assert changed.account_url == URL
+    assert changed.thumbprint == f"thumbprint of {changed.key_id}"
+    assert OLD in office.signer.keys
+    assert await office.is_sound()
+    assert await office.kinds() == [
+        EventKind.UPSTREAM_KEY_CHANGE_BEGUN,
+        EventKind.UPSTREAM_KEY_CHANGED,
+    ]
+    events = await office.store.read_events(after=0, limit=100, order_id=None)
+    assert events[-1][1].actor == ACTOR
+
+
+async def test_key_can_be_changed_again(office: Office) -> None:
+    """Each time to a key of another name."""
+    names = {OLD, *[(await office.change()).key_id for _ in range(3)]}
+    assert len(names) == 4
+    assert await office.is_sound()
+
+
+STEPS = (
+    "store.begin_upstream_key_change",
+    "ring.create_key",
+    "ca.change_key",
+    "ring.has_key",
+    "ca.account_of",
+    "ca.thumbprint",
+    "store.end_upstream_key_change",
+)
+"""What a change does, in this order."""
+
+
+async def test_steps_are_these(office: Office) -> None:
+    """The list that the next test walks is the whole list."""
+    await office.change()
+    assert tuple(office.traffic.steps) == STEPS
+
+
+@pytest.mark.parametrize("side", list(Cut))
+@pytest.mark.parametrize("step", STEPS)
+async def test_change_that_is_cut_off_ends_at_the_next_start(
+    office: Office, step: str, side: Cut
+) -> None:
+    """Killed before or after any step, the account works, with the one key or with the other."""
+    office.traffic.cutting = Cutting(step, 1, side)
+    dying = asyncio.ensure_future(office.change())
+    await office.traffic.is_cut.wait()
+    dying.cancel()
+    await asyncio.gather(dying, return_exceptions=True)
+
+    office.traffic.revive()
+    office.ca.is_certain = True
+    office.keys = office.process()
+    await office.keys.load()
+    is_open = bool(office.keys.unsettled())
+    assert office.ca.is_certain != is_open, "until it is settled nobody uses the account"
+    await office.keys.settle()
+    assert await office.is_sound()
+    assert office.keys.unsettled() == ()
+    if not is_open and office.ca.changes == 0:
+        assert (await office.record()).key_id == OLD
+    await office.change()
+    assert await office.is_sound()
+
+
+@pytest.mark.parametrize("side", list(Cut))
+@pytest.mark.parametrize("happened", [True, False], ids=["changed", "unchanged"])
+@pytest.mark.parametrize(
+    "step",
+    ["ring.has_key", "ca.account_of", "ring.destroy_key", "store.end_upstream_key_change"],
+)
+async def test_settling_that_is_cut_off_is_done_again(
+    office: Office, step: str, side: Cut, happened: bool
+) -> None:
+    """The second start mends what the first one left."""
+    office.traffic.cutting = Cutting("ca.change_key", 1, Cut.AFTER if happened else Cut.BEFORE)
+    dying = asyncio.ensure_future(office.change())
+    await office.traffic.is_cut.wait()
+    dying.cancel()
+    office.traffic.revive()
+    office.keys = office.process()
+    await office.keys.load()
+    office.traffic.cutting = Cutting(step, 1, side)
+    settling = asyncio.ensure_future(office.keys.settle())
+    cut = asyncio.ensure_future(office.traffic.is_cut.wait())
+    await asyncio.wait((settling, cut), return_when=asyncio.FIRST_COMPLETED)
+    settling.cancel()
+    cut.cancel()
+    await asyncio.gather(dying, settling, cut, return_exceptions=True)
+
+    office.traffic.revive()
+    office.ca.is_certain = True
+    office.keys = office.process()
+    await office.keys.load()
+    await office.keys.settle()
+    assert await office.is_sound()
+    assert (office.ca.key_id != OLD) == happened
+    assert ((await office.record()).key_id != OLD) == happened
+
+
+async def test_refusal_leaves_the_account_as_it_was(office: Office) -> None:
+    """The new key is destroyed, and the CA's words come back."""
+    office.ca.refusal = CONFLICT
+    with pytest.raises(Refused, match="another account has this key"):
+        await office.change()
+    assert (await office.record()).key_id == OLD
+    assert list(office.signer.keys) == [OLD]
+    assert await office.is_sound()
+    assert (await office.kinds())[-1] is EventKind.UPSTREAM_KEY_CHANGE_UNDONE
+
+
+async def test_lost_answer_is_asked_for(office: Office) -> None:
+    """The CA made the change and nobody heard: it is a success."""
+    office.ca.loses_answers = True
+    changed = await office.change()
+    assert changed.key_id == office.ca.key_id != OLD
+    assert await office.is_sound()
+
+
+async def test_outage_in_the_middle_keeps_the_account_at_rest(office: Office) -> None:
+    """Nothing is signed until the CA is back and has said which key it knows."""
+    change = office.ca.change_key
+
+    async def vanish(record: UpstreamAccountRecord, new_key_id: str) -> None:
+        await change(record, new_key_id)
+        office.ca.is_away = True
+        raise Unreachable("the answer was lost")
+
+    office.ca.change_key = vanish  # type: ignore[method-assign, assignment]
+    with pytest.raises(Unreachable, match="the CA is away"):
+        await office.change()
+    assert not office.ca.is_certain
+    await office.keys.settle()
+    assert not office.ca.is_certain
+    office.ca.is_away = False
+    await office.keys.settle()
+    assert await office.is_sound()
+    assert (await office.record()).key_id != OLD
+
+
+async def test_unsettled_change_is_settled_before_the_next(office: Office) -> None:
+    """A person asks again instead of waiting: the first change ends, the second is made."""
+    office.ca.is_away = True
+    with pytest.raises(Unreachable):
+        await office.change()
+    office.ca.is_away = False
+    await office.change()
+    assert await office.is_sound()
+    assert office.ca.changes == 1
+
+
+async def test_success_that_is_none_is_not_believed(office: Office) -> None:
+    """The CA says yes and has done nothing: pinning the new key would lose the account."""
+
+    async def say_yes(record: UpstreamAccountRecord, new_key_id: str) -> None:
+        return
+
+    office.ca.change_key = say_yes  # type: ignore[method-assign, assignment]
+    with pytest.raises(Broken, match="and knows it by the old one"):
+        await office.change()
+    assert (await office.record()).key_id == OLD
+    assert await office.is_sound()
+
+
+async def test_key_of_another_account_is_never_taken(office: Office) -> None:
+    """A CA that knows the new key by another account has not changed ours."""
+
+    async def lie(record: UpstreamAccountRecord, new_key_id: str) -> None:
+        office.ca.others[new_key_id] = "https://ca.example/acct/2"
+        raise Unreachable("the answer was lost")
+
+    office.ca.change_key = lie  # type: ignore[method-assign, assignment]
+    with pytest.raises(Unreachable):
+        await office.change()
+    assert (await office.record()).key_id == OLD
+    assert await office.is_sound()
+
+
+async def test_account_that_nobody_knows_needs_a_person(office: Office) -> None:
+    """Neither key is known: nothing is decided, and the sentence says what to do."""
+    office.ca.loses_answers = True
+    office.ca.key_id = None
+    with pytest.raises(Broken, match="known to its CA by neither key"):
+        await office.change()
+    assert not office.ca.is_certain
+    assert len(await office.store.open_upstream_key_changes()) == 1
+
+
+async def test_without_an_account_there_is_nothing_to_change(office: Office) -> None:
+    """The sentence says how to get one."""
+    with pytest.raises(Broken, match="has no account for community 'lab'; register one"):
+        await office.keys.change("ca", "lab", kind="ec-p256", actor=ACTOR)
+
+
+async def test_account_that_changed_meanwhile_is_a_conflict(office: Office) -> None:
+    """The journal keeps a change of the very key that is on record."""
+    record = await office.record()
+    await office.change()
+    stale = office.keys._new_change(record)
+    event = Event(kind=EventKind.UPSTREAM_KEY_CHANGE_BEGUN, at=START)
+    with pytest.raises(Conflict, match="has another key than account-ca@default"):
+        await office.store.begin_upstream_key_change(stale, event)
