@@ -51,8 +51,8 @@ class Effort:
 
 
 FULL: Final = Effort(
-    orders={1: 200, 8: 400, 32: 600},
-    slow_orders={1: 15, 8: 48, 32: 96},
+    orders={1: 60, 8: 200, 32: 256},
+    slow_orders={1: 5, 8: 16, 32: 32},
     rounds=3,
     memory_orders=10_000,
     filled_with=100_000,

@@ -5,6 +5,7 @@ where tests lie is a failure, a real peer that is missing is a failure and never
 skip, and no test sees the settings of whoever runs it.
 """
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,6 +101,15 @@ def pytest_collection_modifyitems(
     if silent:
         files = ", ".join(silent)
         items.append(SilentFiles.from_parent(session, name="silent files", files=files))
+
+
+def pytest_collection_finish() -> None:
+    """Take what was collected out of the garbage collector's sight.
+
+    It would walk thousands of tests again and again, for tenths of a second each time, also in the
+    middle of a test that measures what a bad request costs.
+    """
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -111,7 +111,7 @@ CHANGING: Final = (
     Command("cert revoke CERTIFICATE --code superseded", "certificate-revocation-requested"),
     Command("account deactivate OTHER_ACCOUNT", "account-deactivated"),
     Command("ca init --upstream spare --subject CN=Spare", "ca-created"),
-    Command("ca init --upstream offline --issuing-csr CSR_FILE", "ca-created"),
+    Command("ca init --upstream offline --issuing-csr CSR_FILE", "ca-issuer-requested"),
     Command("ca accept CHAIN_FILE --root ROOT_FILE --upstream offline", "ca-created"),
     Command("ca rotate prepare spare", "ca-issuer-prepared"),
     Command("ca rotate activate spare", "ca-issuer-activated"),
@@ -120,7 +120,7 @@ CHANGING: Final = (
 
 RESTORING: Final = (
     Command("restore BACKUP_FILE", "store-restored"),
-    Command("reconcile --accept-loss hostile", "store-reconciled"),
+    Command("reconcile --accept-loss pebble", "store-reconciled"),
 )
 """Commands for another machine, with a state directory that is empty at first."""
 

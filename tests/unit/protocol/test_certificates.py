@@ -168,10 +168,10 @@ BAD: list[tuple[str, Callable[[], bytes], str]] = [
 def test_other_chains_are_refused(make: Callable[[], bytes], because: str) -> None:
     """Each is refused with its reason, quickly; the good chain is read."""
     data = make()
-    started = time.process_time()
+    started = time.thread_time()
     with pytest.raises(ChainError, match=because):
         parse_chain(data)
-    assert time.process_time() - started < 0.5
+    assert time.thread_time() - started < 0.5
     assert parse_chain(GOOD)
 
 
@@ -189,10 +189,10 @@ def test_pem_that_invites_backtracking_costs_little() -> None:
     """Blocks without an end and long white space are judged in linear time."""
     for filler in (b"A" * 64 + b"\n", b"\n", b" ", b"-----BEGIN CERTIFICATE-----\n"):
         data = (b"-----BEGIN CERTIFICATE-----\n" + filler * 90_000)[: MAX_CHAIN_BYTES - 1]
-        started = time.process_time()
+        started = time.thread_time()
         with pytest.raises(ChainError):
             parse_chain(data)
-        assert time.process_time() - started < 0.5
+        assert time.thread_time() - started < 0.5
 
 
 def test_cert_id_is_that_of_the_standard() -> None:

@@ -289,10 +289,10 @@ REFUSED: list[tuple[str, Callable[[], bytes], str]] = [
 def test_csr_is_refused_with_the_reason(make: Callable[[], bytes], because: str) -> None:
     """Each bad CSR is badCSR, quickly, and the sentence says why; its good twin parses."""
     data = make()
-    started = time.process_time()
+    started = time.thread_time()
     with pytest.raises(Problem, match=because) as caught:
         parse_csr(data)
-    assert time.process_time() - started < 0.1
+    assert time.thread_time() - started < 0.1
     assert caught.value.type is ProblemType.BAD_CSR
     assert caught.value.detail.startswith("CSR ")
     assert parse_csr(asking(der.dns_names(b"a.example"))).identifiers == dns("a.example")

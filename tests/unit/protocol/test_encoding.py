@@ -135,10 +135,10 @@ def test_hostile_json_of_64_kib_costs_less_than_50_ms(data: bytes) -> None:
     """No text within the size limit keeps the reader busy; the best of three runs counts."""
     durations = []
     for _ in range(3):
-        started = time.process_time()
+        started = time.thread_time()
         with contextlib.suppress(Problem):
             parse_json_object(data)
-        durations.append(time.process_time() - started)
+        durations.append(time.thread_time() - started)
     assert min(durations) < 0.05
 
 

@@ -56,10 +56,10 @@ def test_dns_name_is_refused_with_the_reason(entry: dict[str, str]) -> None:
 )
 def test_hostile_name_costs_little(text: str) -> None:
     """Length is judged before anything else looks at the name (CVE-2024-3651)."""
-    started = time.process_time()
+    started = time.thread_time()
     with pytest.raises(Problem) as caught:
         canonical_dns_name(text)
-    assert time.process_time() - started < 0.05
+    assert time.thread_time() - started < 0.05
     assert len(caught.value.detail) < 1000
 
 

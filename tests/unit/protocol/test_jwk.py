@@ -167,10 +167,10 @@ REFUSED = [
 @pytest.mark.parametrize(("obj", "kind"), REFUSED)
 def test_other_keys_are_refused_at_little_cost(obj: object, kind: ProblemType) -> None:
     """Each bad key is refused by its right name, before any arithmetic."""
-    started = time.process_time()
+    started = time.thread_time()
     with pytest.raises(Problem) as caught:
         parse_jwk(obj)
-    assert time.process_time() - started < 0.05
+    assert time.thread_time() - started < 0.05
     assert caught.value.type is kind
     assert len(caught.value.detail) < 300
 

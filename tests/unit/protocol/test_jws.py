@@ -342,10 +342,10 @@ def test_bad_request_is_refused_and_its_good_twin_opens(
 ) -> None:
     """Each bad request gets its problem type; the request it was made from opens."""
     body = make()
-    started = time.process_time()
+    started = time.thread_time()
     with pytest.raises(Problem) as caught:
         open_request(body)
-    assert time.process_time() - started < 0.05
+    assert time.thread_time() - started < 0.05
     assert caught.value.type is kind
     assert caught.value.status == 400
     assert open_request(request_body()).payload == b"{}"
