@@ -83,10 +83,10 @@ def clock(tmp_path: Path) -> MovedClock:
 
 
 @pytest.fixture
-def scene(tmp_path: Path, clock: MovedClock) -> Iterator[Scene]:
+def scene(tmp_path_factory: pytest.TempPathFactory, clock: MovedClock) -> Iterator[Scene]:
     """A broker and a CA that follow the moved clock."""
-    home = tmp_path / "scene"
-    home.mkdir()
+    # Not below the test's own folder: its long name would make the operator socket's path too long.
+    home = tmp_path_factory.mktemp("outage")
     limits = {"finalize_wait": "200ms"}
     script = Script(standing=HONEST)
     with Scene(home, script, limits=limits, environment=clock.environment()) as made:
