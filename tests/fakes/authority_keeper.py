@@ -22,6 +22,7 @@ from broker.issuance.records import CaCertificateRecord, CaMember
 from broker.storage.sqlite import SqliteStore
 from broker.upstreams.authority_state import CaState
 from tests.fakes.clock import START, FakeClock
+from tests.fakes.fresh_store import open_fresh
 from tests.fakes.signer import FakeSigner
 
 DAY = timedelta(days=1)
@@ -102,7 +103,7 @@ class Keeper:
     @asynccontextmanager
     async def open(cls, directory: Path) -> AsyncIterator[Self]:
         """Give a keeper over a store in *directory*."""
-        store = await SqliteStore.open(directory / "penstock.db")
+        store = await open_fresh(directory / "penstock.db")
         try:
             yield cls(directory, store)
         finally:

@@ -58,13 +58,13 @@ from broker.protocol.jws import (
 )
 from broker.protocol.requests import NewAccount, NewOrder, Revocation
 from broker.protocol.resources import OrderStatus
-from broker.storage.sqlite import SqliteStore
 from tests.fakes.clock import FakeClock
 from tests.fakes.fake_caa import FakeCaa
 from tests.fakes.fake_policies import FakeAnchors, FakeInspector, FakePolicies, FakeSuffixes
 from tests.fakes.fake_time import FakeTime
 from tests.fakes.fake_upstream import FakeUpstream
 from tests.fakes.fake_validator import FakeValidator
+from tests.fakes.fresh_store import open_fresh
 from tests.fakes.interruptions import Traffic
 
 T = TypeVar("T")
@@ -199,7 +199,7 @@ class World:
 
     async def start(self) -> None:
         """Begin a process."""
-        self.store = await SqliteStore.open(self.path)
+        self.store = await open_fresh(self.path)
         store = self.traffic.watch(self.store, "store", counts=True)
         if self.keeps_snapshots:
             self._commits_kept = None

@@ -8,6 +8,7 @@ import pytest
 
 from broker.issuance.ports import Store
 from broker.storage.sqlite import SqliteStore
+from tests.fakes.fresh_store import open_fresh
 
 
 class OpenStore(Store, Protocol):
@@ -33,8 +34,8 @@ class SqliteStores:
         self.path = folder / "store" / "penstock.db"
 
     async def open(self) -> SqliteStore:
-        """Open the file, making it the first time."""
-        return await SqliteStore.open(self.path)
+        """Open the file, empty the first time."""
+        return await open_fresh(self.path)
 
 
 @pytest.fixture(params=[SqliteStores], ids=["sqlite"])

@@ -11,6 +11,7 @@ import pytest
 from broker.storage.migrate import load_migrations, migrate
 from broker.storage.sqlite import SqliteStore
 from broker.storage.transaction import Snapshot, Transaction
+from tests.fakes.fresh_store import open_fresh
 
 
 class Plans:
@@ -47,7 +48,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> Plans:
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     """An open, empty store."""
-    opened = await SqliteStore.open(tmp_path / "store.db")
+    opened = await open_fresh(tmp_path / "store.db")
     yield opened
     await opened.close()
 
