@@ -20,9 +20,6 @@ PEER_SUITES := tests/contract tests/interop tests/e2e tests/packaging tests/benc
 # wait for a certificate from each.
 PEER_TIMEOUT_SECONDS := 300
 
-# `make peers LONG=--long` builds Vault as well, a quarter of an hour the first time.
-LONG ?=
-
 # Longest that the tests of one client at one CA may take with every verb, in seconds; they share
 # the machine with two others.
 INTEROP_TIMEOUT_SECONDS := 900
@@ -78,7 +75,7 @@ check: ready ## Format, lint, types, import contracts and the fast tests; offlin
 
 .PHONY: peers
 peers: ready ## Put the real programs in place that the tests talk to (Debian; root or sudo)
-	tests/peers/install $(LONG)
+	tests/peers/install
 
 .PHONY: test
 test: ## Everything: dev, check, real peers, whole deployments, both wheels

@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Final
 
 from bench import report as reports
+from bench import vault
+from bench import vault_report as vault_reports
 from bench.acme2certifier import PEER
 from bench.scenarios import EFFORTS, SCENES, measure
-from tests.peers.installation import GO_PEERS, PeerMissing, go_toolchain
+from tests.peers.installation import GO_PEERS, VAULT, PeerMissing, go_toolchain
 from tests.peers.process import PeerFailed
 
 __all__ = ["main"]
 
 REPORT: Final = reports.ROOT / "build" / "bench" / "report.json"
+VAULT_REPORT: Final = REPORT.with_name("vault.json")
 PAGE: Final = reports.ROOT / "docs" / "benchmarks.md"
 
 
@@ -27,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     asked = _parser().parse_args(arguments)
     try:
+        if asked.only == "vault":
+            return _vault(asked)
+        asked.report = asked.report or REPORT
         if not asked.only_docs:
             _measure(asked)
         if asked.write_docs or asked.only_docs:
@@ -56,7 +62,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--scene", action="append", choices=sorted(SCENES), help="only this one; may be repeated"
     )
-    parser.add_argument("--report", type=Path, default=REPORT, help="where the JSON report lies")
+    parser.add_argument(
+        "--only", choices=["vault"], help="account keys in Vault beside account keys in files"
+    )
+    parser.add_argument("--report", type=Path, help="where the JSON report lies")
     parser.add_argument(
         "--write-docs", action="store_true", help="put the tables into docs/benchmarks.md"
     )
@@ -76,6 +85,27 @@ def _measure(asked: argparse.Namespace) -> None:
             effort = replace(effort, scenes=tuple(asked.scene))
         measured = measure(Path(home), effort, tell)
     reports.write_report(reports.take(measured, asked.effort, _versions()), asked.report)
+
+
+def _vault(asked: argparse.Namespace) -> int:
+    """Measure keys in Vault, which has a report of its own."""
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    path = asked.report or VAULT_REPORT
+    if not asked.only_docs:
+        with tempfile.TemporaryDirectory(prefix="penstock-bench-") as home:
+            keys = vault.measure(Path(home), vault.EFFORTS[asked.effort], tell)
+        versions = _versions() | {"Vault": VAULT.version}
+        vault_reports.write_report(vault_reports.take(keys, asked.effort, versions), path)
+    report = vault_reports.read_report(path)
+    text = vault_reports.render(report)
+    if asked.write_docs or asked.only_docs:
+        reports.write_docs(text, PAGE, start=vault_reports.START, end=vault_reports.END)
+        print(f"written into {PAGE.relative_to(reports.ROOT)}", file=sys.stderr)
+    print(text)
+    return 1 if any(cell.errors for cell in report.keys.cells) and asked.effort == "smoke" else 0
 
 
 def _rendered(path: Path) -> str:

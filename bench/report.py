@@ -17,7 +17,18 @@ from typing import Any, Final
 from bench.figures import Aim, Cell, ratio
 from bench.scenarios import Measured
 
-__all__ = ["Report", "read_report", "render", "take", "write_docs", "write_report"]
+__all__ = [
+    "Report",
+    "cells_table",
+    "heading",
+    "now_and_here",
+    "read_report",
+    "render",
+    "table",
+    "take",
+    "write_docs",
+    "write_report",
+]
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 
@@ -45,15 +56,13 @@ class Report:
 
 def take(measured: Measured, effort: str, versions: Mapping[str, str]) -> Report:
     """Return the report of a run that has just ended on this machine."""
+    return Report(effort=effort, versions=dict(versions), measured=measured, **now_and_here())
+
+
+def now_and_here() -> dict[str, Any]:
+    """Return when it is, which commit lies here, and what machine this is."""
     now = datetime.now(UTC).isoformat(timespec="minutes")  # noqa: TID251  no broker runs here
-    return Report(
-        taken_at=now,
-        effort=effort,
-        commit=_commit(),
-        machine=_machine(),
-        versions=dict(versions),
-        measured=measured,
-    )
+    return {"taken_at": now, "commit": _commit(), "machine": _machine()}
 
 
 def write_report(report: Report, path: Path) -> None:
@@ -72,24 +81,24 @@ def read_report(path: Path) -> Report:
 
 def render(report: Report, before: Report | None) -> str:
     """Return the tables of a report in Markdown, beside an earlier one where there is one."""
-    parts = [_heading(report), _aims_table(report.measured), _cells_table(report.measured.cells)]
+    parts = [_heading(report), _aims_table(report.measured), cells_table(report.measured.cells)]
     parts += [_ratios(report.measured), _latency(report.measured), _memory(report.measured)]
     if before is not None:
         parts.append(_comparison(before, report))
     return "\n\n".join(part for part in parts if part)
 
 
-def write_docs(text: str, page: Path) -> None:
+def write_docs(text: str, page: Path, *, start: str = START, end: str = END) -> None:
     """Put *text* between the two marks of *page*.
 
     Raises:
         ValueError: The marks are not there.
     """
     whole = page.read_text("utf-8")
-    found = re.compile(re.escape(START) + ".*?" + re.escape(END), re.DOTALL)
+    found = re.compile(re.escape(start) + ".*?" + re.escape(end), re.DOTALL)
     if found.search(whole) is None:
         raise ValueError(f"{page} lacks the marks between which figures are written")
-    page.write_text(found.sub(lambda _: f"{START}\n\n{text}\n\n{END}", whole), "utf-8")
+    page.write_text(found.sub(lambda _: f"{start}\n\n{text}\n\n{end}", whole), "utf-8")
 
 
 def aims(measured: Measured) -> Sequence[Aim]:
@@ -128,18 +137,29 @@ def _is_ours(cell: Cell) -> bool:
     return cell.scene not in ("step-ca", "acme2certifier")
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _heading(report: Report) -> str:
-    machine = "; ".join(f"{name} {value}" for name, value in report.machine.items())
-    versions = ", ".join(f"{name} {value}" for name, value in report.versions.items())
+def heading(
+    taken_at: str,
+    effort: str,
+    commit: str,
+    machine: Mapping[str, str],
+    versions: Mapping[str, str],
+) -> str:
+    """Return when, where and of what a report was taken."""
+    told = "; ".join(f"{name} {value}" for name, value in machine.items())
+    of = ", ".join(f"{name} {value}" for name, value in versions.items())
     return (
-        f"Taken {report.taken_at}, effort `{report.effort}`, commit {report.commit}.\n"
-        f"Machine: {machine}.\nVersions: {versions}."
+        f"Taken {taken_at}, effort `{effort}`, commit {commit}.\nMachine: {told}.\nVersions: {of}."
     )
+
+
+def _heading(report: Report) -> str:
+    return heading(report.taken_at, report.effort, report.commit, report.machine, report.versions)
 
 
 def _aims_table(measured: Measured) -> str:
@@ -147,20 +167,26 @@ def _aims_table(measured: Measured) -> str:
         [aim.what, f"{aim.bound:g} {aim.unit}", f"{aim.measured:.1f} {aim.unit}", aim.outcome]
         for aim in aims(measured)
     ]
-    return "### Aims\n\n" + _table(["aim", "at most", "measured", "outcome"], rows)
+    return "### Aims\n\n" + table(["aim", "at most", "measured", "outcome"], rows)
 
 
-def _cells_table(cells: Sequence[Cell]) -> str:
+def cells_table(
+    cells: Sequence[Cell], *, title: str = "All cells", is_naming_behind: bool = False
+) -> str:
+    """Return the figures of every cell; with *is_naming_behind* it is told what stands behind."""
     head = ["server", "clients", "ms CPU an order", "behind it", "orders a second", "p50 ms"]
     head += ["p99 ms", "errors", "requests", "generator ms CPU", "MiB"]
     rows = []
     for cell in cells:
-        behind = ", ".join(f"{each:.1f}" for each in cell.behind_cpu_ms.values()) or "–"
-        row = [cell.scene, f"{cell.concurrency}", f"{cell.cpu_ms:.1f}", behind]
+        behind = ", ".join(
+            f"{name} {each:.1f}" if is_naming_behind else f"{each:.1f}"
+            for name, each in cell.behind_cpu_ms.items()
+        )
+        row = [cell.scene, f"{cell.concurrency}", f"{cell.cpu_ms:.1f}", behind or "–"]
         row += [f"{cell.orders_per_second:.1f}", f"{cell.p50_ms:.1f}", f"{cell.p99_ms:.1f}"]
         row += [f"{cell.errors}", f"{cell.requests:.1f}", f"{cell.generator_cpu_ms:.1f}"]
         rows.append([*row, f"{cell.resident_mib:.0f}"])
-    return "### All cells\n\n" + _table(head, rows)
+    return f"### {title}\n\n" + table(head, rows)
 
 
 def _ratios(measured: Measured) -> str:
@@ -178,7 +204,7 @@ def _ratios(measured: Measured) -> str:
         return ""
     head = ["Penstock to its peer", "clients", "CPU: theirs is … of ours"]
     head += ["orders a second: ours is … of theirs", "p50: theirs is … of ours"]
-    return "### Ratios, over 1 in our favour\n\n" + _table(head, rows)
+    return "### Ratios, over 1 in our favour\n\n" + table(head, rows)
 
 
 def _latency(measured: Measured) -> str:
@@ -189,7 +215,7 @@ def _latency(measured: Measured) -> str:
             rows.append([f"{concurrency}", f"{added:.1f}"])
     if not rows:
         return ""
-    return "### What the tunnel adds\n\n" + _table(["clients", "ms added to the median"], rows)
+    return "### What the tunnel adds\n\n" + table(["clients", "ms added to the median"], rows)
 
 
 def _memory(measured: Measured) -> str:
@@ -198,7 +224,7 @@ def _memory(measured: Measured) -> str:
         for scene, rest in measured.rest_mib.items()
         for worked in [measured.worked_mib.get(scene)]
     ]
-    text = "### Memory\n\n" + _table(["server", "MiB at rest", "MiB after the long run"], rows)
+    text = "### Memory\n\n" + table(["server", "MiB at rest", "MiB after the long run"], rows)
     if measured.store_cpu_ms:
         store = ", ".join(f"{name} {each:.2f} ms" for name, each in measured.store_cpu_ms.items())
         text += f"\n\n### Store\n\nProcessor time an order: {store}."
@@ -215,7 +241,7 @@ def _comparison(before: Report, now: Report) -> str:
         rows.append([*row, f"{earlier.p50_ms:.1f}", f"{cell.p50_ms:.1f}"])
     head = ["server", "clients", "ms CPU before", "now", "p50 ms before", "now"]
     told = f"Before: {before.taken_at}, effort `{before.effort}`."
-    return f"### Before and after\n\n{told}\n\n" + _table(head, rows)
+    return f"### Before and after\n\n{told}\n\n" + table(head, rows)
 
 
 def _commit() -> str:

@@ -14,7 +14,7 @@ from bench.generator import Burst, Generator, Target
 from bench.processes import usage_of
 from bench.servers import Scene
 
-__all__ = ["EFFORTS", "SCENES", "Effort", "Measured", "cell_of", "line_of", "measure"]
+__all__ = ["EFFORTS", "SCENES", "Effort", "Measured", "cell_of", "line_of", "measure", "round_of"]
 
 WARM_ORDERS: Final = 4
 """Orders for each client before the clocks are read: connections are open and caches filled."""
@@ -158,10 +158,11 @@ def _measure_direct(
 
 def _cell(scene: Scene, generator: Generator, orders: int, concurrency: int, rounds: int) -> Cell:
     generator.order(min(orders, WARM_ORDERS * concurrency), concurrency)
-    return median_cell([_round(scene, generator, orders, concurrency) for _ in range(rounds)])
+    return median_cell([round_of(scene, generator, orders, concurrency) for _ in range(rounds)])
 
 
-def _round(scene: Scene, generator: Generator, orders: int, concurrency: int) -> Cell:
+def round_of(scene: Scene, generator: Generator, orders: int, concurrency: int) -> Cell:
+    """Order once, and return what it cost the server and whatever stands behind it."""
     pids = {"": scene.server.pid, **{name: peer.pid for name, peer in scene.behind.items()}}
     before = {name: usage_of(pid).cpu_seconds for name, pid in pids.items()}
     burst = generator.order(orders, concurrency)
@@ -217,7 +218,7 @@ def _measure_store(home: Path, effort: Effort, measured: Measured, tell: Tell) -
             generator.order(min(effort.store_orders, 64), 8)
         for _ in range(effort.rounds):
             for name, scene, generator in pairs:
-                rounds[name].append(_round(scene, generator, effort.store_orders, 8))
+                rounds[name].append(round_of(scene, generator, effort.store_orders, 8))
         for name, cells in rounds.items():
             middle = median_cell(cells)
             measured.store_cpu_ms[name] = middle.cpu_ms

@@ -29,6 +29,9 @@ __all__ = [
     "behind_penstock",
     "behind_step_ca",
     "built_in",
+    "granting",
+    "in_front",
+    "proving",
     "step_ca",
 ]
 
@@ -116,7 +119,7 @@ def built_in(home: Path, *, filled_with: int = 0) -> Iterator[Scene]:
         limits=UNLIMITED,
     )
     penstock.prepare()
-    scene = Scene(name="built-in CA", server=penstock, target=_proving(penstock), ports=ports)
+    scene = Scene(name="built-in CA", server=penstock, target=proving(penstock), ports=ports)
     if filled_with:
         # One order of flesh and blood, of which the others are copies.
         with penstock, scene.generator(home / "first") as generator:
@@ -146,7 +149,7 @@ def behind_penstock(home: Path, *, is_granted: bool = False) -> Iterator[Scene]:
     """
     ports = Ports.free()
     with ExitStack() as stack:
-        ca = _granting(home / "ca", ports)
+        ca = granting(home / "ca", ports)
         stack.enter_context(ca.penstock)
         anchors = home / "anchors.pem"
         anchors.write_bytes(ca.penstock.ca_bundle.read_bytes())
@@ -158,9 +161,9 @@ def behind_penstock(home: Path, *, is_granted: bool = False) -> Iterator[Scene]:
             external_account=ca.binding,
             facts={"honours_not_after": True, "max_lifetime": CA_CAP, "is_ct_logged": False},
         )
-        front = _in_front(home, ports, upstream, is_granted=is_granted)
+        front = in_front(home, ports, upstream, is_granted=is_granted)
         stack.enter_context(front.penstock)
-        target = front.target if is_granted else _proving(front.penstock)
+        target = front.target if is_granted else proving(front.penstock)
         yield Scene(
             name="tunnel, granted" if is_granted else "tunnel",
             server=front.penstock,
@@ -187,12 +190,12 @@ def behind_step_ca(home: Path) -> Iterator[Scene]:
             anchors=anchors,
             description="step-ca",
         )
-        front = _in_front(home, ports, upstream, plain_port=plain, usages=STEP_CA_USAGES)
+        front = in_front(home, ports, upstream, plain_port=plain, usages=STEP_CA_USAGES)
         stack.enter_context(front.penstock)
         yield Scene(
             name="tunnel to step-ca",
             server=front.penstock,
-            target=_proving(front.penstock),
+            target=proving(front.penstock),
             ports=ports,
             behind={"step-ca": ca},
         )
@@ -202,7 +205,7 @@ def behind_step_ca(home: Path) -> Iterator[Scene]:
 def acme2certifier(home: Path) -> Iterator[Scene]:
     """Run acme2certifier in front of a Penstock that grants every name without a challenge."""
     ports = Ports.free()
-    ca = _granting(home / "ca", ports)
+    ca = granting(home / "ca", ports)
     with ca.penstock, Acme2certifier(home / "acme2certifier", ca.target) as front:
         yield Scene(
             name="acme2certifier",
@@ -217,11 +220,12 @@ STEP_CA_USAGES: Final = ("server-auth", "client-auth")
 """Usages that step-ca's own template puts into every certificate."""
 
 
-def _proving(penstock: Penstock) -> Target:
+def proving(penstock: Penstock) -> Target:
+    """Return how to order from a broker that wants http-01."""
     return Target(directory_url=penstock.directory_url, ca_bundle=penstock.ca_bundle)
 
 
-def _in_front(
+def in_front(
     home: Path,
     ports: Ports,
     upstream: AcmeCa,
@@ -229,24 +233,34 @@ def _in_front(
     is_granted: bool = False,
     plain_port: int | None = None,
     usages: tuple[str, ...] = ("server-auth",),
+    more: Mapping[str, Any] | None = None,
 ) -> _Granting:
+    """Return a Penstock in front of *upstream*, not started yet."""
     profile = {
         "description": "TLS servers of the benchmark",
         "cap": "47d",
         "usages": list(usages),
         "upstreams": [{"upstream": upstream.name}],
     }
-    return _granting(
+    return granting(
         home / "front",
         ports,
         upstreams=[upstream],
         plain_port=plain_port,
         profiles={"server": profile},
         is_granting=is_granted,
+        more=more,
     )
 
 
-def _granting(home: Path, ports: Ports, *, is_granting: bool = True, **options: Any) -> _Granting:
+def granting(
+    home: Path,
+    ports: Ports,
+    *,
+    is_granting: bool = True,
+    more: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> _Granting:
     """Return a Penstock, not started yet, that trusts whoever is bound to one declared key."""
     home.mkdir(parents=True, exist_ok=True)
     mac_key = base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode("ascii")
@@ -258,10 +272,10 @@ def _granting(home: Path, ports: Ports, *, is_granting: bool = True, **options: 
     }
     declared = {"key_id": KEY_ID, "mac_key": secret(home, "binding.mac", mac_key)}
     policy: dict[str, Any] = {"names": {"allow": list(NAMES)}}
-    more: dict[str, Any] = {}
+    sections = dict(more or {})
     if is_granting:
         policy["trusted"] = [rule]
-        more["external_account_bindings"] = [declared]
+        sections["external_account_bindings"] = [declared]
     penstock = Penstock(
         home,
         validation_http_port=ports.http,
@@ -269,7 +283,7 @@ def _granting(home: Path, ports: Ports, *, is_granting: bool = True, **options: 
         built_in=BuiltInCa(max_lifetime=CA_CAP),
         policy=policy,
         limits=UNLIMITED,
-        more=more,
+        more=sections,
         **options,
     )
     return _Granting(penstock, (KEY_ID, mac_key))

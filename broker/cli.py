@@ -36,6 +36,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "eab": ("broker.commands.requesters:eab", "Keys that bind new accounts to a requester."),
     "upstream": ("broker.commands.upstreams:upstream", "The CAs that the broker asks."),
     "ca": ("broker.commands.authorities:ca", "The CA that the broker is itself."),
+    "vault": ("broker.commands.vault:vault", "What the broker needs in Vault."),
     "policy": ("broker.commands.policies:policy", "What the policies say."),
     "backup": ("broker.commands.backup:backup", "Back the broker up while it works."),
     "restore": ("broker.commands.backup:restore", "Put a backup into an empty state directory."),

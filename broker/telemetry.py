@@ -142,21 +142,26 @@ class Telemetry:
         self._clock = clock
         self._snapshot = snapshot
         self._upstreams = (*upstreams, OTHER)
-        self._registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
+        """Open to those who have metrics of their own."""
         self._counted: dict[str, int] = {}
+        self.find_losses: Callable[[], Sequence[tuple[str, str]]] | None = None
+        """(upstream, cause) of each account that is lost, asked at each scrape."""
         self.find_ca_ends: Callable[[], Mapping[tuple[str, str], datetime]] | None = None
         """From (built-in CA, role) to the end of that certificate, asked at each scrape."""
+        self.before_render: list[Callable[[], None]] = []
+        """Called at each scrape, to bring those up to date."""
         self._make_counters()
         self._make_gauges(version)
         self._start_at_zero()
 
     def _make_counters(self) -> None:
         def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"penstock_{name}", text, labels, registry=self._registry)
+            return Counter(f"penstock_{name}", text, labels, registry=self.registry)
 
         def histogram(name: str, text: str, bounds: Sequence[float], *labels: str) -> Histogram:
             return Histogram(
-                f"penstock_{name}", text, labels, buckets=bounds, registry=self._registry
+                f"penstock_{name}", text, labels, buckets=bounds, registry=self.registry
             )
 
         self._orders = counter("orders", "Orders by what became of them.", "outcome")
@@ -191,7 +196,7 @@ class Telemetry:
 
     def _make_gauges(self, version: str) -> None:
         def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"penstock_{name}", text, labels, registry=self._registry)
+            return Gauge(f"penstock_{name}", text, labels, registry=self.registry)
 
         self._order_status = gauge("orders_by_status", "Orders kept, by status.", "status")
         self._work_status = gauge(
@@ -202,6 +207,9 @@ class Telemetry:
             "certificates_retiring",
             "Certificates with a retirement date, by whether a successor is in use.",
             "status",
+        )
+        self._lost = gauge(
+            "upstream_account_lost", "Accounts of ours that are lost.", "upstream", "cause"
         )
         self._suspended = gauge("upstream_suspensions", "Suspended (upstream, profile) pairs.")
         self._expiring = gauge(
@@ -309,12 +317,19 @@ class Telemetry:
                 self._store_up.set(1)
             except (Unreachable, Broken):
                 self._store_up.set(0)
+        if self.find_losses is not None:
+            # Anew: of what is found again no cause is left.
+            self._lost.clear()
+            for where, cause in self.find_losses():
+                self._lost.labels(where, cause).inc()
         if self.find_ca_ends is not None:
             # Anew: a role that nobody has any more is gone.
             self._ca_end.clear()
             for (upstream, role), end in self.find_ca_ends().items():
                 self._ca_end.labels(upstream, role).set(end.timestamp())
-        return await asyncio.to_thread(generate_latest, self._registry)
+        for refresh in self.before_render:
+            refresh()
+        return await asyncio.to_thread(generate_latest, self.registry)
 
     def _show(self, snapshot: Snapshot) -> None:
         counts = snapshot.counts

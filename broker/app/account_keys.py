@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 
+from broker.config import Config
+from broker.config.upstreams import AcmeUpstream
 from broker.issuance.errors import Broken
+from broker.issuance.key_rotation import KeyPlan
 from broker.issuance.ports import Signer
 from broker.issuance.records import UpstreamAccountRecord
 from broker.upstreams.client import AcmeClient
 from broker.upstreams.gate import AccountGate
 from broker.upstreams.rollover import change_key, find_account
 
-__all__ = ["AccountGates", "ConfiguredAccounts"]
+__all__ = ["AccountGates", "ConfiguredAccounts", "key_plans"]
+
+
+def key_plans(config: Config) -> Mapping[str, KeyPlan]:
+    """Return what configuration says of account keys, by upstream."""
+    return {
+        name: KeyPlan(kind=each.account_key.kind, rotate_every=each.account_key.rotate_every)
+        for name, each in config.upstreams.items()
+        if isinstance(each, AcmeUpstream)
+    }
 
 
 class AccountGates:
@@ -25,6 +37,10 @@ class AccountGates:
     def of(self, upstream: str, community: str) -> AccountGate:
         """Return the gate of our account there."""
         return self._gates[upstream, community]
+
+    def doubted(self) -> Collection[tuple[str, str]]:
+        """Return the accounts whose use has failed in a way that a lost one would show."""
+        return [pair for pair, gate in self._gates.items() if gate.is_doubted]
 
 
 class ConfiguredAccounts:
@@ -44,6 +60,12 @@ class ConfiguredAccounts:
     def set_certain(self, upstream: str, community: str, *, is_certain: bool) -> None:
         """Say whether the account's key is known."""
         self._gates.of(upstream, community).is_certain = is_certain
+
+    def verify_usable(self, upstream: str, community: str) -> None:
+        """See that the account is not known to be lost; raises Broken where it is."""
+        loss = self._gates.of(upstream, community).loss
+        if loss is not None:
+            raise Broken(loss)
 
     async def change_key(self, account: UpstreamAccountRecord, new_key_id: str) -> None:
         """Ask the CA to give the account another key."""

@@ -13,9 +13,11 @@ from broker.app.recovering import own_certificates
 from broker.app.workshop import furnished
 from broker.config import Config, load_policies
 from broker.issuance.dispatcher import Dispatcher
+from broker.issuance.key_moves import KeyMoves
 from broker.issuance.orders import Orders
 from broker.issuance.own_certificate import OwnCertificates
 from broker.issuance.renewing import Renewing
+from broker.issuance.sealing import SecretSealing
 from broker.operations import Recovery
 from broker.storage.sqlite import SqliteStore
 from broker.web.operator import Operations
@@ -37,6 +39,8 @@ class Broker:
     own: OwnCertificates | None
     """Orders the listener's certificate, where an ACME upstream issues it."""
     renewing: Renewing
+    moves: KeyMoves
+    sealing: SecretSealing
 
     def unless_held(self, run: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
         """Return *run*, which does nothing while a restored store has to be reconciled."""
@@ -60,6 +64,12 @@ class Broker:
         """Ask CAs which account key they know where that is in doubt, unless nothing may change."""
         if self.recovery.standstill.restoration is None:
             await self.outside.upstream_keys.settle()
+            await self.moves.tidy()
+
+    async def rotate_keys(self) -> None:
+        """Retire what came before account keys, and rotate one that has grown old."""
+        if self.recovery.standstill.restoration is None:
+            await self.outside.key_rotation.take_turn()
 
     async def reconcile(self) -> None:
         """Compare a restored store with its CAs, and go on with everything if that may be."""
@@ -89,7 +99,7 @@ async def assembled(config: Config) -> AsyncIterator[Broker]:
             finally:
                 await broker.dispatcher.stop()
         finally:
-            await outside.upstreams.close()
+            await outside.close()
     finally:
         await store.close()
 
@@ -103,6 +113,8 @@ async def _assemble(outside: Outside) -> Broker:
     return Broker(
         outside=outside,
         renewing=workshop.renewing,
+        moves=workshop.takeover.moves,
+        sealing=SecretSealing(outside.store, outside.keys.sealer, outside.clock),
         dispatcher=workshop.dispatcher,
         orders=workshop.orders,
         recovery=workshop.recovery,

@@ -13,19 +13,20 @@ from cryptography.x509.oid import NameOID
 
 from broker.app.authority_register import CaRegistry
 from broker.app.authority_views import ca_view
+from broker.app.ca_keys import PlannedKey
 from broker.app.rotations import ISSUING_LIFETIME, KEY_KIND, Rotations
 from broker.config import Config
-from broker.issuance.errors import Broken
+from broker.issuance.errors import Broken, Unreachable
 from broker.issuance.events import Actor, EventKind
 from broker.issuance.records import CaRole
 from broker.upstreams.authority import (
     AuthorityPlan,
     PermittedNames,
-    accept_issuing,
     create_issuing,
     create_root,
 )
 from broker.upstreams.authority_state import CaState, member_of, name_with, offline_root, without
+from broker.upstreams.root_answer import accept_issuing
 
 __all__ = ["Authorities", "own_hosts"]
 
@@ -36,13 +37,20 @@ ROOT_LIFETIME: Final = timedelta(days=3650)
 class Authorities(Rotations):
     """Implements ``operations.AuthorityKeeper`` over the register."""
 
-    def __init__(self, registry: CaRegistry, *, own_hosts: Mapping[str, str] | None = None) -> None:
-        """Keep the CAs of *registry*.
+    def __init__(
+        self,
+        registry: CaRegistry,
+        *,
+        own_hosts: Mapping[str, str] | None = None,
+        upstreams: Sequence[str] = (),
+    ) -> None:
+        """Keep the CAs of *registry*; *upstreams* are those that are configured.
 
         *own_hosts* names, by upstream, the broker's host for the CA that certifies it.
         """
         super().__init__(registry)
         self._own_hosts = own_hosts or {}
+        self._upstreams = tuple(upstreams)
 
     async def show(self, upstream: str) -> Mapping[str, object]:
         """Return root, issuers and a waiting request."""
@@ -99,6 +107,7 @@ class Authorities(Rotations):
             pending = None if state is None else state.pending
             if state is None or pending is None or pending.key_id is None:
                 raise Broken(f"no request of built-in CA '{upstream}' waits for an answer")
+            await registry.keys.verify_fit(pending.key_id)
             issuing = await accept_issuing(
                 chain_pem.encode(),
                 key_id=pending.key_id,
@@ -123,15 +132,32 @@ class Authorities(Rotations):
             made = await registry.change(upstream, members, event)
         return await ca_view(registry, upstream, made)
 
+    async def finish_unfinished(self) -> None:
+        """Mend what was cut off while whoever keeps the keys was away; see `CaRegistry.mend`.
+
+        Raises:
+            Unreachable: Not all could be mended now; the others were.
+            Broken: The same, and a person has to see to it.
+        """
+        fault: Unreachable | Broken | None = None
+        for upstream in self._upstreams:
+            try:
+                await self._registry.mend(upstream)
+            except (Unreachable, Broken) as error:
+                fault = error
+        if fault is not None:
+            raise fault
+
     async def _make(
         self, upstream: str, name: x509.Name, *, permitted: PermittedNames, actor: Actor
     ) -> CaState:
         registry = self._registry
         signer, clock = registry.signer, registry.clock
 
-        def plan(key_id: str, role: str, lifetime: timedelta) -> AuthorityPlan:
+        def plan(key: PlannedKey, role: str, lifetime: timedelta) -> AuthorityPlan:
             return AuthorityPlan(
-                key_id=key_id,
+                key_id=key.key_id,
+                is_made=key.is_made,
                 # Root and issuer differ in name.
                 subject=name_with(name, lambda text: f"{text} {role}").rfc4514_string(),
                 lifetime=lifetime,
@@ -139,8 +165,7 @@ class Authorities(Rotations):
                 permitted=permitted,
             )
 
-        stems = f"ca-{upstream}-root", f"ca-{upstream}-issuing"
-        async with registry.making(upstream, *stems) as (root_key, issuing_key):
+        async with registry.making(upstream, "root", "issuing") as (root_key, issuing_key):
             root = await create_root(signer, clock, plan(root_key, "root", ROOT_LIFETIME))
             issuing = await create_issuing(
                 signer, clock, plan(issuing_key, "issuing 1", ISSUING_LIFETIME), root
@@ -151,7 +176,11 @@ class Authorities(Rotations):
                 member_of(upstream, CaRole.CURRENT, issuing, now),
             ]
             event = registry.event(
-                EventKind.CA_CREATED, actor, upstream, root_key=root_key, key_id=issuing_key
+                EventKind.CA_CREATED,
+                actor,
+                upstream,
+                root_key=root.key_id,
+                key_id=issuing.key_id,
             )
             return await registry.change(upstream, members, event)
 

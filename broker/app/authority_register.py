@@ -8,20 +8,21 @@ next start undoes the one and finishes the other.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
 
 import structlog
 
+from broker.app.ca_keys import CaKeys, PlannedKey
 from broker.config import Config
 from broker.config.upstreams import BuiltinUpstream
 from broker.issuance.errors import Broken, Conflict, Refused, Unreachable
 from broker.issuance.events import SYSTEM, Actor, Event, EventKind
-from broker.issuance.ports import Clock, KeyRing, Store
+from broker.issuance.key_ports import KeyPlaces, KeyStores
+from broker.issuance.ports import Clock, Store
 from broker.issuance.records import CaMember, CaRole
 from broker.upstreams.authority import Authority
 from broker.upstreams.authority_files import read_directory
@@ -32,9 +33,6 @@ __all__ = ["CaRegistry", "open_registry"]
 
 log = structlog.get_logger("penstock")
 
-MAX_KEYS: Final = 100
-"""Most names that are tried for a new key; one is left out for each that there is already."""
-
 
 class CaRegistry:
     """Reads and changes what the built-in CAs consist of."""
@@ -43,14 +41,16 @@ class CaRegistry:
         self,
         store: Store,
         *,
-        signer: KeyRing,
+        signer: KeyStores,
         clock: Clock,
         files: Path,
+        places: KeyPlaces | None = None,
         crl_lifetimes: Mapping[str, timedelta] | None = None,
     ) -> None:
         """Keep CAs in *store*; *files* is where an older version kept them."""
         self.store = store
         self.signer = signer
+        self.keys = CaKeys(signer, places)
         self.clock = clock
         self.changing = asyncio.Lock()
         """Held while something is made: one change at a time."""
@@ -66,20 +66,37 @@ class CaRegistry:
     async def recover(self, upstream: str) -> CaState | None:
         """Return the CA as `load` does, after finishing or undoing what was cut off.
 
+        What cannot be finished now, since whoever keeps the keys is away, waits for `mend`.
+
         Raises:
             Broken: The register, or what an older version left, does not hold what it should.
-            Unreachable: A last revocation list cannot be signed now.
         """
         async with self.changing:
-            members = await self.store.ca_members(upstream)
-            if not members:
+            if not await self.store.ca_members(upstream):
                 await self._take_over(upstream)
-            elif any(member.role is CaRole.PLANNED for member in members):
-                await self._undo(upstream)
-            for member in await self.store.ca_members(upstream):
-                if member.role is CaRole.RETIRING:
-                    await self.finish_retiring(upstream, member.key_id or "")
+            try:
+                await self._mend(upstream)
+            except (Unreachable, Broken) as error:
+                log.error("unfinished change waits", upstream=upstream, reason=error.reason)
             return await self.load(upstream)
+
+    async def mend(self, upstream: str) -> None:
+        """Finish or undo what was cut off, and could not be mended at the start.
+
+        Raises:
+            Unreachable: It cannot be done now.
+            Broken: The same, and a person has to see to it.
+        """
+        async with self.changing:
+            await self._mend(upstream)
+
+    async def _mend(self, upstream: str) -> None:
+        members = await self.store.ca_members(upstream)
+        if any(member.role is CaRole.PLANNED for member in members):
+            await self._undo(upstream)
+        for member in members:
+            if member.role is CaRole.RETIRING:
+                await self.finish_retiring(upstream, member.key_id or "")
 
     def event(self, kind: EventKind, actor: Actor, upstream: str, **data: object) -> Event:
         """Return what happened to *upstream* now."""
@@ -102,29 +119,31 @@ class CaRegistry:
         return state
 
     @asynccontextmanager
-    async def making(self, upstream: str, *stems: str) -> AsyncIterator[tuple[str, ...]]:
-        """Yield a name for a new key for each of *stems*, announced before it is made.
+    async def making(self, upstream: str, *roles: str) -> AsyncIterator[tuple[PlannedKey, ...]]:
+        """Yield a new key for each of *roles*, announced before it is made.
 
         What is not in the register when the block ends is destroyed again: at once when the
         block fails, at the next start when the process is killed.
+
+        Raises:
+            Unreachable: Whoever keeps the keys is away; nothing has been done.
+            Broken: No key can be made; nothing has been done.
         """
         if any(one.role is CaRole.PLANNED for one in await self.store.ca_members(upstream)):
             await self._undo(upstream)
         members = list(await self.store.ca_members(upstream))
-        taken = {member.key_id for member in members}
-        names = []
-        for stem in stems:
-            names.append(await self._new_name(stem, taken))
-        planned = [self._planned(upstream, name) for name in names]
+        taken = {member.key_id for member in members if member.key_id is not None}
+        keys = [await self.keys.plan(upstream, role, taken) for role in roles]
+        planned = [self._planned(upstream, key.key_id) for key in keys]
         await self.store.replace_ca_members(upstream, [*members, *planned], None)
         try:
-            yield tuple(names)
+            yield tuple(keys)
         except (Broken, Conflict, Refused, Unreachable):
             await self._undo(upstream)
             raise
 
     async def finish_retiring(self, upstream: str, key_id: str) -> CaState:
-        """Sign the last list of a retiring issuer, destroy its key, and note that.
+        """Sign the last list of a retiring issuer, have its key end, and note that.
 
         Each step can be done again: the list is kept before the key goes, and the key's end is
         noted after it.
@@ -143,7 +162,7 @@ class CaRegistry:
             last = await self._last_crl(upstream, issuer)
             members[index] = replace(members[index], last_crl_der=last)
             await self.store.replace_ca_members(upstream, members, None)
-        await self.signer.destroy_key(key_id)
+        await self.keys.end(key_id, members)
         event = self.event(EventKind.CA_KEY_DESTROYED, SYSTEM, upstream, key_id=key_id)
         done = retired(members, key_id, at=self.clock.now())
         return await self.change(upstream, done, event)
@@ -173,20 +192,13 @@ class CaRegistry:
         members = await self.store.ca_members(upstream)
         for member in members:
             if member.role is CaRole.PLANNED and member.key_id is not None:
-                await self.signer.destroy_key(member.key_id)
+                await self.keys.drop(member.key_id)
                 log.warning(
-                    "key of an unfinished making destroyed",
+                    "key of an unfinished making dropped",
                     upstream=upstream,
                     key_id=member.key_id,
                 )
         await self.store.replace_ca_members(upstream, without(members, CaRole.PLANNED), None)
-
-    async def _new_name(self, stem: str, taken: Collection[str | None]) -> str:
-        for number in range(1, MAX_KEYS + 1):
-            name = f"{stem}-{number}"
-            if name not in taken and not await self.signer.has_key(name):
-                return name
-        raise Broken(f"there are {MAX_KEYS} keys called {stem}-1 and so on, expected none")
 
     def _planned(self, upstream: str, key_id: str) -> CaMember:
         return CaMember(
@@ -199,11 +211,19 @@ class CaRegistry:
         )
 
 
-def open_registry(config: Config, store: Store, signer: KeyRing, clock: Clock) -> CaRegistry:
+def open_registry(
+    config: Config,
+    store: Store,
+    signer: KeyStores,
+    clock: Clock,
+    *,
+    places: KeyPlaces | None = None,
+) -> CaRegistry:
     """Return the register of the built-in CAs that are configured."""
     return CaRegistry(
         store,
         signer=signer,
+        places=places,
         clock=clock,
         files=config.state / "ca",
         crl_lifetimes={

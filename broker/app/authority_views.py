@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import sha256
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from broker.app.authority_register import CaRegistry
 from broker.issuance.records import CaMember
+from broker.upstreams.authority import Authority
 from broker.upstreams.authority_state import CaState
 
 __all__ = ["ca_view"]
@@ -38,6 +40,7 @@ async def _issuer_view(registry: CaRegistry, member: CaMember) -> Mapping[str, o
     return {
         "role": member.role.value,
         "key_id": key_id,
+        "published_as": Authority(key_id, certificate).published_name,
         **_certificate_view(certificate),
         "in_force": in_force,
         "pem": _pem(certificate),
@@ -49,9 +52,16 @@ def _certificate_view(certificate: x509.Certificate) -> Mapping[str, object]:
         "subject": certificate.subject.rfc4514_string(),
         "serial": f"{certificate.serial_number:x}",
         "fingerprint": certificate.fingerprint(hashes.SHA256()).hex(),
+        "spki_sha256": _spki_sha256(certificate),
         "not_before": certificate.not_valid_before_utc.isoformat(),
         "not_after": certificate.not_valid_after_utc.isoformat(),
     }
+
+
+def _spki_sha256(certificate: x509.Certificate) -> str:
+    """Return what two people compare who want to know that they speak of the same key."""
+    spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return sha256(spki).hexdigest()
 
 
 def _pem(certificate: x509.Certificate) -> str:

@@ -11,6 +11,7 @@ import hashlib
 import ipaddress
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import urlsplit
@@ -25,6 +26,7 @@ from broker.config import Config
 from broker.config.upstreams import BuiltinUpstream
 from broker.issuance.accounts import new_id
 from broker.issuance.errors import Broken, Conflict, Refused, Unreachable
+from broker.issuance.key_ports import ReadSecret
 from broker.issuance.own_certificate import OwnCertificates, OwnOrder
 from broker.issuance.ports import Clock, UpstreamRequest
 from broker.protocol.identifiers import Identifier, IdentifierType
@@ -46,7 +48,7 @@ class Identity:
         self,
         config: Config,
         *,
-        passphrase: bytes,
+        passphrase: ReadSecret,
         find_authority: Callable[[str], BuiltinCa | None],
         clock: Clock,
         own: OwnCertificates | None = None,
@@ -55,12 +57,13 @@ class Identity:
         """Keep the certificate that *config* asks for.
 
         *own* orders it, where it comes from an ACME upstream.  While *is_held* says so, as on a
-        restored broker, nothing is ordered.
+        restored broker, nothing is ordered.  *passphrase* is that of the key that is ours.
         """
         self._config = config
         self._find_authority = find_authority
         self._clock = clock
         self._own = own
+        self._read_passphrase = passphrase
         self._is_held = is_held
         self._front = new_context()
         self._front.sni_callback = self._choose
@@ -78,7 +81,7 @@ class Identity:
         if listener.certificate is not None and listener.key is not None:
             self._files = PairFiles(listener.certificate, listener.key, b"")
         else:
-            self._files = PairFiles(directory / "tls.crt", directory / "tls.key", passphrase)
+            self._files = PairFiles(directory / "tls.crt", directory / "tls.key", None)
 
     # ------------------------------------------------------------------------------ what is told
 
@@ -113,16 +116,19 @@ class Identity:
     async def context(self) -> ssl.SSLContext:
         """Return the listener's context, which shows the newest pair that could be loaded.
 
-        There is one, unless an ACME upstream has yet to give it.
+        There is one, unless an ACME upstream has yet to give it, or the built-in CA, whose key is
+        away, or the passphrase lies in a Vault that is.
 
         Raises:
             Broken: The files cannot be used, or the built-in CA has not been made.
-            Unreachable: The built-in CA cannot issue now.
         """
-        if self._own is None:
-            await self.refresh()
-        else:
-            await asyncio.to_thread(self._load_ours)
+        # What is there is served; what is not is waited for like that of any other CA.
+        with suppress(Unreachable):
+            if self._own is None:
+                await self.refresh()
+            else:
+                await self._prepare()
+                await asyncio.to_thread(self._load_ours)
         return self._front
 
     async def refresh(self) -> None:
@@ -153,6 +159,7 @@ class Identity:
         if issuer is None:
             await asyncio.to_thread(self._load_files)
             return
+        await self._prepare()
         await asyncio.to_thread(self._load_ours)
         if not self._is_due() or (self._is_held() and self._pair is not None):
             return
@@ -160,6 +167,11 @@ class Identity:
             await self._issue(issuer)
         else:
             await self._order(self._own)
+
+    async def _prepare(self) -> None:
+        """See that the passphrase is known; raises Unreachable while it is not to be had."""
+        if self._files.passphrase is None:
+            self._files.passphrase = await self._read_passphrase()
 
     def _load_files(self) -> None:
         stamp = self._files.stamp()

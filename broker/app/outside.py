@@ -6,15 +6,23 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Final
 
+from broker.app.account_key_metrics import AccountKeyMetrics
+from broker.app.account_keys import key_plans
 from broker.app.authorities import Authorities, own_hosts
-from broker.app.authority_register import open_registry
+from broker.app.authority_register import CaRegistry, open_registry
+from broker.app.keeping import BrokerKeys, open_keys
+from broker.app.key_watch import KeyFaultMetrics
 from broker.app.publishing import AuthorityPublishing
+from broker.app.secrets import Secrets
 from broker.app.upstreams import ConfiguredUpstreams
+from broker.app.vault import open_vault
 from broker.clock import SystemClock
 from broker.config import Config, LoadedPolicies
+from broker.issuance.account_health import AccountHealth
 from broker.issuance.errors import Broken
+from broker.issuance.key_rotation import KeyRotation
 from broker.issuance.upstream_keys import UpstreamKeys
-from broker.keys.keyfile import KeyFileSigner
+from broker.keys.vault_session import VaultConnections
 from broker.storage.sqlite import SqliteStore
 from broker.telemetry import Snapshot, Telemetry
 from broker.upstreams.http01 import Http01Answers
@@ -36,11 +44,22 @@ class Outside:
     store: SqliteStore
     telemetry: Telemetry
     authorities: Authorities
+    keys: BrokerKeys
+    secrets: Secrets
+    vault: VaultConnections | None
     upstream_keys: UpstreamKeys
+    key_rotation: KeyRotation
+    account_health: AccountHealth
     answers: Http01Answers
     tls_answers: TlsAlpn01Answers
     upstreams: ConfiguredUpstreams
     publishing: AuthorityPublishing
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self.upstreams.close()
+        if self.vault is not None:
+            await self.vault.close()
 
 
 def make_state(config: Config) -> None:
@@ -60,15 +79,18 @@ def go_outside(config: Config, policies: LoadedPolicies, store: SqliteStore) -> 
     """Return the adapters of one broker over its store; nothing is asked of anybody yet."""
     clock = SystemClock()
     telemetry = _telemetry(config, store, clock)
-    signer = KeyFileSigner(config.state / "keys", config.keys.passphrase.resolve())
-    registry = open_registry(config, store, signer, clock)
-    answers = Http01Answers()
-    tls_answers = TlsAlpn01Answers(clock)
+    vault = open_vault(config, clock, telemetry)
+    secrets = Secrets(config, vault, clock)
+    keys = _keys(config, store, vault, secrets, telemetry)
+    registry = open_registry(config, store, keys.rings, clock, places=keys.places)
+    answers, tls_answers = Http01Answers(), TlsAlpn01Answers(clock)
     upstreams = ConfiguredUpstreams(
         config,
         facts=policies.facts,
         registry=registry,
-        signer=signer,
+        secrets=secrets,
+        signer=keys.rings,
+        places=keys.places,
         store=store,
         clock=clock,
         telemetry=telemetry,
@@ -76,23 +98,96 @@ def go_outside(config: Config, policies: LoadedPolicies, store: SqliteStore) -> 
         tls_answers=tls_answers,
         user_agent=f"penstock/{VERSION}",
     )
-    publishing = AuthorityPublishing(config, upstreams.authorities, clock)
-    telemetry.find_ca_ends = publishing.end_times
+    changes = _upstream_keys(upstreams, store, keys)
     return Outside(
         config=config,
         policies=policies,
         clock=clock,
         store=store,
         telemetry=telemetry,
-        authorities=Authorities(registry, own_hosts=own_hosts(config)),
-        upstream_keys=UpstreamKeys(
-            store, store, ring=signer, accounts=upstreams.accounts_at_cas, clock=clock
-        ),
+        authorities=_authorities(config, registry),
+        upstream_keys=changes,
+        key_rotation=_key_rotation(config, changes, store, keys, telemetry),
+        account_health=_account_health(upstreams, store, clock, telemetry),
+        keys=keys,
+        secrets=secrets,
+        vault=vault,
         answers=answers,
         tls_answers=tls_answers,
         upstreams=upstreams,
-        publishing=publishing,
+        publishing=_publishing(config, upstreams, clock, telemetry),
     )
+
+
+def _authorities(config: Config, registry: CaRegistry) -> Authorities:
+    return Authorities(registry, own_hosts=own_hosts(config), upstreams=tuple(config.upstreams))
+
+
+def _publishing(
+    config: Config, upstreams: ConfiguredUpstreams, clock: SystemClock, telemetry: Telemetry
+) -> AuthorityPublishing:
+    publishing = AuthorityPublishing(config, upstreams.authorities, clock)
+    telemetry.find_ca_ends = publishing.end_times
+    return publishing
+
+
+def _keys(
+    config: Config,
+    store: SqliteStore,
+    vault: VaultConnections | None,
+    secrets: Secrets,
+    telemetry: Telemetry,
+) -> BrokerKeys:
+    keys = open_keys(config, store, vault, secrets)
+    metrics = KeyFaultMetrics(telemetry.registry)
+    telemetry.before_render.append(lambda: metrics.show(keys.watch.count_faults()))
+    return keys
+
+
+def _upstream_keys(
+    upstreams: ConfiguredUpstreams, store: SqliteStore, keys: BrokerKeys
+) -> UpstreamKeys:
+    return UpstreamKeys(
+        store,
+        store,
+        ring=keys.rings,
+        places=keys.places,
+        accounts=upstreams.accounts_at_cas,
+        clock=SystemClock(),
+    )
+
+
+def _key_rotation(
+    config: Config,
+    upstream_keys: UpstreamKeys,
+    store: SqliteStore,
+    keys: BrokerKeys,
+    telemetry: Telemetry,
+) -> KeyRotation:
+    rotation = KeyRotation(
+        upstream_keys,
+        store,
+        stores=keys.rings,
+        plans=key_plans(config),
+        clock=SystemClock(),
+    )
+    metrics = AccountKeyMetrics(telemetry.registry)
+    telemetry.before_render.append(lambda: metrics.show(rotation.known))
+    return rotation
+
+
+def _account_health(
+    upstreams: ConfiguredUpstreams, store: SqliteStore, clock: SystemClock, telemetry: Telemetry
+) -> AccountHealth:
+    health = AccountHealth(
+        asked=upstreams.accounts_looked_at,
+        records=store,
+        successors=store,
+        log_=store,
+        clock=clock,
+    )
+    telemetry.find_losses = lambda: [(one.upstream, str(one.cause)) for one in health.losses()]
+    return health
 
 
 def _telemetry(config: Config, store: SqliteStore, clock: SystemClock) -> Telemetry:

@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from broker.issuance.errors import Broken
+from broker.issuance.errors import Broken, Unreachable
 from broker.keys.encryption import decrypt_private_key, encrypt_private_key
 
 __all__ = ["Pair", "PairFiles", "Stamp", "new_context"]
@@ -45,10 +45,11 @@ class Pair:
 class PairFiles:
     """A certificate file and a key file."""
 
-    def __init__(self, certificate: Path, key: Path, passphrase: bytes) -> None:
+    def __init__(self, certificate: Path, key: Path, passphrase: bytes | None) -> None:
         self.certificate = certificate
         self.key = key
-        self._passphrase = passphrase
+        self.passphrase = passphrase
+        """None until it could be read: it may lie in Vault."""
 
     @property
     def next_key(self) -> Path:
@@ -63,16 +64,22 @@ class PairFiles:
             return None
         return tuple((one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns) for one in found)
 
+    def _known_passphrase(self) -> bytes:
+        if self.passphrase is None:
+            raise Unreachable(f"passphrase of {self.key} could not be read yet")
+        return self.passphrase
+
     def load(self) -> Pair:
         """Return the pair, with a TLS context of its own.
 
         Raises:
             Broken: The files cannot be read or do not fit.
+            Unreachable: The passphrase could not be read yet.
         """
         before = self.stamp()
         context = new_context()
         try:
-            context.load_cert_chain(self.certificate, self.key, password=self._passphrase)
+            context.load_cert_chain(self.certificate, self.key, password=self._known_passphrase())
             leaf = x509.load_pem_x509_certificates(self.certificate.read_bytes())[0]
         except (OSError, ssl.SSLError, ValueError) as error:
             reason = (getattr(error, "strerror", None) or str(error)).lower()
@@ -92,12 +99,12 @@ class PairFiles:
         except (OSError, ValueError, TypeError):
             return
         if isinstance(key, ec.EllipticCurvePrivateKey):
-            write_whole(self.key, encrypt_private_key(key, self._passphrase), KEY_MODE)
+            write_whole(self.key, encrypt_private_key(key, self._known_passphrase()), KEY_MODE)
 
     def read_next_key(self) -> ec.EllipticCurvePrivateKey | None:
         """Return the key whose certificate is on its way, or None."""
         try:
-            key = decrypt_private_key(self.next_key.read_bytes(), self._passphrase)
+            key = decrypt_private_key(self.next_key.read_bytes(), self._known_passphrase())
         except (OSError, ValueError):
             return None
         return key if isinstance(key, ec.EllipticCurvePrivateKey) else None
@@ -108,7 +115,7 @@ class PairFiles:
         Raises:
             Broken: It cannot be written.
         """
-        self._write((self.next_key, encrypt_private_key(key, self._passphrase), KEY_MODE))
+        self._write((self.next_key, encrypt_private_key(key, self._known_passphrase()), KEY_MODE))
 
     def take_next(self, chain: bytes) -> None:
         """Put *chain* and the key that was kept for it in place of the pair.
@@ -130,7 +137,7 @@ class PairFiles:
         Raises:
             Broken: They cannot be written.
         """
-        sealed = encrypt_private_key(key, self._passphrase)
+        sealed = encrypt_private_key(key, self._known_passphrase())
         self._write((self.key, sealed, KEY_MODE), (self.certificate, chain, CERTIFICATE_MODE))
 
     def _write(self, *files: tuple[Path, bytes, int]) -> None:

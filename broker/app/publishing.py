@@ -33,10 +33,10 @@ class AuthorityPublishing:
         self._authorities = authorities
         self._clock = clock
 
-    async def certificate(self, key_id: str) -> Publication | None:
+    async def certificate(self, name: str) -> Publication | None:
         """Return the certificate of an issuing CA, retired ones included."""
         for authority in list(self._authorities.values()):
-            issuer = authority.find_issuer(key_id)
+            issuer = authority.find_issuer(name)
             if issuer is not None:
                 return Publication(
                     body=issuer.der,
@@ -46,18 +46,18 @@ class AuthorityPublishing:
                 )
         return None
 
-    async def revocation_list(self, key_id: str) -> Publication | None:
+    async def revocation_list(self, name: str) -> Publication | None:
         """Return the revocation list of an issuing CA.
 
         Raises:
             Unreachable: None that still runs can be had now.
             Broken: The same, and trying again is useless.
         """
-        for name, authority in list(self._authorities.items()):
-            crl = await authority.current_crl(key_id)
+        for upstream, authority in list(self._authorities.items()):
+            crl = await authority.current_crl(name)
             if crl is not None:
                 now = self._clock.now()
-                until = min(now + self._longest_cache(name), max(now, crl.renew_at))
+                until = min(now + self._longest_cache(upstream), max(now, crl.renew_at))
                 return Publication(
                     body=crl.der,
                     modified_at=crl.signed_at,
@@ -103,8 +103,8 @@ class AuthorityPublishing:
                 if end.warning is not None:
                     log.warning("built-in CA nears its end", upstream=name, what=end.warning)
 
-    def _longest_cache(self, name: str) -> timedelta:
-        section = self._config.upstreams[name]
+    def _longest_cache(self, upstream: str) -> timedelta:
+        section = self._config.upstreams[upstream]
         if not isinstance(section, BuiltinUpstream):
-            raise Broken(f"upstream '{name}' is no built-in CA")
+            raise Broken(f"upstream '{upstream}' is no built-in CA")
         return section.crl_cache

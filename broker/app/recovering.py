@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from broker.app.identity import own_name
+from broker.app.outside import Outside
 from broker.app.upstreams import ConfiguredUpstreams
 from broker.config import Config
 from broker.config.upstreams import AcmeUpstream
+from broker.issuance.account_recovery import AccountRecoveries
 from broker.issuance.dispatcher import Dispatcher
 from broker.issuance.own_certificate import OwnCertificates
 from broker.issuance.planning import Planner
@@ -15,7 +17,7 @@ from broker.issuance.standstill import Standstill
 from broker.operations import Recovery
 from broker.storage.sqlite import SqliteStore
 
-__all__ = ["make_recovery", "own_certificates"]
+__all__ = ["make_account_recoveries", "make_recovery", "own_certificates"]
 
 
 async def make_recovery(
@@ -35,6 +37,25 @@ async def make_recovery(
         clock=clock,
     )
     return Recovery(standstill=standstill, reconciliation=reconciliation, dispatcher=dispatcher)
+
+
+def make_account_recoveries(
+    outside: Outside, recovery: Recovery, dispatcher: Dispatcher
+) -> AccountRecoveries:
+    """Return what recovers our accounts at CAs, and have what waits for one go on once it may."""
+    outside.account_health.dispatcher = dispatcher
+    return AccountRecoveries(
+        health=outside.account_health,
+        asked=outside.upstreams.accounts_looked_at,
+        registrar=outside.upstreams.registrar,
+        former=outside.store,
+        records=outside.store,
+        works=outside.store,
+        keys=outside.upstream_keys,
+        standstill=recovery.standstill,
+        dispatcher=dispatcher,
+        clock=outside.clock,
+    )
 
 
 def own_certificates(

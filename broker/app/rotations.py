@@ -15,6 +15,7 @@ from cryptography import x509
 
 from broker.app.authority_register import CaRegistry
 from broker.app.authority_views import ca_view
+from broker.app.ca_keys import PlannedKey, left_in_vault
 from broker.issuance.errors import Broken, Conflict
 from broker.issuance.events import Actor, EventKind
 from broker.issuance.records import CaCertificateRecord, CaMember, CaRole
@@ -93,6 +94,7 @@ class Rotations:
                 raise Broken(f"issuing CA '{coming.key_id}' does not run now")
             if await registry.signer.public_key(coming.key_id) != coming.key.spki_der:
                 raise Broken(f"key '{coming.key_id}' is not the one of its certificate")
+            await registry.keys.verify_fit(coming.key_id)
             event = registry.event(
                 EventKind.CA_ISSUER_ACTIVATED,
                 actor,
@@ -106,27 +108,39 @@ class Rotations:
     async def retire(
         self, upstream: str, *, issuer: str | None, actor: Actor
     ) -> Mapping[str, object]:
-        """Sign the last revocation list of a past issuing CA and destroy its key.
+        """Sign the last revocation list of a past issuing CA and have its key end.
+
+        One whose retirement was begun and could not be finished is finished.  What is left in
+        Vault for others to delete is in the answer, as commands.
 
         Raises:
             Broken: A certificate of it is in force; says how many, and which end last.
+            Unreachable: Whoever keeps the key is away.
         """
         registry = self._registry
         async with registry.changing:
-            key_id = _past_issuer(upstream, await registry.load(upstream), issuer)
-            now = registry.clock.now()
-            event = registry.event(EventKind.CA_ISSUER_RETIRED, actor, upstream, key_id=key_id)
-            try:
-                await registry.store.retire_ca_issuer(upstream, key_id, at=now, event=event)
-            except Conflict as conflict:
-                count, named = await registry.store.ca_dependents(
-                    upstream, key_id, now, NAMED_DEPENDENTS
-                )
-                if not count:
-                    raise Broken(conflict.reason) from conflict
-                raise Broken(_still_needed(key_id, count, named)) from conflict
+            member = _past_issuer(upstream, await registry.load(upstream), issuer)
+            key_id = member.key_id or ""
+            await registry.keys.verify_reachable(key_id)
+            if member.role is CaRole.PAST:
+                await self._begin_retiring(upstream, key_id, actor)
             made = await registry.finish_retiring(upstream, key_id)
-        return await ca_view(registry, upstream, made)
+        view = await ca_view(registry, upstream, made)
+        return {**view, "left_in_vault": left_in_vault(made.members)}
+
+    async def _begin_retiring(self, upstream: str, key_id: str, actor: Actor) -> None:
+        registry = self._registry
+        now = registry.clock.now()
+        event = registry.event(EventKind.CA_ISSUER_RETIRED, actor, upstream, key_id=key_id)
+        try:
+            await registry.store.retire_ca_issuer(upstream, key_id, at=now, event=event)
+        except Conflict as conflict:
+            count, named = await registry.store.ca_dependents(
+                upstream, key_id, now, NAMED_DEPENDENTS
+            )
+            if not count:
+                raise Broken(conflict.reason) from conflict
+            raise Broken(_still_needed(key_id, count, named)) from conflict
 
     async def ask_offline_root(self, upstream: str, subject: str, actor: Actor) -> str:
         """Make an issuing key, unless one waits already, and return the PEM request for it."""
@@ -134,14 +148,20 @@ class Rotations:
         state = await registry.load(upstream)
         if state is not None and state.pending is not None and state.pending.key_id is not None:
             # Asked for again, it is the same key: the request may have been lost on its way.
-            return await self._request(upstream, state.pending.key_id, subject, actor)
-        async with registry.making(upstream, f"ca-{upstream}-issuing") as (key_id,):
-            return await self._request(upstream, key_id, subject, actor)
+            key_id = state.pending.key_id
+            pending = PlannedKey(key_id, is_made=await registry.signer.has_key(key_id))
+            return await self._request(upstream, pending, subject, actor)
+        async with registry.making(upstream, "issuing") as (key,):
+            return await self._request(upstream, key, subject, actor)
 
-    async def _request(self, upstream: str, key_id: str, subject: str, actor: Actor) -> str:
-        registry = self._registry
+    async def _request(self, upstream: str, key: PlannedKey, subject: str, actor: Actor) -> str:
+        registry, key_id = self._registry, key.key_id
         plan = AuthorityPlan(
-            key_id=key_id, subject=subject, lifetime=ISSUING_LIFETIME, kind=KEY_KIND
+            key_id=key_id,
+            subject=subject,
+            lifetime=ISSUING_LIFETIME,
+            kind=KEY_KIND,
+            is_made=key.is_made,
         )
         pem = await issuing_csr(registry.signer, plan)
         members = await registry.store.ca_members(upstream)
@@ -170,9 +190,11 @@ class Rotations:
                 f"root of '{upstream}' ended {root.not_after:%Y-%m-%d}; make another built-in CA"
             )
         lifetime = min(ISSUING_LIFETIME, root.not_after - now)
-        async with registry.making(upstream, f"ca-{upstream}-issuing") as (key_id,):
+        async with registry.making(upstream, "issuing") as (key,):
+            key_id = key.key_id
             plan = AuthorityPlan(
                 key_id=key_id,
+                is_made=key.is_made,
                 subject=subject,
                 lifetime=lifetime,
                 kind=KEY_KIND,
@@ -200,14 +222,14 @@ class Rotations:
         return state, state.issuers.current
 
 
-def _past_issuer(upstream: str, state: CaState | None, asked: str | None) -> str:
-    past = () if state is None else state.having(CaRole.PAST)
-    names = [member.key_id for member in past if member.key_id is not None]
-    if asked is None and len(names) == 1:
-        return names[0]
-    if asked is not None and asked in names:
-        return asked
-    known = ", ".join(names) or "none"
+def _past_issuer(upstream: str, state: CaState | None, asked: str | None) -> CaMember:
+    members = () if state is None else (*state.having(CaRole.PAST), *state.having(CaRole.RETIRING))
+    past = {member.key_id: member for member in members if member.key_id is not None}
+    if asked is None and len(past) == 1:
+        return next(iter(past.values()))
+    if asked is not None and asked in past:
+        return past[asked]
+    known = ", ".join(past) or "none"
     what = "which is meant has to be said" if asked is None else f"'{asked}' is none of them"
     raise Broken(f"past issuing CAs of '{upstream}' are: {known}; {what}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
@@ -16,6 +17,7 @@ from aiohttp import web
 from broker.app.assembly import Broker, assembled
 from broker.app.identity import Identity
 from broker.app.outside import Outside
+from broker.app.readiness import health_app
 from broker.app.settings import web_rates
 from broker.config import Config, Endpoint
 from broker.issuance.errors import Broken, Unreachable
@@ -25,7 +27,6 @@ from broker.schedule import Scheduler
 from broker.web.envelope import EnvelopeLimits
 from broker.web.guarded import Guard
 from broker.web.handlers import WebCommunity
-from broker.web.health import create_health_app
 from broker.web.limits import Limit
 from broker.web.listeners import Listener, start_tcp, start_unix
 from broker.web.nonces import BootNonces
@@ -63,6 +64,14 @@ RECONCILE_EVERY: Final = timedelta(seconds=30)
 away may be back; without a restore nothing is asked."""
 
 
+SEAL_EVERY: Final = timedelta(minutes=1)
+"""How often it is looked for secrets of the store that are in the clear or under another key: one
+read of the store, and one of the key in Vault."""
+
+KEYS_EVERY: Final = timedelta(minutes=1)
+"""How often the keys in use are looked at: what somebody did to one is known within that, and costs
+one request for each."""
+
 LISTS_EVERY: Final = timedelta(minutes=5)
 """How often revocation lists are looked at; they are signed anew at half their lifetime, the
 shortest of which is an hour."""
@@ -85,13 +94,20 @@ async def serve(config: Config) -> None:
         Broken: The broker cannot start as configured.
         Unreachable: The store cannot be opened now.
     """
+    # A crash must not lay tokens and keys down on the disk.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with _told_to_stop() as stopping:
         async with assembled(config) as broker, AsyncExitStack() as stack:
+            _watch_vault(broker)
             await _start(broker, stack)
             await broker.go_on()
             await broker.outside.publishing.warn_of_ends()
+            await broker.outside.keys.watch.warn_of_files()
             _reconcile_beside(broker, stack)
             _settle_beside(broker, stack)
+            _seal_beside(broker, stack)
+            _look_at_accounts_beside(broker, stack)
+            _look_at_keys_beside(broker, stack)
             documents = broker.outside.policies.documents
             log.info(
                 "serving",
@@ -138,14 +154,14 @@ async def _start(broker: Broker, stack: AsyncExitStack) -> None:
     else:
         task = asyncio.create_task(_open_later(broker, identity, stack, opened))
         stack.callback(task.cancel)
-    await _start_at(stack, listen.health.address, _health_app(broker, identity, opened))
+    await _start_at(stack, listen.health.address, health_app(broker, identity, opened))
 
 
 def _identity(broker: Broker) -> Identity:
     outside = broker.outside
     return Identity(
         outside.config,
-        passphrase=outside.config.keys.passphrase.resolve(),
+        passphrase=outside.secrets.passphrase(),
         find_authority=outside.upstreams.authorities.get,
         clock=outside.clock,
         own=broker.own,
@@ -204,11 +220,46 @@ async def _start_at(stack: AsyncExitStack, address: Endpoint, app: web.Applicati
     _stop_with(stack, await start_tcp(app, host=address.host, port=address.port))
 
 
+def _watch_vault(broker: Broker) -> None:
+    """Begin to look after Vault; what waited for it goes on as soon as it is back."""
+    vault = broker.outside.vault
+    if vault is not None:
+        vault.on_return = broker.dispatcher.hurry_put_off
+        vault.watch()
+
+
 def _settle_beside(broker: Broker, stack: AsyncExitStack) -> None:
-    """Begin to ask which account key a CA knows, where a crash left that in doubt."""
-    if broker.outside.upstream_keys.unsettled():
-        task = asyncio.create_task(tolerant("account-keys", broker.settle_keys)())
-        stack.callback(task.cancel)
+    """Begin to end what a crash left of a change of account keys.
+
+    Which key a CA knows is asked where that is in doubt, and versions that still sign are retired.
+    """
+
+    async def settle() -> None:
+        await broker.settle_keys()
+        await broker.rotate_keys()
+
+    task = asyncio.create_task(tolerant("account-keys", settle)())
+    stack.callback(task.cancel)
+
+
+def _look_at_accounts_beside(broker: Broker, stack: AsyncExitStack) -> None:
+    """Begin to look whether an account of ours is lost, before anybody meets it."""
+    look = tolerant("account-health", broker.outside.account_health.look_at_all)
+    task = asyncio.create_task(look())
+    stack.callback(task.cancel)
+
+
+def _look_at_keys_beside(broker: Broker, stack: AsyncExitStack) -> None:
+    """Begin to look whether the keys in use are as they have to be; reads do not wait for it."""
+    task = asyncio.create_task(tolerant("keys-in-use", broker.outside.keys.watch.look)())
+    stack.callback(task.cancel)
+
+
+def _seal_beside(broker: Broker, stack: AsyncExitStack) -> None:
+    """Begin to seal what an earlier version kept in the clear."""
+    run = broker.unless_held(broker.sealing.run)
+    task = asyncio.create_task(tolerant("secrets-sealed", run)())
+    stack.callback(task.cancel)
 
 
 async def _start_tls_alpn(outside: Outside, stack: AsyncExitStack) -> None:
@@ -292,32 +343,6 @@ def _plain_app(outside: Outside) -> web.Application:
     )
 
 
-def _health_app(broker: Broker, identity: Identity, opened: asyncio.Event) -> web.Application:
-    outside = broker.outside
-
-    async def store() -> str | None:
-        try:
-            await outside.store.suspensions()
-        except (Unreachable, Broken) as error:
-            return error.reason
-        return await outside.store.check_writable()
-
-    async def restored() -> str | None:
-        return broker.recovery.standstill.reason()
-
-    async def tls() -> str | None:
-        return identity.fault() or (None if opened.is_set() else "not listening yet")
-
-    async def own_certificate() -> str | None:
-        return identity.warning()
-
-    return create_health_app(
-        checks={"store": store, "restored": restored, "tls": tls},
-        warnings={"own-certificate": own_certificate},
-        metrics=outside.telemetry.render,
-    )
-
-
 def _schedule(broker: Broker, identity: Identity) -> Scheduler:
     async def expire_orders() -> None:
         await broker.orders.expire_due()
@@ -329,15 +354,21 @@ def _schedule(broker: Broker, identity: Identity) -> Scheduler:
             telemetry = broker.outside.telemetry
             telemetry.own_certificate(end=identity.not_after, failures=identity.failures)
 
+    authorities = broker.outside.authorities
     jobs: tuple[tuple[str, timedelta, Callable[[], Awaitable[None]]], ...] = (
         ("due-jobs", SWEEP_EVERY, broker.go_on),
         ("account-keys", SWEEP_EVERY, broker.unless_held(broker.settle_keys)),
+        ("secrets-sealed", SEAL_EVERY, broker.unless_held(broker.sealing.run)),
+        ("account-health", SWEEP_EVERY, broker.outside.account_health.look_at_doubted),
+        ("key-rotation", SWEEP_EVERY, broker.rotate_keys),
+        ("keys-in-use", KEYS_EVERY, broker.outside.keys.watch.look),
         ("expire-orders", EXPIRE_EVERY, broker.unless_held(expire_orders)),
         ("renewal-windows", RENEWALS_EVERY, broker.unless_held(broker.ask_about_renewals)),
         ("own-certificate", IDENTITY_EVERY, look_at_identity),
         ("own-window", WINDOW_EVERY, identity.follow_window),
         ("reconcile", RECONCILE_EVERY, broker.reconcile),
         ("revocation-lists", LISTS_EVERY, broker.outside.publishing.renew_lists),
+        ("ca-unfinished", LISTS_EVERY, broker.unless_held(authorities.finish_unfinished)),
         ("ca-ends", CA_ENDS_EVERY, broker.outside.publishing.warn_of_ends),
     )
     scheduler = Scheduler()

@@ -5,16 +5,14 @@ from __future__ import annotations
 import base64
 import ipaddress
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal
+from typing import Final
 
-from broker.config import Config, Endpoint, SecretRef
+from broker.app.secrets import Secrets
+from broker.config import Config, Endpoint
 from broker.config.communities import ValidationProxy
 from broker.config.upstreams import BuiltinUpstream
-from broker.issuance.errors import Broken
 from broker.issuance.ports import AccountUrl
 from broker.issuance.settings import CommunitySettings, DeclaredEabKey, IssuanceSettings
-from broker.protocol.encoding import parse_base64url
-from broker.protocol.problems import Problem
 from broker.upstreams.authority import IssuerSet
 from broker.upstreams.builtin import BuiltinSettings
 from broker.upstreams.builtin_leaf import CaProfile
@@ -27,7 +25,6 @@ __all__ = [
     "account_url",
     "builtin_settings",
     "issuance_settings",
-    "secret_octets",
     "validation_settings",
     "web_rates",
 ]
@@ -48,11 +45,11 @@ EVERYWHERE: Final[tuple[IpNetwork, ...]] = (
 _ANY_OF_OURS: Final = ipaddress.ip_address("0.0.0.0")  # noqa: S104 - compared with, never bound
 
 
-def issuance_settings(config: Config) -> IssuanceSettings:
+def issuance_settings(config: Config, secrets: Secrets) -> IssuanceSettings:
     """Return what the workflows are to know.
 
     Raises:
-        Broken: The MAC key of a declared binding cannot be read.
+        Broken: The MAC key of a declared binding does not lie in Vault, and cannot be read.
     """
     return IssuanceSettings(
         communities={
@@ -70,7 +67,7 @@ def issuance_settings(config: Config) -> IssuanceSettings:
             DeclaredEabKey(
                 key_id=key.key_id,
                 community=key.community,
-                mac_key=secret_octets(key.mac_key, "base64url"),
+                mac_key=secrets.octets(key.mac_key, "base64url"),
                 names=key.names,
                 profiles=key.profiles,
                 is_reusable=key.is_reusable,
@@ -101,8 +98,14 @@ def web_rates(config: Config) -> WebRates:
     )
 
 
-def validation_settings(config: Config) -> Mapping[str, ValidationSettings]:
-    """Return how each community's challenges are looked at, and where never to look."""
+def validation_settings(
+    config: Config, credentials: Mapping[str, bytes] | None = None
+) -> Mapping[str, ValidationSettings]:
+    """Return how each community's challenges are looked at, and where never to look.
+
+    *credentials* are those for its proxy, ``user:password``, by community.
+    """
+    known = credentials or {}
     own = frozenset(_own(endpoint) for endpoint in _listening(config))
     settings = {}
     for name, community in config.communities.items():
@@ -118,16 +121,16 @@ def validation_settings(config: Config) -> Mapping[str, ValidationSettings]:
             networks_allow=networks.allow if is_listed else EVERYWHERE,
             networks_deny=networks.deny if is_listed else (*networks.deny, *PRIVATE_NETWORKS),
             timeout=validation.timeout,
-            proxy=None if validation.proxy is None else _proxy(validation.proxy),
+            proxy=None if validation.proxy is None else _proxy(validation.proxy, known.get(name)),
             own_endpoints=own,
         )
     return settings
 
 
-def _proxy(section: ValidationProxy) -> Proxy:
+def _proxy(section: ValidationProxy, credentials: bytes | None) -> Proxy:
     authorization = None
-    if section.credentials is not None:
-        pair = base64.b64encode(section.credentials.resolve()).decode("ascii")
+    if credentials is not None:
+        pair = base64.b64encode(credentials).decode("ascii")
         authorization = f"Basic {pair}"
     return Proxy(
         address=(section.address.host, section.address.port),
@@ -157,21 +160,6 @@ def builtin_settings(name: str, config: BuiltinUpstream, issuers: IssuerSet) -> 
         crl_lifetime=config.crl_lifetime,
         backdate=config.backdate,
     )
-
-
-def secret_octets(reference: SecretRef, form: Literal["base64", "base64url"]) -> bytes:
-    """Return the octets of a secret that is written in *form*; the secret is never shown.
-
-    Raises:
-        Broken: It cannot be read, or is written in another form.
-    """
-    text = reference.resolve()
-    try:
-        if form == "base64":
-            return base64.b64decode(text, validate=True)
-        return parse_base64url(text.decode("ascii"))
-    except (ValueError, Problem):
-        raise Broken(f"secret {reference} is not {form}") from None
 
 
 def _listening(config: Config) -> Sequence[Endpoint]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from broker.app.settings import secret_octets
+from broker.app.remade import Values, zone_of_secrets
+from broker.app.secrets import Secrets, parse_octets
 from broker.config import Endpoint, SecretRef
 from broker.config.solvers import (
     DnsSolver,
@@ -44,11 +45,13 @@ class SolverMaker:
     def __init__(
         self,
         *,
+        secrets: Secrets,
         clock: Clock,
         answers: Http01Answers,
         tls_answers: TlsAlpn01Answers,
         user_agent: str,
     ) -> None:
+        self._secrets = secrets
         self._clock = clock
         self._answers = answers
         self._tls_answers = tls_answers
@@ -72,12 +75,12 @@ class SolverMaker:
     def _zone(self, config: DnsSolver) -> tuple[TxtZone, tuple[NameServer, ...]]:
         """Return where records are written, and who is asked about aliases."""
         if isinstance(config, Rfc2136Solver):
-            return _dynamic_zone(config)
+            return self._dynamic_zone(config)
         if isinstance(config, ProviderSolver):
             return self._provider_zone(config)
         if isinstance(config, WebhookSolver):
             return self._webhook_zone(config)
-        return _hook_zone(config)
+        return self._hook_zone(config)
 
     def _check(self, config: DnsSolver, resolvers: tuple[NameServer, ...]) -> SelfCheck | None:
         if not config.self_check.enabled:
@@ -89,74 +92,90 @@ class SolverMaker:
             total=config.self_check.timeout,
         )
 
-    def _provider_zone(self, config: ProviderSolver) -> tuple[ProviderZone, tuple[NameServer, ...]]:
+    def _provider_zone(self, config: ProviderSolver) -> tuple[TxtZone, tuple[NameServer, ...]]:
         made = config.provider
         resolvers = name_servers(made.resolvers)
-        settings = ProviderSettings(
-            provider=made.name,
-            zone=made.zone,
-            options=made.options,
-            secrets=_secret_texts(made.secrets),
-            files=made.files,
-            resolvers=resolvers,
-            proxy=made.proxy,
-            ca_bundle=made.ca_bundle,
-            ttl=made.ttl,
-            timeout=made.timeout,
-        )
-        return ProviderZone(settings, self._locks), resolvers
 
-    def _webhook_zone(self, config: WebhookSolver) -> tuple[WebhookZone, tuple[NameServer, ...]]:
+        def make(values: Values) -> TxtZone:
+            settings = ProviderSettings(
+                provider=made.name,
+                zone=made.zone,
+                options=made.options,
+                secrets=_texts(made.secrets, values),
+                files=made.files,
+                resolvers=resolvers,
+                proxy=made.proxy,
+                ca_bundle=made.ca_bundle,
+                ttl=made.ttl,
+                timeout=made.timeout,
+            )
+            return ProviderZone(settings, self._locks)
+
+        return zone_of_secrets(self._secrets, made.secrets, make), resolvers
+
+    def _webhook_zone(self, config: WebhookSolver) -> tuple[TxtZone, tuple[NameServer, ...]]:
         made = config.webhook
         resolvers = name_servers(made.resolvers)
-        settings = WebhookSettings(
-            url=made.url,
-            ca_bundle=made.ca_bundle,
-            bearer=None if made.bearer is None else _secret_text(made.bearer),
-            mac_key=None if made.hmac is None else made.hmac.resolve(),
-            zone=made.zone,
-            resolvers=resolvers,
-            user_agent=self._user_agent,
-            timeout=made.timeout,
-            attempts=made.attempts,
-        )
-        return WebhookZone(settings, clock=self._clock), resolvers
+
+        def make(values: Values) -> TxtZone:
+            settings = WebhookSettings(
+                url=made.url,
+                ca_bundle=made.ca_bundle,
+                bearer=None if made.bearer is None else _text(made.bearer, values["bearer"]),
+                mac_key=values.get("hmac"),
+                zone=made.zone,
+                resolvers=resolvers,
+                user_agent=self._user_agent,
+                timeout=made.timeout,
+                attempts=made.attempts,
+            )
+            return WebhookZone(settings, clock=self._clock)
+
+        refs = {"bearer": made.bearer, "hmac": made.hmac}
+        named = {name: ref for name, ref in refs.items() if ref is not None}
+        return zone_of_secrets(self._secrets, named, make), resolvers
+
+    def _dynamic_zone(self, config: Rfc2136Solver) -> tuple[TxtZone, tuple[NameServer, ...]]:
+        update = config.rfc2136
+        resolvers = name_servers(update.resolvers)
+
+        def make(values: Values) -> TxtZone:
+            settings = Rfc2136Settings(
+                server=_name_server(update.server),
+                tsig_name=update.tsig.name,
+                tsig_secret=parse_octets(update.tsig.secret, values["tsig"], "base64"),
+                tsig_algorithm=update.tsig.algorithm,
+                zone=update.zone,
+                resolvers=resolvers,
+            )
+            return DynamicZone(settings)
+
+        return zone_of_secrets(self._secrets, {"tsig": update.tsig.secret}, make), resolvers
+
+    def _hook_zone(self, config: ExecSolver) -> tuple[TxtZone, tuple[NameServer, ...]]:
+        made = config.exec
+        resolvers = name_servers(made.resolvers)
+
+        def make(values: Values) -> TxtZone:
+            settings = HookSettings(
+                command=made.command,
+                environment={**made.environment, **_texts(made.secrets, values)},
+                zone=made.zone,
+                resolvers=resolvers,
+                timeout=made.timeout,
+            )
+            return HookZone(settings)
+
+        return zone_of_secrets(self._secrets, made.secrets, make), resolvers
 
 
-def _dynamic_zone(config: Rfc2136Solver) -> tuple[DynamicZone, tuple[NameServer, ...]]:
-    update = config.rfc2136
-    resolvers = name_servers(update.resolvers)
-    settings = Rfc2136Settings(
-        server=_name_server(update.server),
-        tsig_name=update.tsig.name,
-        tsig_secret=secret_octets(update.tsig.secret, "base64"),
-        tsig_algorithm=update.tsig.algorithm,
-        zone=update.zone,
-        resolvers=resolvers,
-    )
-    return DynamicZone(settings), resolvers
+def _texts(references: Mapping[str, SecretRef], values: Values) -> Mapping[str, str]:
+    return {name: _text(reference, values[name]) for name, reference in references.items()}
 
 
-def _hook_zone(config: ExecSolver) -> tuple[HookZone, tuple[NameServer, ...]]:
-    made = config.exec
-    resolvers = name_servers(made.resolvers)
-    settings = HookSettings(
-        command=made.command,
-        environment={**made.environment, **_secret_texts(made.secrets)},
-        zone=made.zone,
-        resolvers=resolvers,
-        timeout=made.timeout,
-    )
-    return HookZone(settings), resolvers
-
-
-def _secret_texts(references: Mapping[str, SecretRef]) -> Mapping[str, str]:
-    return {name: _secret_text(reference) for name, reference in references.items()}
-
-
-def _secret_text(reference: SecretRef) -> str:
+def _text(reference: SecretRef, value: bytes) -> str:
     try:
-        text = reference.resolve().decode("utf-8")
+        text = value.decode("utf-8")
     except UnicodeDecodeError:
         raise Broken(f"secret {reference} is no text in UTF-8") from None
     if not text.isprintable():

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from broker.app.account_health import AccountsLookedAt, ConfiguredRegistrar, Truth
 from broker.app.account_keys import AccountGates, ConfiguredAccounts
 from broker.app.authority_register import CaRegistry
 from broker.app.observed import ObservedUpstream
-from broker.app.settings import builtin_settings, secret_octets
+from broker.app.secrets import Secrets
+from broker.app.settings import builtin_settings
 from broker.app.solvers import SolverMaker
 from broker.config import Config
 from broker.config.upstreams import AcmeUpstream as AcmeSection
 from broker.config.upstreams import BuiltinUpstream as BuiltinSection
 from broker.issuance.errors import Broken, Conflict
-from broker.issuance.ports import Clock, Signer, Store, Upstream
+from broker.issuance.key_ports import KeyPlaces
+from broker.issuance.ports import Clock, Store, Upstream
 from broker.issuance.reconciling import OrderListing
 from broker.issuance.records import UpstreamAccountRecord
 from broker.operations.parties import UpstreamEntry
@@ -48,7 +52,9 @@ class ConfiguredUpstreams:
         *,
         facts: Mapping[str, UpstreamFacts],
         registry: CaRegistry,
-        signer: Signer,
+        secrets: Secrets,
+        signer: Truth,
+        places: KeyPlaces,
         store: Store,
         clock: Clock,
         telemetry: Telemetry,
@@ -58,10 +64,13 @@ class ConfiguredUpstreams:
     ) -> None:
         self._config = config
         self._signer = signer
+        self._places = places
         self._store = store
         self._clock = clock
         self._telemetry = telemetry
+        self._secrets = secrets
         self._solvers = SolverMaker(
+            secrets=secrets,
             clock=clock,
             answers=answers,
             # Not by truth: an empty table is one that answers may still come into.
@@ -74,6 +83,10 @@ class ConfiguredUpstreams:
         self._gates = AccountGates()
         self.accounts_at_cas = ConfiguredAccounts(self._clients, self._gates, signer)
         """Our accounts, for changes of their keys."""
+        self.accounts_looked_at = AccountsLookedAt(self._clients, self._gates, signer)
+        """Our accounts, for whoever looks whether they are lost."""
+        self.registrar = ConfiguredRegistrar(self, self._gates, ring=signer, places=places)
+        """Makes new accounts for new keys."""
         self._transports: list[HttpTransport] = []
         self._anchors: dict[str, Sequence[bytes]] = {}
         self._community_anchors = {
@@ -108,9 +121,18 @@ class ConfiguredUpstreams:
                 continue
             if name in self.authorities:
                 ready.append(self.authorities[name].facts())
-            elif (name, community) in self._registered:
+            elif self._is_usable(name, community):
                 ready.append(self._facts[name])
         return ready
+
+    def waiting(self, upstream: str, community: str) -> UpstreamFacts | None:
+        """Return the facts of an upstream whose account is lost, None for any other."""
+        is_lost = self._gates.of(upstream, community).loss is not None
+        return self._facts.get(upstream) if is_lost else None
+
+    def _is_usable(self, upstream: str, community: str) -> bool:
+        is_lost = self._gates.of(upstream, community).loss is not None
+        return (upstream, community) in self._registered and not is_lost
 
     def of(self, upstream: str, community: str) -> Sequence[bytes] | None:
         """Return the anchors that chains have to end at, None for any.
@@ -190,9 +212,32 @@ class ConfiguredUpstreams:
         config = self._acme(upstream)
         known = await self._store.find_upstream_account(upstream, community)
         # A key of an earlier registration stays: with it the same account is found again.
-        key_id = _account_key_id(upstream, community) if known is None else known.key_id
-        with suppress(Conflict):
-            await self._signer.create_key(key_id, config.account_key.kind)
+        key_id = (
+            await self._places.next_account_key_id(upstream, community, None)
+            if known is None
+            else known.key_id
+        )
+        if known is None:
+            with suppress(Conflict):
+                await self._signer.create_key(key_id, config.account_key.kind)
+        async with self._gates.of(upstream, community).using(is_lost_too=True):
+            now = await self._store.find_upstream_account(upstream, community)
+            record = await self.register_with(
+                upstream,
+                community,
+                # While the gate was waited for, the account may have got another key.
+                key_id if now is None else now.key_id,
+                agree_to_terms=agree_to_terms,
+            )
+        if now is not None and now.account_url == record.account_url:
+            return replace(record, registered_at=now.registered_at)
+        return record
+
+    async def register_with(
+        self, upstream: str, community: str, key_id: str, *, agree_to_terms: bool
+    ) -> UpstreamAccountRecord:
+        """Find the account of this key at the CA, or have one made; the key is there already."""
+        config = self._acme(upstream)
         binding = config.external_account_binding
         registration = Registration(
             upstream=upstream,
@@ -204,12 +249,11 @@ class ConfiguredUpstreams:
             if binding is None
             else EabCredential(
                 key_id=binding.key_id,
-                mac_key=secret_octets(binding.mac_key, "base64url"),
+                mac_key=await self._secrets.octets(binding.mac_key, "base64url")(),
                 algorithm=binding.algorithm,
             ),
         )
-        async with self._gates.of(upstream, community).using():
-            record = await register(registration, client=self._clients[upstream], clock=self._clock)
+        record = await register(registration, client=self._clients[upstream], clock=self._clock)
         self._registered.add((upstream, community))
         return record
 
@@ -227,6 +271,16 @@ class ConfiguredUpstreams:
     def account_key_kind(self, upstream: str) -> str:
         """Return which kind of key our account there is to have; raises Broken."""
         return self._acme(upstream).account_key.kind
+
+    @property
+    def clients(self) -> Mapping[str, AcmeClient]:
+        """Return what speaks with each CA, by upstream."""
+        return self._clients
+
+    def welcome(self, upstream: str, community: str) -> None:
+        """Let orders go to an account that has just become ours."""
+        self._registered.add((upstream, community))
+        self._gates.of(upstream, community).loss = None
 
     # --------------------------------------------------------------------- as a ledger of ours
 
@@ -316,11 +370,6 @@ class ConfiguredUpstreams:
 
     def _put(self, name: str, community: str, upstream: Upstream) -> None:
         self._upstreams[name, community] = ObservedUpstream(name, upstream, self._telemetry)
-
-
-def _account_key_id(upstream: str, community: str) -> str:
-    # No name holds '@': with a '-' the community c of a-b would share a key with b-c of a.
-    return f"account-{upstream}@{community}"
 
 
 def _read_anchors(path: Path) -> Sequence[bytes]:

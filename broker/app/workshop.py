@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from broker.app.adopting import Takeover, make_takeover
 from broker.app.caa import ConfiguredIssuers, caa_watch
 from broker.app.outside import VERSION, Outside
-from broker.app.recovering import make_recovery
+from broker.app.recovering import make_account_recoveries, make_recovery
 from broker.app.settings import account_url, issuance_settings, validation_settings
+from broker.app.validating import ConfiguredValidators
 from broker.issuance.accounts import Accounts
 from broker.issuance.authorizations import Authorizations
 from broker.issuance.caa import CaaWatch
@@ -15,6 +17,7 @@ from broker.issuance.caa_guard import CaaGuard
 from broker.issuance.closing import Closing
 from broker.issuance.dispatcher import Dispatcher
 from broker.issuance.enrollment import Enrollment
+from broker.issuance.former_revocations import FormerRevocations
 from broker.issuance.fulfilment import Fulfilment
 from broker.issuance.key_changes import KeyChanges
 from broker.issuance.orders import Orders
@@ -29,7 +32,6 @@ from broker.keys.suffixes import PackagedPublicSuffixes
 from broker.keys.weakness import OfflineKeyInspector
 from broker.operations import OperatorDesk, Recovery, Rooms
 from broker.validation.caa import CaaLookups
-from broker.validation.validators import Validators
 from broker.web.workflows import Workflows
 
 __all__ = ["Workshop", "furnished"]
@@ -48,6 +50,7 @@ class Workshop:
     revocations: Revocations
     renewing: Renewing
     recovery: Recovery
+    takeover: Takeover
     dispatcher: Dispatcher
 
     def workflows(self) -> Workflows:
@@ -76,6 +79,11 @@ class Workshop:
                 policies=outside.policies,
                 upstreams=outside.upstreams,
                 upstream_keys=outside.upstream_keys,
+                key_rotation=outside.key_rotation,
+                adoption=self.takeover.adoption,
+                key_moves=self.takeover.moves,
+                keys_in_use=outside.keys.watch,
+                secrets_in_use=outside.secrets,
                 caa=_caa_guard(outside),
                 authorities=outside.authorities,
                 clock=outside.clock,
@@ -83,6 +91,8 @@ class Workshop:
                 version=VERSION,
                 renewing=self.renewing,
                 recovery=self.recovery,
+                account_health=outside.account_health,
+                account_recoveries=make_account_recoveries(outside, self.recovery, self.dispatcher),
             )
         )
 
@@ -94,8 +104,8 @@ async def furnished(outside: Outside) -> Workshop:
         Broken: A declared binding key cannot be used.
     """
     store, clock = outside.store, outside.clock
-    settings = issuance_settings(outside.config)
-    enrollment = Enrollment(store, clock, settings)
+    settings = issuance_settings(outside.config, outside.secrets)
+    enrollment = Enrollment(store, clock, settings, sealer=outside.keys.sealer)
     await enrollment.keep_declared()
     dispatcher = Dispatcher(store, clock)
     planner = _planner(outside, enrollment)
@@ -115,9 +125,10 @@ async def furnished(outside: Outside) -> Workshop:
         planner=planner,
         orders=_orders(outside, planner, dispatcher, settings, caa=caa),
         authorizations=_authorizations(outside, planner, dispatcher, settings),
-        revocations=Revocations(store, store, outside.upstreams, dispatcher, clock),
+        revocations=_revocations(outside, dispatcher),
         renewing=_renewing(outside, dispatcher),
         recovery=await make_recovery(store, outside.upstreams, dispatcher, clock),
+        takeover=make_takeover(outside),
         dispatcher=dispatcher,
     )
     fulfilment = _fulfilment(outside, dispatcher, settings)
@@ -126,6 +137,18 @@ async def furnished(outside: Outside) -> Workshop:
     dispatcher.on(JobKind.FULFIL, fulfilment.fulfil)
     dispatcher.on(JobKind.REVOKE, made.revocations.carry_out)
     return made
+
+
+def _revocations(outside: Outside, dispatcher: Dispatcher) -> Revocations:
+    store = outside.store
+    return Revocations(
+        store,
+        store,
+        outside.upstreams,
+        dispatcher,
+        outside.clock,
+        former=FormerRevocations(store),
+    )
 
 
 def _planner(outside: Outside, enrollment: Enrollment) -> Planner:
@@ -195,7 +218,7 @@ def _authorizations(
         orders=outside.store,
         accounts=outside.store,
         planner=planner,
-        validator=Validators(validation_settings(outside.config)),
+        validator=ConfiguredValidators(outside.config, outside.secrets),
         dispatcher=dispatcher,
         clock=outside.clock,
         settings=settings,

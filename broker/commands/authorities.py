@@ -158,8 +158,7 @@ def ca_init(
         raise click.UsageError("names are for the offline root to permit, not for its request")
     made = ask(config_path, "ca_init", given, reason)
     if csr_file is not None:
-        csr_file.write_text(made["csr_pem"], encoding="ascii")
-        made = {"upstream": made["upstream"], "request": str(csr_file)}
+        made = _written(made, csr_file)
     _show(made, is_json=is_json)
 
 
@@ -231,8 +230,7 @@ def rotate_prepare(
     given = {"upstream": upstream, "subject": subject, "issuing_csr": csr_file is not None}
     made = ask(config_path, "ca_rotate_prepare", given, reason)
     if csr_file is not None:
-        csr_file.write_text(made["csr_pem"], encoding="ascii")
-        made = {"upstream": made["upstream"], "request": str(csr_file)}
+        made = _written(made, csr_file)
     _show(made, is_json=is_json)
 
 
@@ -266,13 +264,26 @@ def rotate_retire(
     *,
     is_json: bool,
 ) -> None:
-    """Destroy the key of the issuing CA before, once nothing depends on it.
+    """End the key of the issuing CA before, once nothing depends on it.
 
     While a certificate of it is in force, neither ended nor revoked, this is refused and names
     those that end last.  Its certificate and its last revocation list stay published.
+
+    A key in a file is destroyed.  One in Vault signs no more; the answer has the commands by which
+    those who may delete it there.
     """
     given = {"upstream": upstream, "issuer": issuer}
     _show(ask(config_path, "ca_rotate_retire", given, reason), is_json=is_json)
+
+
+def _written(made: dict[str, Any], csr_file: Path) -> dict[str, Any]:
+    """Write the request to its file, and return what the one who carries it reads aloud."""
+    csr_file.write_text(made["csr_pem"], encoding="ascii")
+    return {
+        "upstream": made["upstream"],
+        "request": str(csr_file),
+        "spki_sha256": made["spki_sha256"],
+    }
 
 
 def _show(value: Any, *, is_json: bool) -> None:

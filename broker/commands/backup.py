@@ -6,6 +6,7 @@ loop and its clients notice nothing.  It only keeps that a backup was made.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,14 @@ from broker.commands.output import print_json, print_pairs
 __all__ = ["backup", "reconcile", "restore"]
 
 
+_passphrase_option = click.option(
+    "--passphrase",
+    "passphrase_at",
+    metavar="REFERENCE",
+    help="Where the key passphrase lies, file:/PATH or env:NAME.  [default: as configured]",
+)
+
+
 class _NotReconciled(CommandFailed):
     """Something stands in the way, and a person has to look at it."""
 
@@ -36,12 +45,19 @@ class _NotReconciled(CommandFailed):
     default=Path(),
     help="The file to make, or a directory for it.  [default: the working directory]",
 )
+@_passphrase_option
 @reason_option
 @config_option
 @as_json
 @click.pass_context
 def backup(
-    ctx: click.Context, output: Path, config_path: Path, reason: str | None, *, is_json: bool
+    ctx: click.Context,
+    output: Path,
+    passphrase_at: str | None,
+    config_path: Path,
+    reason: str | None,
+    *,
+    is_json: bool,
 ) -> None:
     """Back the store, the keys and the CA files up into one sealed file, while the broker works.
 
@@ -54,7 +70,7 @@ def backup(
     from broker.clock import SystemClock
     from broker.operations.backup import make_backup, manifest_view
 
-    config, passphrase = _opened(config_path)
+    config, passphrase = _opened(config_path, passphrase_at)
     with working("backup …"), _failing():
         made = make_backup(
             config.state,
@@ -81,13 +97,14 @@ def backup(
 
 @backup.command("verify")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@_passphrase_option
 @config_option
 @as_json
-def verify(file: Path, config_path: Path, *, is_json: bool) -> None:
+def verify(file: Path, passphrase_at: str | None, config_path: Path, *, is_json: bool) -> None:
     """Read the whole of a backup, and tell what it holds."""
     from broker.operations.backup import manifest_view, verify_backup
 
-    _, passphrase = _opened(config_path)
+    _, passphrase = _opened(config_path, passphrase_at)
     with working("verify …"), _failing():
         manifest = verify_backup(file, passphrase)
     _show(manifest_view(manifest), is_json=is_json)
@@ -95,10 +112,18 @@ def verify(file: Path, config_path: Path, *, is_json: bool) -> None:
 
 @click.command("restore", short_help="Put a backup into an empty state directory.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@_passphrase_option
 @reason_option
 @config_option
 @as_json
-def restore(file: Path, config_path: Path, reason: str | None, *, is_json: bool) -> None:
+def restore(
+    file: Path,
+    passphrase_at: str | None,
+    config_path: Path,
+    reason: str | None,
+    *,
+    is_json: bool,
+) -> None:
     """Put a backup into the configured state directory, which has to be empty.
 
     The broker then starts read-only, until it has been compared with its CAs: it does that by
@@ -110,7 +135,7 @@ def restore(file: Path, config_path: Path, reason: str | None, *, is_json: bool)
     from broker.operations.backup_restore import restore_backup
     from broker.web.operator import user_name
 
-    config, passphrase = _opened(config_path)
+    config, passphrase = _opened(config_path, passphrase_at)
     with working("restore …"), _failing():
         restored = restore_backup(
             file,
@@ -178,13 +203,26 @@ def _tell(report: dict[str, Any]) -> None:
         click.echo(f"cannot be known: {sentence}")
 
 
-def _opened(config_path: Path) -> tuple[Any, bytes]:
+def _opened(config_path: Path, passphrase_at: str | None) -> tuple[Any, bytes]:
     """Return the configuration and the key passphrase."""
+    from broker.app.secrets import is_for_one_login, parse_reference, read_passphrase
     from broker.config import load_config
 
     with readable():
         config = load_config(config_path)
-        return config, config.keys.passphrase.resolve()
+        if passphrase_at is not None:
+            return config, parse_reference(passphrase_at).resolve()
+        reference = config.keys.passphrase
+        if reference.scheme != "vault":
+            return config, reference.resolve()
+    if is_for_one_login(config, reference):
+        raise CommandFailed(
+            f"passphrase {reference} lies in Vault, and what this would log in with is wrapped, "
+            "good for one login, which is the broker's",
+            "read it as yourself and name where it is: vault kv get, then --passphrase env:NAME",
+        )
+    with readable(), _failing(), working("reading the passphrase from Vault …"):
+        return config, asyncio.run(read_passphrase(config))
 
 
 @contextmanager

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final, cast
 
 import click
-from pydantic import BaseModel
 
-from broker.commands.failures import CommandFailed, readable
+from broker.commands.failures import CommandFailed, Misconfigured, readable
 from broker.commands.options import as_json, config_option
 from broker.commands.output import print_json, print_table
-from broker.config import Config, SecretRef, load_all
+from broker.config import Config, load_all
 from broker.policy.yamlfile import Faults
 
 __all__ = ["check"]
+
+_UNFIT: Final = frozenset({"barring", "exposed"})
+"""What about a key is a fault; that it has lived elsewhere, or was not seen, is a warning."""
 
 
 class _Doubtful(CommandFailed):
@@ -28,14 +31,15 @@ class _Doubtful(CommandFailed):
 @click.command("check", short_help="Check the configuration and the policies.")
 @config_option
 @click.option("--strict", is_flag=True, help="Exit with 3 when something is odd but not wrong.")
-@click.option("--online", is_flag=True, help="Look at CAA records of our names, too.")
+@click.option("--online", is_flag=True, help="Ask Vault, CAs and the DNS, too.")
 @click.option("--secrets", is_flag=True, help="Read the secrets that references point to, too.")
 @as_json
 def check(*, config_path: Path, strict: bool, online: bool, secrets: bool, is_json: bool) -> None:
     """Check the configuration and the policies together, and change nothing.
 
     Built-in CAs that near their end are warned of. With --online the CAs of our accounts and the
-    DNS are asked whether CAA records keep others out of our names.
+    DNS are asked whether CAA records keep others out of our names, and Vault whether a key in use
+    is what it must not be: rotating by itself, or able to leave.
 
     Every fault is told with file and line. Exit status: 0 fine, 2 faults, 3 warnings under
     --strict.
@@ -48,24 +52,34 @@ def check(*, config_path: Path, strict: bool, online: bool, secrets: bool, is_js
                 faults = [dataclasses.asdict(fault) for fault in found.faults]
                 print_json({"faults": faults, "warnings": [], "policies": {}})
             raise
-        if secrets:
-            for reference in _secrets(config):
-                reference.resolve()
+        in_vault = _of_the_secrets(config, config_path) if secrets else []
     warnings = [f"{path}: its community is not configured" for path in policies.unused]
+    warnings += [row["finding"] for row in in_vault if row["kind"] == "unreachable"]
     warnings += asyncio.run(_of_the_state(config))
+    keys = _of_the_keys(config_path) if online else []
+    warnings += [_told(row) for row in keys if row["kind"] not in _UNFIT]
+    unfit = [_told(row) for row in keys if row["kind"] in _UNFIT]
+    unread = [row["finding"] for row in in_vault if row["kind"] == "broken"]
     if online:
         warnings += _of_the_dns(config_path)
+    for fault in (*unfit, *unread):
+        click.echo(f"penstock: error: {fault}", err=True)
     for warning in warnings:
         click.echo(f"penstock: warning: {warning}", err=True)
     documents = {name: made.sha256 for name, made in policies.documents.items()}
     if is_json:
-        print_json({"faults": [], "warnings": warnings, "policies": documents})
+        odd = {"keys": unfit, "secrets": unread, "warnings": warnings}
+        print_json({"faults": [], **odd, "policies": documents})
     else:
         rows = [
             {"community": name, "policy": made.source, "sha256": made.sha256}
             for name, made in policies.documents.items()
         ]
         print_table(rows, ["community", "policy", "sha256"])
+    if unfit:
+        raise Misconfigured("a key in use is what it must not be")
+    if unread:
+        raise Misconfigured("a secret in Vault cannot be read")
     if strict and warnings:
         raise _Doubtful("something is odd, see the warnings")
 
@@ -74,6 +88,33 @@ async def _of_the_state(config: Config) -> Sequence[str]:
     from broker.app import inspect_authorities
 
     return await inspect_authorities(config)
+
+
+def _of_the_secrets(config: Config, config_path: Path) -> Sequence[Mapping[str, str]]:
+    """Read every secret that a reference points to; those in Vault as the broker does.
+
+    What this process would log in with may be good for one login, which is the broker's.
+    """
+    from broker.app.secrets import references
+    from broker.commands.connection import ask
+
+    found = tuple(references(config))
+    for reference in found:
+        if reference.scheme != "vault":
+            reference.resolve()
+    if all(reference.scheme != "vault" for reference in found):
+        return ()
+    return cast(Sequence[Mapping[str, str]], ask(config_path, "secret_check", {}))
+
+
+def _of_the_keys(config_path: Path) -> Sequence[Mapping[str, str]]:
+    from broker.commands.connection import ask
+
+    return cast(Sequence[Mapping[str, str]], ask(config_path, "key_check", {}))
+
+
+def _told(row: Mapping[str, str]) -> str:
+    return f"{row['use']}: {row['finding']}"
 
 
 def _of_the_dns(config_path: Path) -> Sequence[str]:
@@ -85,19 +126,3 @@ def _of_the_dns(config_path: Path) -> Sequence[str]:
         + row["finding"]
         for row in ask(config_path, "caa_check", {})
     ]
-
-
-def _secrets(config: Config) -> Iterator[SecretRef]:
-    """Yield every reference to a secret, wherever it stands."""
-    waiting: list[object] = [config]
-    while waiting:
-        value = waiting.pop()
-        match value:
-            case BaseModel():
-                waiting += [getattr(value, name) for name in type(value).model_fields]
-            case Mapping():
-                waiting += value.values()
-            case tuple():
-                waiting += value
-            case SecretRef():
-                yield value

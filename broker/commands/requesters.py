@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import click
 
+from broker.commands.account_recovery import order_again
 from broker.commands.connection import ask
 from broker.commands.options import as_json, config_option, page_options, reason_option
 from broker.commands.output import print_json, print_pairs, print_table
@@ -54,6 +55,9 @@ def status(config_path: Path, *, is_json: bool) -> None:
 @click.group("order", short_help="Look at orders, and hurry those that wait.")
 def order() -> None:
     """Look at orders, and hurry those that wait."""
+
+
+order.add_command(order_again)
 
 
 @order.command("show")

@@ -6,35 +6,12 @@ from pathlib import Path
 
 import click
 
-from broker.commands.authorities import upstream
+from broker.commands.account_recovery import upstream
 from broker.commands.connection import ask
-from broker.commands.options import as_json, config_option, reason_option
-from broker.commands.output import print_json, print_table
+from broker.commands.options import as_json, config_option
+from broker.commands.output import print_json
 
 __all__ = ["upstream"]
-
-
-@upstream.command("change-key")
-@click.argument("name")
-@click.option("--community", metavar="NAME", help="For this community only.")
-@reason_option
-@config_option
-@as_json
-def upstream_change_key(
-    name: str, community: str | None, reason: str | None, config_path: Path, *, is_json: bool
-) -> None:
-    """Give our account at a CA a new key; orders that are under way go on.
-
-    The CA is asked which key it knows whenever that is in doubt, also after a crash. The old key
-    is kept in its file and signs no more.
-    """
-    rows = ask(
-        config_path, "upstream_change_key", {"upstream": name, "community": community}, reason
-    )
-    if is_json:
-        print_json(rows)
-    else:
-        print_table(rows, ["upstream", "community", "url", "thumbprint"])
 
 
 @upstream.command("caa")

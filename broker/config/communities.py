@@ -14,6 +14,7 @@ from broker.config.values import (
     ChainWish,
     EndpointText,
     HttpUrl,
+    KeyStoreText,
     Network,
     ResolverText,
     Secret,
@@ -119,6 +120,9 @@ class Community(Section):
 
     preferred_chain: ChainWish | None = Field(default=None, examples=["Community Root"])
     """Which chain this community is served by default, whatever its upstream's says; see there."""
+
+    key_store: KeyStoreText | None = Field(default=None, examples=["vault:transit-clinic"])
+    """Where keys of accounts for this community are kept, whatever the upstream says."""
 
     validation: Validation = Field(default_factory=Validation)
     """How challenges are looked at."""

@@ -12,6 +12,7 @@ from broker.config.model import Config
 from broker.config.policies import LoadedPolicies, load_policies
 from broker.config.solver_checks import check_solvers
 from broker.config.upstreams import AcmeUpstream, BuiltinUpstream
+from broker.config.vault_checks import check_vault
 from broker.issuance.errors import Broken
 from broker.policy.yamlfile import MAX_TEXT_BYTES, Fault, Faults, KeyPath, Lines, load_model
 
@@ -83,6 +84,7 @@ def _check_references(config: Config, lines: Lines) -> Iterator[Fault]:
     yield from _check_operator_socket(config, lines)
     yield from _check_listeners(config, lines)
     yield from check_solvers(config, lines)
+    yield from check_vault(config, lines)
 
 
 def _check_communities(config: Config, lines: Lines) -> Iterator[Fault]:

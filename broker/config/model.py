@@ -17,6 +17,7 @@ from broker.config.communities import Community, DeclaredKey
 from broker.config.section import ConfigName, Section
 from broker.config.upstreams import UpstreamSection
 from broker.config.values import AbsolutePath, Endpoint, EndpointText, ExternalUrl, Secret
+from broker.config.vault import Vault
 from broker.policy.units import Duration, Rate, RateText, Size
 
 __all__ = [
@@ -241,6 +242,9 @@ class Config(Section):
 
     keys: Keys
     """How private keys are kept."""
+
+    vault: Vault | None = None
+    """HashiCorp Vault. Without it keys lie in encrypted files, which is the lesser choice."""
 
     communities: dict[ConfigName, Community] = Field(
         default_factory=lambda: {"default": Community()}, min_length=1

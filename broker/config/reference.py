@@ -10,7 +10,7 @@ import json
 import textwrap
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import TypeAdapter
@@ -26,9 +26,12 @@ from broker.config.values import (
     ExternalUrl,
     HttpsUrl,
     HttpUrl,
+    KeyStoreText,
+    MountText,
     Network,
     ResolverText,
     Secret,
+    VaultKeyText,
 )
 from broker.policy.units import Duration, RateText, Size
 
@@ -42,8 +45,12 @@ EXAMPLE_NAMES: Final = {
     "BuiltinUpstream": ("local",),
     "AcmeUpstream": ("lets-encrypt",),
     "CaProfileSection": ("server",),
+    "MountIdentities": ("transit-ca",),
 }
 """Names that things have in the sample."""
+
+EMPTY: Final[Mapping[str, object]] = {}
+"""No examples but those of the keys themselves."""
 
 _KINDS: Final[dict[str, Any]] = {
     "duration": Duration,
@@ -59,6 +66,9 @@ _KINDS: Final[dict[str, Any]] = {
     "http or https URL": HttpUrl,
     "external URL": ExternalUrl,
     "domain name": CaaIdentity,
+    "mount": MountText,
+    "mount/name": VaultKeyText,
+    "`file` or `vault:MOUNT`": KeyStoreText,
 }
 
 
@@ -70,7 +80,8 @@ def reference_page() -> str:
         "One YAML file, `/etc/penstock/penstock.yaml` unless `--config` or `PENSTOCK_CONFIG` says",
         "otherwise. It is read once and checked whole: `penstock check` tells every fault with its",
         "line. Unknown keys are refused. Durations and sizes are text with a unit (`90d`,",
-        "`64KiB`), secrets are references (`file:/path` or `env:NAME`).",
+        "`64KiB`), secrets are references (`file:/path`, `env:NAME` or `vault:MOUNT/PATH#FIELD`),",
+        "see [secrets](operations/secrets.md).",
         "A file that shows every key is [sample/penstock.yaml](sample/penstock.yaml).\n",
         *_tables(Config, "", set()),
     ]
@@ -124,7 +135,10 @@ def _way(section: type[Section]) -> str:
     return f", {own[0]}" if own else ""
 
 
-def _sample(section: type[Section], indent: int) -> Iterator[str]:
+def _sample(
+    section: type[Section], indent: int, given: Mapping[str, object] = EMPTY
+) -> Iterator[str]:
+    """Yield the lines of a section; *given* are examples that hold for it where it stands."""
     pad = " " * indent
     for name, field in section.model_fields.items():
         key = field.alias or name
@@ -135,14 +149,25 @@ def _sample(section: type[Section], indent: int) -> Iterator[str]:
         if not sections:
             extra = field.json_schema_extra
             mark = "# " if isinstance(extra, dict) and extra.get("instead") else ""
-            yield f"{pad}{mark}{key}: {json.dumps(_example(section, field))}"
+            example = given[key] if key in given else _example(section, field)
+            yield f"{pad}{mark}{key}: {json.dumps(example)}"
             continue
         yield f"{pad}{key}:"
-        for each in sections:
-            yield from _sample_of(each, container, indent + 2)
+        # Of a section that can be one of several, one can stand there: the first.
+        for each in sections if container else sections[:1]:
+            yield from _sample_of(each, container, indent + 2, _inside(field))
 
 
-def _sample_of(section: type[Section], container: str, indent: int) -> Iterator[str]:
+def _inside(field: FieldInfo) -> Mapping[str, object]:
+    """Return the examples that hold inside the section that a key takes."""
+    extra = field.json_schema_extra
+    found = extra.get("inside") if isinstance(extra, dict) else None
+    return found if isinstance(found, dict) else EMPTY
+
+
+def _sample_of(
+    section: type[Section], container: str, indent: int, given: Mapping[str, object]
+) -> Iterator[str]:
     pad = " " * indent
     if container == "dict":
         for name in EXAMPLE_NAMES[section.__name__]:
@@ -156,7 +181,7 @@ def _sample_of(section: type[Section], container: str, indent: int) -> Iterator[
         yield f"{pad}- {lines[first].lstrip()}"
         yield from lines[first + 1 :]
     else:
-        yield from _sample(section, indent)
+        yield from _sample(section, indent, given)
 
 
 def _example(section: type[Section], field: FieldInfo) -> object:

@@ -17,6 +17,7 @@ from broker.config.values import (
     ChainWish,
     HttpsUrl,
     HttpUrl,
+    KeyStoreText,
     Secret,
 )
 from broker.policy.units import Duration
@@ -178,6 +179,14 @@ class BuiltinUpstream(Section):
     caa_identities: tuple[CaaIdentity, ...] = Field(default=(), examples=[["pki.corp.example"]])
     """Names by which CAA records mean it. Without any: those of the community that asks."""
 
+    key_store: KeyStoreText = Field(default="file", examples=["vault:transit-ca"])
+    """Where issuing keys are made and kept: `file`, or `vault:MOUNT`, a transit engine that no
+    account key is in."""
+
+    root_key_store: KeyStoreText = "file"
+    """Where the root's key is made and kept, unless the root is offline; never the issuing keys'
+    mount."""
+
     @property
     def server_profile(self) -> str | None:
         """Return the first profile for TLS servers, None where there is none."""
@@ -196,6 +205,13 @@ class AccountKey(Section):
 
     kind: KeyKind = "ec-p256"
     """Kind of the key, used when it is made."""
+
+    store: KeyStoreText = "file"
+    """Where the key is kept: `file`, encrypted in the state directory, or `vault:MOUNT`, the
+    transit engine there, which the key never leaves. A community's `key_store` comes first."""
+
+    rotate_every: Duration | None = Field(default=None, examples=["90d"])
+    """How old the key may grow before it is rotated by itself. Without it: only by command."""
 
 
 class ExternalBinding(Section):

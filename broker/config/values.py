@@ -29,10 +29,13 @@ __all__ = [
     "ExternalUrl",
     "HttpUrl",
     "HttpsUrl",
+    "KeyStoreText",
+    "MountText",
     "Network",
     "ResolverText",
     "Secret",
     "SecretRef",
+    "VaultKeyText",
 ]
 
 MAX_SECRET_BYTES: Final = 64 * 1024
@@ -42,6 +45,11 @@ IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _ENDPOINT: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})", re.ASCII)
+_VAULT_PART: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+_VAULT_PATH: Final = rf"{_VAULT_PART}(?:/{_VAULT_PART})*"
+_VAULT_VALUE: Final = re.compile(rf"{_VAULT_PATH}/{_VAULT_PART}#{_VAULT_PART}", re.ASCII)
+_MOUNT: Final = re.compile(_VAULT_PATH, re.ASCII)
+_VAULT_KEY: Final = re.compile(rf"({_VAULT_PATH})/({_VAULT_PART})", re.ASCII)
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
@@ -49,8 +57,9 @@ _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 class SecretRef:
     """Where a secret lies; never the secret itself."""
 
-    scheme: Literal["file", "env"]
+    scheme: Literal["file", "env", "vault"]
     target: str
+    """An absolute path, the name of a variable, or ``mount/path#field``."""
 
     def __str__(self) -> str:
         return f"{self.scheme}:{self.target}"
@@ -61,6 +70,8 @@ class SecretRef:
         Raises:
             Broken: It is not there, empty or too large; a person has to see to it.
         """
+        if self.scheme == "vault":
+            raise Broken(f"secret {self} lies in Vault and cannot be read here")
         secret = self._from_file() if self.scheme == "file" else self._from_environment()
         secret = secret.removesuffix(b"\n").removesuffix(b"\r")
         if not secret:
@@ -113,10 +124,36 @@ def _read_secret(value: object) -> SecretRef:
             raise ValueError("an 'env:' reference has no name of an environment variable")
         return SecretRef("env", target)
     if scheme == "vault":
-        raise ValueError(
-            "references into a vault are not read by this version, expected 'file:' or 'env:'"
-        )
+        if _VAULT_VALUE.fullmatch(target) is None:
+            raise ValueError(
+                "a 'vault:' reference is not of the form 'vault:MOUNT/PATH#FIELD', "
+                "such as 'vault:kv/penstock/le-eab#mac_key'"
+            )
+        return SecretRef("vault", target)
     raise ValueError(f"{expected}; what stands here is not shown, for it may be the secret")
+
+
+def _read_mount(value: object) -> str:
+    if not isinstance(value, str) or _MOUNT.fullmatch(value) is None:
+        raise ValueError(
+            "expected the path of a mount such as 'transit-penstock', without '/' at its ends"
+        )
+    return value
+
+
+def _read_vault_key(value: object) -> str:
+    if not isinstance(value, str) or _VAULT_KEY.fullmatch(value) is None:
+        raise ValueError("expected mount and name of a key such as 'transit-penstock/sealing'")
+    return value
+
+
+def _read_key_store(value: object) -> str:
+    if value == "file":
+        return "file"
+    scheme, _, mount = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if scheme != "vault" or _MOUNT.fullmatch(mount) is None:
+        raise ValueError("expected 'file', or a transit mount such as 'vault:transit-penstock'")
+    return f"vault:{mount}"
 
 
 def _read_endpoint(value: object) -> Endpoint:
@@ -225,7 +262,7 @@ Secret = Annotated[
     SecretRef,
     PlainValidator(_read_secret),
     _as_text,
-    _text("^(file:/.+|env:[A-Za-z_][A-Za-z0-9_]*)$", "file:/etc/penstock/key.pass"),
+    _text("^(file:/.+|env:[A-Za-z_][A-Za-z0-9_]*|vault:.+/.+#.+)$", "file:/etc/penstock/key.pass"),
 ]
 """A reference to a secret."""
 
@@ -268,6 +305,19 @@ ExternalUrl = Annotated[
     _text("^https://", "https://acme.corp.example"),
 ]
 """The URL under which clients reach the broker."""
+
+MountText = Annotated[str, PlainValidator(_read_mount), _text(None, "transit-penstock")]
+"""The path of a secrets engine or an auth method in Vault."""
+
+VaultKeyText = Annotated[
+    str, PlainValidator(_read_vault_key), _text(None, "transit-penstock/penstock.sealing")
+]
+"""A transit key: its mount and its name."""
+
+KeyStoreText = Annotated[
+    str, PlainValidator(_read_key_store), _text("^(file|vault:.+)$", "vault:transit-penstock")
+]
+"""Where keys are kept: `file`, or `vault:` and a transit mount."""
 
 CaaIdentity = Annotated[str, PlainValidator(_read_caa_identity), _text(None, "pki.corp.example")]
 """A CA's name as CAA records have it (RFC 8659 §4.2)."""

@@ -65,7 +65,7 @@ class Closing:
         self, order: OrderRecord, work: WorkRecord, received: Received, *, is_local: bool
     ) -> None:
         """Release the certificate and make the order valid."""
-        certificate = received.certificate
+        certificate = replace(received.certificate, upstream_account=work.account_url)
         retirement = retirement_of(order, certificate)
         attached = self._attached(
             order,
@@ -126,7 +126,9 @@ class Closing:
         jobs: tuple[Job, ...] = ()
         if not received.is_known:
             now = self._clock.now()
-            certificate = replace(certificate, revocation_reason=SUPERSEDED)
+            certificate = replace(
+                certificate, revocation_reason=SUPERSEDED, upstream_account=work.account_url
+            )
             jobs = (Job(kind=JobKind.REVOKE, subject=certificate.certificate_id, due_at=now),)
         attached = self._attached(
             order,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
@@ -91,6 +91,8 @@ class _Run:
     """Whether the task is past the wait for a slot."""
     kicked: Job | None = None
     """The job that was asked for while one was under way already."""
+    is_put_off: bool = False
+    """Whether it waits since a peer was away, which named no time to come again."""
 
     def release(self) -> None:
         """Let go of everyone who waits for the end."""
@@ -151,6 +153,22 @@ class Dispatcher:
         if run is not None and run.task is None and run.waiting is not None:
             self.kick(run.waiting)
 
+    def hurry_all(self, kinds: Collection[JobKind]) -> None:
+        """Run every job of *kinds* at once that waits for its next attempt: what they waited for
+        is back."""
+        for kind, subject in tuple(self._runs):
+            if kind in kinds:
+                self.hurry(kind, subject)
+
+    def hurry_put_off(self) -> None:
+        """Run at once whatever waits since some peer was away: one of them has returned.
+
+        Whose peer is still away waits on; a time that a peer named is kept to.
+        """
+        for run in tuple(self._runs.values()):
+            if run.is_put_off and run.task is None and run.waiting is not None:
+                self.kick(run.waiting)
+
     async def settled(self, kind: JobKind, subject: str, timeout: timedelta) -> None:
         """Wait until the job is finished, or for *timeout*; returns at once when none is known."""
         run = self._runs.get((kind, subject))
@@ -205,6 +223,7 @@ class Dispatcher:
 
     def _start(self, job: Job, run: _Run) -> None:
         run.kicked = None
+        run.is_put_off = False
         run.task = asyncio.get_running_loop().create_task(
             self._perform(job, run), name=f"{job.kind} {job.subject}"
         )
@@ -223,6 +242,7 @@ class Dispatcher:
             due_at = self._clock.now() + self._pause(run, LONGEST_PAUSE)
             if error.retry_at is not None:
                 due_at = max(due_at, error.retry_at)
+            run.is_put_off = error.retry_at is None
             log.warning(
                 "job waits",
                 kind=job.kind,

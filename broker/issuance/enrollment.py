@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+from broker.issuance.errors import Unreachable
 from broker.issuance.events import SYSTEM, Actor, Event, EventKind
+from broker.issuance.key_ports import Sealed, Sealer
 from broker.issuance.ports import Clock, EabStore
 from broker.issuance.records import AccountRecord, EabKeyRecord
+from broker.issuance.sealing import context_of
 from broker.issuance.settings import DeclaredEabKey, IssuanceSettings
 from broker.policy.decisions import EabGrant
 from broker.policy.names import PatternSet
@@ -26,15 +30,22 @@ MAC_KEY_BYTES: Final = 32
 """Length of a minted MAC key, in bytes: as long as the HS256 digest that most clients use."""
 
 
+DECOY: Final = "no external account binding key"
+"""Context of what is unsealed where there is nothing to unseal."""
+
+
 class Enrollment:
     """Mints, lists, revokes and checks binding keys."""
 
-    def __init__(self, store: EabStore, clock: Clock, settings: IssuanceSettings) -> None:
+    def __init__(
+        self, store: EabStore, clock: Clock, settings: IssuanceSettings, *, sealer: Sealer
+    ) -> None:
         self._store = store
+        self._sealer = sealer
         self._clock = clock
         self._settings = settings
         self._declared = {(key.community, key.key_id): key for key in settings.declared_eab_keys}
-        self._decoy = secrets.token_bytes(MAC_KEY_BYTES)
+        self._decoy: Sealed | None = None
 
     async def keep_declared(self) -> None:
         """Make sure that each declared key has its row, which remembers who bound it.
@@ -65,6 +76,8 @@ class Enrollment:
             Problem: malformed, for an unknown community, patterns that cannot be read or a key id
                 that clients could not be given.
             Conflict: The key id is taken.
+            Unreachable: The MAC key cannot be sealed now; no key was made.
+            Broken: It cannot be sealed.
         """
         if key_id is not None and _KEY_ID.fullmatch(key_id) is None:
             raise Problem(
@@ -90,7 +103,9 @@ class Enrollment:
             revoked_at=None,
             bound_account_id=None,
         )
-        await self._store.add_eab_key(key, self._minted(key, actor))
+        sealed = await self._sealer.seal(key.mac_key, context_of(community, key.key_id))
+        kept = replace(key, mac_key=sealed.octets, sealed_by=sealed.by)
+        await self._store.add_eab_key(kept, self._minted(key, actor))
         return key
 
     async def list(self, community: str | None) -> Sequence[EabKeyRecord]:
@@ -113,13 +128,33 @@ class Enrollment:
         """Return the verified binding.
 
         An unknown key id, a revoked or expired key and a wrong MAC get the same words, and the
-        same work is done for each: nobody learns which key ids exist.
+        same work is done for each: nobody learns which key ids exist.  So something is unsealed
+        for whatever key id, and while that cannot be done nobody is told anything.
+
+        Raises:
+            Problem: unauthorized, for a binding that is not accepted.
+            Unreachable: Whoever seals cannot be reached now, or Vault, where a declared MAC key
+                lies.  Nothing was judged.
         """
         row = await self._store.find_eab_key(community, binding.key_id)
-        mac_key = self._mac_key(community, row)
-        verified = verify_binding(binding, mac_key or self._decoy)
+        declared = None if row is None else self._declared.get((community, row.key_id))
+        away: Unreachable | None = None
+        # With what a MAC is compared where there is no key; whatever comes of it is refused.
+        nobodys_key = secrets.token_bytes(MAC_KEY_BYTES)
+        mac_key: bytes | None = None
+        try:
+            opened = await self._unsealed(row)
+            mac_key = opened if row is not None and row.mac_key else None
+        except Unreachable as fault:
+            away = fault
+        if declared is not None:
+            mac_key = await declared.mac_key()
+        try:
+            verified = verify_binding(binding, mac_key or nobodys_key)
+        except Problem as refused:
+            raise away or refused from None
         if mac_key is None or row is None or not self._is_open(row):
-            raise binding_refused()
+            raise away or binding_refused()
         return verified
 
     async def grant(self, account: AccountRecord) -> EabGrant | None:
@@ -131,7 +166,7 @@ class Enrollment:
         if account.eab_key_id is None:
             return None
         row = await self._store.find_eab_key(account.community, account.eab_key_id)
-        if row is None or row.revoked_at is not None or self._mac_key(row.community, row) is None:
+        if row is None or row.revoked_at is not None or not self._has_mac_key(row):
             raise Problem(
                 ProblemType.UNAUTHORIZED,
                 f"the external account binding key {account.eab_key_id!r} of this account "
@@ -141,13 +176,22 @@ class Enrollment:
         limits = declared or row
         return EabGrant(key_id=row.key_id, names=limits.names, profiles=limits.profiles)
 
-    def _mac_key(self, community: str, row: EabKeyRecord | None) -> bytes | None:
-        if row is None:
-            return None
-        declared = self._declared.get((community, row.key_id))
-        if declared is not None:
-            return declared.mac_key
-        return row.mac_key or None
+    async def _unsealed(self, row: EabKeyRecord | None) -> bytes:
+        """Return the MAC key in the row, or unseal another in its stead.
+
+        None is kept: a client registers once, and what is not in memory cannot be read from it.
+        """
+        if row is not None and row.sealed_by is not None:
+            sealed = Sealed(row.sealed_by, row.mac_key)
+            return await self._sealer.unseal(sealed, context_of(row.community, row.key_id))
+        if self._decoy is None:
+            self._decoy = await self._sealer.seal(secrets.token_bytes(MAC_KEY_BYTES), DECOY)
+        decoy = await self._sealer.unseal(self._decoy, DECOY)
+        return decoy if row is None or not row.mac_key else row.mac_key
+
+    def _has_mac_key(self, row: EabKeyRecord) -> bool:
+        """Return whether there is a MAC key for the row: of a declared one it holds none."""
+        return (row.community, row.key_id) in self._declared or bool(row.mac_key)
 
     def _is_open(self, row: EabKeyRecord) -> bool:
         is_expired = row.expires_at is not None and row.expires_at <= self._clock.now()

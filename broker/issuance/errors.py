@@ -10,7 +10,15 @@ from datetime import datetime
 
 from broker.protocol.problems import Problem
 
-__all__ = ["AlreadyReplaced", "Broken", "Conflict", "Refused", "Unreachable"]
+__all__ = [
+    "AlreadyReplaced",
+    "Broken",
+    "Conflict",
+    "KeyArchived",
+    "NoKeyStore",
+    "Refused",
+    "Unreachable",
+]
 
 
 class Refused(Exception):
@@ -47,11 +55,23 @@ class Broken(Exception):
 
     Trying again at once is useless; the workflow backs off as for :class:`Unreachable` and
     shows the reason to the operator.
+
+    ``left_nothing`` is True only when the request certainly changed nothing at the peer: it was
+    not sent, or the peer refused it for our own sake.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, left_nothing: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.left_nothing = left_nothing
+
+
+class NoKeyStore(Broken):
+    """Where a key should lie there is nothing that could keep one, such as a mount that is gone."""
+
+
+class KeyArchived(Broken):
+    """The key is there and may not be used until somebody who may do so allows it again."""
 
 
 class Conflict(Exception):

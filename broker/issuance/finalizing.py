@@ -89,6 +89,9 @@ class Finalizing:
             not_after=order.not_after,
         )
         decision = self._planner.decide(facts)
+        if decision.is_refused:
+            # Its names are proved and its CA's account is being recovered: it waits for that.
+            decision = self._planner.decide(self._planner.awaiting(facts, order.upstream))
         plan = decision.plan
         if decision.is_refused or plan is None:
             await self._refuse(account, order, decision)

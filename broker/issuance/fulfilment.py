@@ -216,6 +216,10 @@ class Fulfilment:
                 if is_first and _had_ended(refusal, upstream_order):
                     # It ended after it was seen to be ready, and before this finalize.
                     await self._start_anew(order, work, upstream_order)
+            except (Unreachable, Broken) as error:
+                if is_first and error.left_nothing:
+                    await self._unmark(upstream, work)
+                raise
         if upstream_order.status is not OrderStatus.INVALID:
             work = await self._mark(upstream, work, WorkStatus.ACCEPTED)
         return work, upstream_order
@@ -249,6 +253,18 @@ class Fulfilment:
             durable=False,
         )
         return replace(work, status=status)
+
+    async def _unmark(self, upstream: Upstream, work: WorkRecord) -> None:
+        """Note that no finalize has reached the CA: the order can still be given up for another,
+        should our account there be lost."""
+        if upstream.is_local:
+            return
+        await self._works.change_work(
+            work.work_id,
+            expected=(WorkStatus.FINALIZING,),
+            status=WorkStatus.OPENED,
+            durable=False,
+        )
 
     async def _poll(
         self, upstream: Upstream, work: WorkRecord, order: UpstreamOrder, attempts: int

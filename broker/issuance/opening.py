@@ -148,6 +148,7 @@ class Opening:
             opened.url,
             self._event(work, EventKind.UPSTREAM_ORDER_OPENED),
             durable=not upstream.is_local,
+            account_url=opened.account_url,
         )
         if kept.work_id == work.work_id:
             return kept, opened

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -116,6 +116,12 @@ class Planner:
             upstreams=tuple(self._upstreams.facts(account.community)),
             suspended=frozenset((pair.upstream, pair.upstream_profile) for pair in suspended),
         )
+
+    def awaiting(self, facts: NewOrderFacts, upstream: str) -> NewOrderFacts:
+        """Return *facts* with *upstream* among those that are ready, if its account is lost: an
+        order that was made for it can wait until that is recovered."""
+        found = self._upstreams.waiting(upstream, facts.community)
+        return facts if found is None else replace(facts, upstreams=(*facts.upstreams, found))
 
     def decide(self, facts: NewOrderFacts) -> NewOrderDecision:
         """Return what the community's policy in force says."""

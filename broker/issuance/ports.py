@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from broker.issuance.account_ports import FormerAccounts
+from broker.issuance.adoption_ports import AdoptionStore
 from broker.issuance.events import Event
 from broker.issuance.records import (
     AccountRecord,
@@ -39,7 +41,7 @@ from broker.issuance.renewal_ports import (
     RetirementRecord,
     RetirementStore,
 )
-from broker.issuance.upstream_key_ports import UpstreamKeyStore
+from broker.issuance.upstream_key_ports import KeyAgeStore, KeyUses, UpstreamKeyStore
 from broker.policy.decisions import UpstreamFacts
 from broker.policy.document import PolicyDocument
 from broker.protocol.challenges import ChallengeType, Observation
@@ -204,6 +206,8 @@ class UpstreamOrder:
     error: Problem | None = None
     retry_at: datetime | None = None
     """Earliest time the CA wants to be asked again; None: as we please."""
+    account_url: str | None = None
+    """Our account that opened it, told when it is opened or found again."""
 
 
 class IssuedThere(Protocol):
@@ -282,6 +286,11 @@ class Upstreams(Protocol):
 
     def facts(self, community: str) -> Sequence[UpstreamFacts]:
         """Return the dated facts of each upstream that is ready to serve *community*."""
+        ...
+
+    def waiting(self, upstream: str, community: str) -> UpstreamFacts | None:
+        """Return the facts of an upstream whose account is lost and can be recovered, so that what
+        was ordered for it may wait; None for any other."""
         ...
 
 
@@ -576,12 +585,21 @@ class WorkStore(Protocol):
         ...
 
     async def record_opened(
-        self, work_id: str, order_url: str, event: Event, *, durable: bool
+        self,
+        work_id: str,
+        order_url: str,
+        event: Event,
+        *,
+        durable: bool,
+        account_url: str | None = None,
     ) -> WorkRecord:
         """Keep the upstream's URL (INTENDED to OPENED) and return the record as kept.
 
         When another record holds *order_url* already, nothing changes and that record is returned
         instead: compare ``work_id``.
+
+        Raises:
+            Conflict: *account_url* has been replaced meanwhile: nobody can go on with the order.
         """
         ...
 
@@ -674,7 +692,10 @@ class UpstreamStore(Protocol):
     """Upstream accounts and suspensions."""
 
     async def save_upstream_account(self, account: UpstreamAccountRecord, event: Event) -> None:
-        """Keep or replace the account of (upstream, community)."""
+        """Keep or replace the account of (upstream, community).
+
+        One that replaces another has the rest done as ``FormerAccounts`` tells.
+        """
         ...
 
     async def find_upstream_account(
@@ -764,6 +785,22 @@ class CaStore(Protocol):
         ...
 
 
+class CaLists(Protocol):
+    """The last signed revocation list of each issuer, for when none can be signed."""
+
+    async def keep_crl(self, ca: str, issuer_key_id: str, crl_der: bytes) -> None:
+        """Keep the list instead of the one before."""
+        ...
+
+    async def kept_crl(self, ca: str, issuer_key_id: str) -> bytes | None:
+        """Return the list that was kept last, None where there is none."""
+        ...
+
+
+class CaLedger(CaStore, CaLists, Protocol):
+    """All that a built-in CA writes down while it works."""
+
+
 class CaRegister(Protocol):
     """Which keys and certificates make up each built-in CA, and what each is for.
 
@@ -811,12 +848,16 @@ class Store(
     JobStore,
     UpstreamStore,
     UpstreamKeyStore,
+    KeyUses,
+    FormerAccounts,
+    KeyAgeStore,
     EventLog,
-    CaStore,
+    CaLedger,
     CaRegister,
     RenewalStore,
     RetirementStore,
     ChainStore,
+    AdoptionStore,
     Protocol,
 ):
     """All store ports at once: what an adapter implements and ``app`` hands around.

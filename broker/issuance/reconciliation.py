@@ -224,8 +224,8 @@ class _Look:
             return
         for fault in await self._all._ledger.check(name, community):
             self._report.lose(
-                f"our account is not as it was when the backup was made: {fault}; register again "
-                f"with penstock upstream register {name}"
+                f"our account is not as it was when the backup was made: {fault}; recover it with "
+                f"penstock upstream recover {name}, which says what is wrong"
             )
         if self._report.losses:
             return

@@ -7,7 +7,7 @@ owners, a wire object has URLs.  Times are aware UTC, whole seconds or finer.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -78,7 +78,8 @@ class EabKeyRecord:
     key_id: str
     community: str
     label: str
-    mac_key: bytes
+    mac_key: bytes = field(repr=False)
+    """Sealed, as ``sealed_by`` says; empty where the configuration declares the key."""
     names: tuple[str, ...]
     """Name patterns that the key is limited to, in the policy's pattern language; empty: no
     limit of its own, policy alone decides."""
@@ -90,6 +91,9 @@ class EabKeyRecord:
     expires_at: datetime | None
     revoked_at: datetime | None
     bound_account_id: str | None
+    sealed_by: str | None = None
+    """The key that the MAC key is sealed under, as in ``key_ports.Sealed``; None for one in the
+    clear: just minted and not yet kept, or kept by an earlier version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +207,8 @@ class WorkRecord:
     created_at: datetime
     replaces: str | None = None
     """CertID that the CA is told this one replaces."""
+    account_url: str | None = None
+    """Our account that the order was opened under; None before that, and where nobody kept it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,6 +237,8 @@ class CertificateRecord:
     is_released: bool
     revoked_at: datetime | None = None
     revocation_reason: int | None = None
+    upstream_account: str | None = None
+    """URL of our account that ordered it; None for the built-in CA, and where nobody kept it."""
 
 
 class JobKind(StrEnum):

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
+from broker.issuance.adoption_ports import AdoptedCertificate
 from broker.issuance.events import Event
 from broker.issuance.records import CertificateRecord, Job
 from broker.protocol.identifiers import Identifier
@@ -74,6 +75,8 @@ class RenewalView:
     explanation_url: str | None
     due_at: datetime | None
     retire_at: datetime | None
+    upstream_account: str | None = None
+    """Our account that ordered it, where that was kept."""
 
 
 class RetirementStatus(StrEnum):
@@ -159,6 +162,12 @@ class RenewalStore(Protocol):
     ) -> None:
         """Keep what came of asking, without fsync; a row whose ``due_at`` was taken away
         meanwhile stays without one."""
+        ...
+
+    async def adopted_certificates(
+        self, community: str, cert_id: str
+    ) -> Sequence[AdoptedCertificate]:
+        """Return certificates of this CertID that came with an adopted account."""
         ...
 
     async def successor_of(self, account_id: str, cert_id: str) -> str | None:

@@ -18,8 +18,9 @@ from broker.issuance.closing import told_to_client
 from broker.issuance.dispatcher import Dispatcher
 from broker.issuance.errors import Conflict, Refused
 from broker.issuance.events import SYSTEM, Actor, Event, EventKind
+from broker.issuance.former_revocations import FormerRevocations
 from broker.issuance.locks import NamedLocks
-from broker.issuance.ports import CertificateStore, Clock, EventLog, Upstreams
+from broker.issuance.ports import CertificateStore, Clock, EventLog, Upstream, Upstreams
 from broker.issuance.records import AccountRecord, CertificateRecord, Job, JobKind
 from broker.protocol.identifiers import Identifier
 from broker.protocol.jws import Jwk
@@ -46,7 +47,10 @@ class Revocations:
         upstreams: Upstreams,
         dispatcher: Dispatcher,
         clock: Clock,
+        *,
+        former: FormerRevocations | None = None,
     ) -> None:
+        self._former = former
         self._certificates = certificates
         self._log = log
         self._upstreams = upstreams
@@ -101,16 +105,30 @@ class Revocations:
         try:
             await upstream.revoke(found.leaf_der, reason)
         except Refused as refusal:
-            if found.certificate_id in self._refusals:
-                self._refusals[found.certificate_id] = refusal.problem
-            await self._record_refusal(found, reason, refusal.problem)
-            return
+            problem = await self._tried_otherwise(upstream, found, refusal.problem, job)
+            if problem is not None:
+                if found.certificate_id in self._refusals:
+                    self._refusals[found.certificate_id] = problem
+                await self._record_refusal(found, reason, problem)
+                return
         await self._certificates.mark_revoked(
             found.certificate_id,
             reason=reason,
             at=self._clock.now(),
             event=self._event(EventKind.CERTIFICATE_REVOKED, found, SYSTEM, reason),
         )
+
+    async def _tried_otherwise(
+        self, upstream: Upstream, found: CertificateRecord, problem: Problem, job: Job
+    ) -> Problem | None:
+        """Return why it is not revoked, None where it is after all.
+
+        What another account of ours ordered is revoked by the one that we have now once that has
+        proved its names, where the CA takes it at its word.
+        """
+        if self._former is None or problem.type is not ProblemType.UNAUTHORIZED:
+            return problem
+        return await self._former.revoke(upstream, found, problem, attempts=job.attempts)
 
     async def _pass_up(self, found: CertificateRecord, reason: int, actor: Actor) -> None:
         # One at a time for a certificate, so that each hears the answer to its own request.

@@ -6,16 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from broker.issuance.key_ports import ReadSecret
+
 __all__ = ["CommunitySettings", "DeclaredEabKey", "IssuanceSettings"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeclaredEabKey:
-    """An external account binding key that stands in the configuration, its MAC key resolved."""
+    """An external account binding key that stands in the configuration."""
 
     key_id: str
     community: str
-    mac_key: bytes
+    mac_key: ReadSecret
+    """Reads its MAC key, which may lie in Vault."""
     names: tuple[str, ...] = ()
     profiles: tuple[str, ...] = ()
     is_reusable: bool = True

@@ -1,7 +1,8 @@
 """Which certificate a new order replaces, as far as that can be known (RFC 9773 §5).
 
 A CertID that is none of the account's own certificates is taken as it is and means nothing: the
-client may have come from another CA, and whose certificates we hold is nobody's business.
+client may have come from another CA, and whose certificates we hold is nobody's business.  One that
+came to us with an adopted account is told to the CA.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class Succession:
         seen = await self._renewals.renewal_views(account.community, cert_id)
         own = [each for each in seen if each.account_id == account.account_id]
         if not own:
-            return Predecessor(cert_id=cert_id, holder=holder)
+            adopted = await self._adopted_at(account.community, cert_id, identifiers)
+            return Predecessor(cert_id=cert_id, upstream=adopted, holder=holder)
         fitting = [each for each in own if set(each.identifiers) & set(identifiers)]
         if not fitting:
             raise Problem(
@@ -61,12 +63,30 @@ class Succession:
             cert_id=cert_id, upstream=await self._ordered_at(fitting[0]), holder=holder
         )
 
+    async def _adopted_at(
+        self, community: str, cert_id: str, identifiers: Sequence[Identifier]
+    ) -> str | None:
+        """Return the upstream whose account came to us with this certificate (docs/adr/0019).
+
+        Whoever may have one of its names may succeed it.  Nobody is told that we know it.
+        """
+        for found in await self._renewals.adopted_certificates(community, cert_id):
+            account = await self._upstreams.find_upstream_account(found.upstream, community)
+            is_ours = account is not None and account.account_url == found.account_url
+            if is_ours and set(found.identifiers) & set(identifiers):
+                return found.upstream
+        return None
+
     async def _ordered_at(self, view: RenewalView) -> str | None:
         """Return the upstream, if the account that we have there now ordered the certificate."""
         account = await self._upstreams.find_upstream_account(view.upstream, view.community)
-        if account is None or account.registered_at > view.received_at:
+        if account is None:
             return None
-        return view.upstream
+        if view.upstream_account is not None:
+            is_ours = view.upstream_account == account.account_url
+        else:
+            is_ours = account.registered_at <= view.received_at
+        return view.upstream if is_ours else None
 
 
 def already_replaced(cert_id: str | None) -> Problem:

@@ -12,7 +12,16 @@ from typing import Protocol
 from broker.issuance.events import Event
 from broker.issuance.records import UpstreamAccountRecord
 
-__all__ = ["AccountsAtCas", "KeyChangeStatus", "UpstreamKeyChange", "UpstreamKeyStore"]
+__all__ = [
+    "AccountKeyAge",
+    "AccountsAtCas",
+    "KeyAgeStore",
+    "KeyChangeStatus",
+    "KeyRotationFailure",
+    "KeyUses",
+    "UpstreamKeyChange",
+    "UpstreamKeyStore",
+]
 
 
 class KeyChangeStatus(StrEnum):
@@ -23,7 +32,9 @@ class KeyChangeStatus(StrEnum):
     CHANGED = "changed"
     """The account has the new key; the old one is kept and signs no more."""
     UNDONE = "undone"
-    """The account kept the old key; the new one was destroyed."""
+    """The account kept the old key; the new one was destroyed, or lies in Vault unused."""
+    TAKEN = "taken"
+    """As before, and the new key is another account's: it is not tried again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +49,32 @@ class UpstreamKeyChange:
     status: KeyChangeStatus
     begun_at: datetime
     ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRotationFailure:
+    """Why an account's key was not rotated when it was to be, the last time."""
+
+    upstream: str
+    community: str
+    key_id: str
+    """The key that the account has kept; with another one none of this counts any more."""
+    failures: int
+    """How often in a row."""
+    failed_at: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountKeyAge:
+    """Which key our account at a CA has, and since when."""
+
+    upstream: str
+    community: str
+    key_id: str
+    since: datetime
+    """When the CA was found to know it; the registration, for the account's first key."""
+    failure: KeyRotationFailure | None = None
 
 
 class UpstreamKeyStore(Protocol):
@@ -67,6 +104,29 @@ class UpstreamKeyStore(Protocol):
         ...
 
 
+class KeyAgeStore(Protocol):
+    """How old account keys are, and how their rotation goes."""
+
+    async def account_key_ages(self) -> Sequence[AccountKeyAge]:
+        """Return the age of each account's key, by upstream and community."""
+        ...
+
+    async def keep_key_rotation_failure(self, failure: KeyRotationFailure) -> None:
+        """Keep why a key was not rotated, in place of what was kept of that account before."""
+        ...
+
+
+class KeyUses(Protocol):
+    """Remembers which keys were ever ours, so that none is taken for a new one."""
+
+    async def used_key_ids(self) -> Sequence[str]:
+        """Return every id that an account or a built-in CA ever had, or is about to have.
+
+        A key that a change made and undid was nobody's: the next change may take it.
+        """
+        ...
+
+
 class AccountsAtCas(Protocol):
     """Our accounts as their CAs know them.  Refused, Unreachable and Broken as everywhere."""
 
@@ -81,6 +141,10 @@ class AccountsAtCas(Protocol):
     def set_certain(self, upstream: str, community: str, *, is_certain: bool) -> None:
         """Say whether the account's key is known.  While it is not, the account is used by
         nobody: what would be signed with the wrong key is refused by the CA, for good."""
+        ...
+
+    def verify_usable(self, upstream: str, community: str) -> None:
+        """See that the account is not known to be lost; raises Broken where it is."""
         ...
 
     async def change_key(self, account: UpstreamAccountRecord, new_key_id: str) -> None:

@@ -15,10 +15,12 @@ from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat import asn1
-from cryptography.hazmat.primitives import padding
+from cryptography.hazmat.primitives import hashes, padding
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+from cryptography.hazmat.primitives.keywrap import aes_key_wrap_with_padding
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -27,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509 import ObjectIdentifier
 
-__all__ = ["PrivateKey", "decrypt_private_key", "encrypt_private_key"]
+__all__ = ["PrivateKey", "decrypt_private_key", "encrypt_private_key", "wrap_private_key"]
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -131,6 +133,18 @@ def encrypt_private_key(key: PrivateKey, passphrase: bytes) -> bytes:
     )
     lines = "\n".join(textwrap.wrap(base64.b64encode(der).decode("ascii"), 64))
     return f"-----BEGIN {_LABEL}-----\n{lines}\n-----END {_LABEL}-----\n".encode("ascii")
+
+
+def wrap_private_key(key: PrivateKey, wrapping_key: rsa.RSAPublicKey) -> bytes:
+    """Return *key* as the import of Vault's transit engine takes it.
+
+    An AES-256 key of its own, encrypted by RSA-OAEP with SHA-256 (RFC 8017 §7.1), then the key as
+    PKCS#8, wrapped under it by AES key wrap with padding (RFC 5649 §4.1).
+    """
+    once = secrets.token_bytes(_KEY_BYTES)
+    plain = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    oaep = OAEP(mgf=MGF1(hashes.SHA256()), algorithm=hashes.SHA256(), label=None)
+    return wrapping_key.encrypt(once, oaep) + aes_key_wrap_with_padding(once, plain)
 
 
 def decrypt_private_key(pem: bytes, passphrase: bytes) -> PrivateKey:

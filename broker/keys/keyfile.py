@@ -8,27 +8,34 @@ once and kept in memory; a changed file is seen at the next start.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import re
-import secrets
-import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from broker.issuance.errors import Broken, Conflict
-from broker.keys.encryption import PrivateKey, decrypt_private_key, encrypt_private_key
+from broker.issuance.errors import Broken
+from broker.issuance.key_ports import ReadSecret, known_secret
+from broker.keys.encryption import (
+    PrivateKey,
+    decrypt_private_key,
+    encrypt_private_key,
+    wrap_private_key,
+)
+from broker.keys.private_files import (
+    check_directory,
+    read_private_file,
+    remove_file,
+    taken,
+    write_new_file,
+)
 
-__all__ = ["KINDS", "KeyFileSigner"]
-
-MAX_KEY_FILE_BYTES: Final = 16 * 1024
-"""Largest key file that is read, in bytes; an encrypted RSA-4096 key takes 3.4 KiB."""
+__all__ = ["KINDS", "KeyFileSigner", "check_passphrase"]
 
 MIN_PASSPHRASE_BYTES: Final = 12
 """Shortest passphrase that is taken, in bytes: 0.15 s a guess does not save a shorter one."""
@@ -43,25 +50,25 @@ KINDS: Final[dict[str, Callable[[], PrivateKey]]] = {
 """How each kind of key is made."""
 
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@-]{0,127}", re.ASCII)
-_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 class KeyFileSigner:
     """Implements ``issuance.ports.Signer`` over a directory of encrypted PKCS#8 files."""
 
-    def __init__(self, directory: Path, passphrase: bytes) -> None:
+    def __init__(self, directory: Path, passphrase: bytes | ReadSecret) -> None:
         """Keep where the keys are; nothing is read or made before the first call.
+
+        A passphrase that lies in Vault is read when the first key is opened or made; until Vault
+        answers every call raises Unreachable.
 
         Raises:
             Broken: The passphrase is too short to protect anything.
         """
-        if len(passphrase) < MIN_PASSPHRASE_BYTES:
-            raise Broken(
-                f"passphrase of the key files is {len(passphrase)} bytes long, "
-                f"expected at least {MIN_PASSPHRASE_BYTES}"
-            )
+        if isinstance(passphrase, bytes):
+            check_passphrase(passphrase)
+            passphrase = known_secret(passphrase)
         self._directory = directory
-        self._passphrase = passphrase
+        self._read_passphrase = passphrase
         self._keys: dict[str, PrivateKey] = {}
         self._opening = asyncio.Lock()
 
@@ -75,9 +82,29 @@ class KeyFileSigner:
         path = self._path(key_id)
         if kind not in KINDS:
             raise Broken(f"key kind '{kind}' is unknown, expected one of {', '.join(KINDS)}")
-        key = await asyncio.to_thread(self._create, path, kind)
+        passphrase = await self._passphrase()
+        key = await asyncio.to_thread(self._create, path, KINDS[kind], passphrase)
         self._keys[key_id] = key
         return _spki(key)
+
+    async def import_key(self, key_id: str, key: PrivateKey) -> bytes:
+        """Keep a key that was made elsewhere, as `create_key` keeps its own.
+
+        Raises:
+            Conflict: There is a key of that name already; it is left alone.
+            Broken: The file cannot be kept safely.
+        """
+        path, passphrase = self._path(key_id), await self._passphrase()
+        self._keys[key_id] = await asyncio.to_thread(self._create, path, lambda: key, passphrase)
+        return _spki(key)
+
+    async def wrapped_key(self, key_id: str, wrapping_key: rsa.RSAPublicKey) -> bytes:
+        """Return the key as Vault takes it in: nobody but the holder of *wrapping_key* opens it.
+
+        Raises:
+            Broken: There is no such key, or it cannot be opened.
+        """
+        return wrap_private_key(await self._key(key_id), wrapping_key)
 
     async def public_key(self, key_id: str) -> bytes:
         """Return the SPKI DER.
@@ -116,7 +143,7 @@ class KeyFileSigner:
         path = self._path(key_id)
         async with self._opening:
             self._keys.pop(key_id, None)
-            await asyncio.to_thread(_remove, path)
+            await asyncio.to_thread(remove_file, path)
 
     async def _key(self, key_id: str) -> PrivateKey:
         known = self._keys.get(key_id)
@@ -124,8 +151,12 @@ class KeyFileSigner:
             return known
         async with self._opening:  # eight askers at once stretch the passphrase once
             if key_id not in self._keys:
-                self._keys[key_id] = await asyncio.to_thread(self._open, self._path(key_id))
+                path, passphrase = self._path(key_id), await self._passphrase()
+                self._keys[key_id] = await asyncio.to_thread(self._open, path, passphrase)
             return self._keys[key_id]
+
+    async def _passphrase(self) -> bytes:
+        return check_passphrase(await self._read_passphrase())
 
     def _path(self, key_id: str) -> Path:
         if _KEY_ID.fullmatch(key_id) is None:
@@ -135,28 +166,38 @@ class KeyFileSigner:
             )
         return self._directory / f"{key_id}.pem"
 
-    def _open(self, path: Path) -> PrivateKey:
-        _check_directory(self._directory)
-        pem = _read_private_file(path)
+    def _open(self, path: Path, passphrase: bytes) -> PrivateKey:
+        check_directory(self._directory)
+        pem = read_private_file(path)
         try:
-            key = decrypt_private_key(pem, self._passphrase)
+            key = decrypt_private_key(pem, passphrase)
         except ValueError as error:
             raise Broken(f"key file {path} {error}") from error
         if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name not in _HASHES:
             raise Broken(f"key file {path} holds a {key.curve.name} key, expected P-256 or P-384")
         return key
 
-    def _create(self, path: Path, kind: str) -> PrivateKey:
+    def _create(self, path: Path, make: Callable[[], PrivateKey], passphrase: bytes) -> PrivateKey:
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _check_directory(self._directory)
+            check_directory(self._directory)
             if path.exists():
-                _taken(path)
-            key = KINDS[kind]()
-            _write_new_file(path, encrypt_private_key(key, self._passphrase))
+                taken(path)
+            key = make()
+            write_new_file(path, encrypt_private_key(key, passphrase))
         except OSError as error:
             raise Broken(f"key file {path} cannot be written: {error.strerror}") from error
         return key
+
+
+def check_passphrase(passphrase: bytes) -> bytes:
+    """Return the passphrase; raises Broken where it is too short to protect anything."""
+    if len(passphrase) < MIN_PASSPHRASE_BYTES:
+        raise Broken(
+            f"passphrase of the key files is {len(passphrase)} bytes long, "
+            f"expected at least {MIN_PASSPHRASE_BYTES}"
+        )
+    return passphrase
 
 
 _HASHES: Final[dict[str, hashes.HashAlgorithm]] = {
@@ -173,83 +214,3 @@ def _sign_ec(key: ec.EllipticCurvePrivateKey, data: bytes) -> bytes:
 
 def _spki(key: PrivateKey) -> bytes:
     return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-def _taken(path: Path) -> NoReturn:
-    raise Conflict(f"key file {path} is there already; it is left alone")
-
-
-def _check_directory(directory: Path) -> None:
-    try:
-        found = directory.stat()
-    except OSError as error:
-        raise Broken(f"key directory {directory} cannot be read: {error.strerror}") from error
-    if not stat.S_ISDIR(found.st_mode):
-        raise Broken(f"key directory {directory} is not a directory")
-    if found.st_mode & _OTHERS:
-        raise Broken(
-            f"key directory {directory} is open to others (mode {stat.S_IMODE(found.st_mode):04o}),"
-            f" make it theirs no more: chmod 700 {directory}"
-        )
-
-
-def _read_private_file(path: Path) -> bytes:
-    """Return the file's bytes, having looked at the very file that is read."""
-    try:
-        # O_NONBLOCK: a pipe in place of a key must not hold the thread for ever.
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise Broken(f"there is no key file {path}; was the key created here?") from None
-    except OSError as error:
-        raise Broken(f"key file {path} cannot be read: {error.strerror}") from error
-    with open(handle, "rb") as file:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            raise Broken(f"key file {path} is not a regular file")
-        if found.st_mode & _OTHERS:
-            raise Broken(
-                f"key file {path} can be read by others (mode {stat.S_IMODE(found.st_mode):04o}); "
-                f"take its key for known and replace it, or if nobody had access: chmod 600 {path}"
-            )
-        content = file.read(MAX_KEY_FILE_BYTES + 1)
-    if len(content) > MAX_KEY_FILE_BYTES:
-        raise Broken(f"key file {path} is larger than {MAX_KEY_FILE_BYTES} bytes")
-    return content
-
-
-def _write_new_file(path: Path, content: bytes) -> None:
-    """Write *content* under a name that nothing has, whole and on disk, or not at all."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(draft, flags, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(draft, path)  # unlike a rename, it never takes another's place
-        except FileExistsError:
-            _taken(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            draft.unlink()
-    _sync_directory(path.parent)
-
-
-def _remove(path: Path) -> None:
-    """Remove the file, and have that on disk before anyone is told."""
-    try:
-        path.unlink()
-        _sync_directory(path.parent)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise Broken(f"key file {path} cannot be removed: {error.strerror}") from error
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

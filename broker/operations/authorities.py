@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from broker.issuance.errors import Broken, Refused, Unreachable
 from broker.issuance.events import Actor, Event, EventKind
+from broker.issuance.records import UpstreamAccountRecord
 from broker.operations import views
 from broker.operations.parties import UpstreamEntry
 from broker.operations.rooms import Desk
@@ -23,6 +29,7 @@ class AuthorityDesk(Desk):
         """Return the upstreams with our accounts there and what is suspended."""
         accounts = await self._store.list_upstream_accounts()
         suspensions = await self._store.suspensions()
+        keys = await self._account_keys()
         return [
             {
                 "upstream": entry.name,
@@ -30,7 +37,11 @@ class AuthorityDesk(Desk):
                 "url": entry.where,
                 "communities": list(entry.communities),
                 "accounts": [
-                    views.upstream_account_view(each)
+                    {
+                        **views.upstream_account_view(each),
+                        "key": keys.get((each.upstream, each.community)),
+                        "lost": self._lost(each),
+                    }
                     for each in accounts
                     if each.upstream == entry.name
                 ],
@@ -42,6 +53,18 @@ class AuthorityDesk(Desk):
             }
             for entry in self._rooms.upstreams.entries()
         ]
+
+    def _lost(self, account: UpstreamAccountRecord) -> views.View | None:
+        """Return what is the matter with our account, None where nothing is known to be."""
+        health = self._rooms.account_health
+        loss = None if health is None else health.loss(account.upstream, account.community)
+        if loss is None:
+            return None
+        return {
+            "cause": str(loss.cause),
+            "why": loss.sentence,
+            "since": views.time_view(loss.since),
+        }
 
     async def upstream_register(
         self,
@@ -72,6 +95,8 @@ class AuthorityDesk(Desk):
                 thumbprint=record.thumbprint,
             )
             await self._store.save_upstream_account(record, event)
+            if self._rooms.account_health is not None:
+                await self._rooms.account_health.found(record)
             made.append(views.upstream_account_view(record))
         return made
 
@@ -84,11 +109,23 @@ class AuthorityDesk(Desk):
             {
                 "upstream": entry.name,
                 "community": community,
-                "faults": list(await self._rooms.upstreams.check(entry.name, community)),
+                "faults": await self._faults(entry.name, community),
             }
             for entry in entries
             for community in entry.communities
         ]
+
+    async def _faults(self, upstream: str, community: str) -> list[str]:
+        """Return what stands between us and the CA; where the account is lost, that alone."""
+        health = self._rooms.account_health
+        if health is not None:
+            try:
+                loss = await health.look(upstream, community)
+            except (Unreachable, Refused, Broken):
+                loss = health.loss(upstream, community)
+            if loss is not None:
+                return [loss.reason()]
+        return list(await self._rooms.upstreams.check(upstream, community))
 
     async def upstream_resume(
         self, *, actor: Actor, upstream: str, profile: str | None = None
@@ -97,6 +134,13 @@ class AuthorityDesk(Desk):
         event = self._event(EventKind.UPSTREAM_RESUMED, actor, upstream, profile=profile)
         await self._store.resume(upstream, profile, event)
         return {"upstream": upstream, "profile": profile, "suspended": False}
+
+    async def _account_keys(self) -> Mapping[tuple[str, str], views.View]:
+        """Return how the key of each account is, by upstream and community."""
+        if self._rooms.key_rotation is None:
+            return {}
+        found = await self._rooms.key_rotation.overview()
+        return {(one.upstream, one.community): views.account_key_view(one) for one in found}
 
     def _entry(self, upstream: str | None, kind: str | None = None) -> UpstreamEntry:
         """Return an upstream by its name, or the only one of *kind* where none is named."""
@@ -141,7 +185,7 @@ class AuthorityDesk(Desk):
         made: dict[str, object]
         if issuing_csr:
             pem = await self._rooms.authorities.request(name, subject=subject, actor=actor)
-            made = {"upstream": name, "csr_pem": pem}
+            made = {"upstream": name, "csr_pem": pem, "spki_sha256": _spki_sha256(pem)}
         else:
             made = dict(
                 await self._rooms.authorities.initialise(
@@ -183,9 +227,11 @@ class AuthorityDesk(Desk):
     ) -> Any:
         """Make the next issuing CA of a built-in CA; nothing is signed with it yet."""
         name = self._entry(upstream, "built-in").name
-        return await self._rooms.authorities.prepare(
+        made = await self._rooms.authorities.prepare(
             name, subject=subject, is_offline=issuing_csr, actor=actor
         )
+        pem = made.get("csr_pem")
+        return {**made, "spki_sha256": _spki_sha256(pem)} if isinstance(pem, str) else made
 
     async def ca_rotate_activate(self, *, actor: Actor, upstream: str | None = None) -> Any:
         """Have the next issuing CA sign from now on."""
@@ -209,3 +255,9 @@ class AuthorityDesk(Desk):
             upstream=upstream,
             data=data,
         )
+
+
+def _spki_sha256(csr_pem: str) -> str:
+    """Return what the two who carry the request to an offline root compare, one to the other."""
+    key = x509.load_pem_x509_csr(csr_pem.encode()).public_key()
+    return sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()

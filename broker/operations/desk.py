@@ -9,16 +9,32 @@ from __future__ import annotations
 from typing import Any
 
 from broker.operations import views
+from broker.operations.account_recovery import AccountRecoveryDesk
+from broker.operations.adoption import AdoptionDesk
 from broker.operations.authorities import AuthorityDesk
+from broker.operations.keys import KeyDesk
 from broker.operations.recovery import RecoveryDesk
 from broker.operations.renewals import RenewalDesk
 from broker.operations.requesters import RequesterDesk
+from broker.operations.rotation import RotationDesk
+from broker.operations.secrets import SecretDesk
 from broker.operations.upstream_accounts import UpstreamAccountDesk
 
 __all__ = ["OperatorDesk"]
 
 
-class OperatorDesk(RequesterDesk, RenewalDesk, AuthorityDesk, RecoveryDesk, UpstreamAccountDesk):
+class OperatorDesk(
+    RequesterDesk,
+    RenewalDesk,
+    RotationDesk,
+    KeyDesk,
+    SecretDesk,
+    AuthorityDesk,
+    RecoveryDesk,
+    AdoptionDesk,
+    AccountRecoveryDesk,
+    UpstreamAccountDesk,
+):
     """Implements ``web.operator.Operations``."""
 
     async def status(self) -> Any:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from broker.issuance.events import Actor
 from broker.issuance.records import UpstreamAccountRecord
 
-__all__ = ["AuthorityKeeper", "UpstreamEntry", "UpstreamKeeper"]
+__all__ = ["AuthorityKeeper", "KeysInUse", "SecretsInUse", "UpstreamEntry", "UpstreamKeeper"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,4 +99,20 @@ class AuthorityKeeper(Protocol):
         self, upstream: str, *, issuer: str | None, actor: Actor
     ) -> Mapping[str, object]:
         """Destroy the key of a past issuing CA on which nothing depends any more."""
+        ...
+
+
+class KeysInUse(Protocol):
+    """Knows which keys are in use, and what is wrong with them."""
+
+    async def findings(self) -> Sequence[dict[str, Any]]:
+        """Return a row for each thing that must not be so, or that could not be looked at."""
+        ...
+
+
+class SecretsInUse(Protocol):
+    """Reads the secrets that the configuration refers to."""
+
+    async def findings(self) -> Sequence[dict[str, Any]]:
+        """Return a row for each that lies in Vault, with what is wrong with it."""
         ...

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from broker.issuance.account_health import AccountHealth
+from broker.issuance.account_recovery import AccountRecoveries
 from broker.issuance.accounts import Accounts
+from broker.issuance.adoption import Adoption
 from broker.issuance.caa_guard import CaaGuard
 from broker.issuance.dispatcher import Dispatcher
 from broker.issuance.enrollment import Enrollment
+from broker.issuance.key_moves import KeyMoves
+from broker.issuance.key_rotation import KeyRotation
 from broker.issuance.planning import Planner
 from broker.issuance.ports import Clock, Policies, Store
 from broker.issuance.reconciliation import Reconciliation
@@ -16,7 +21,12 @@ from broker.issuance.renewing import Renewing
 from broker.issuance.revocations import Revocations
 from broker.issuance.standstill import Standstill
 from broker.issuance.upstream_keys import UpstreamKeys
-from broker.operations.parties import AuthorityKeeper, UpstreamKeeper
+from broker.operations.parties import (
+    AuthorityKeeper,
+    KeysInUse,
+    SecretsInUse,
+    UpstreamKeeper,
+)
 from broker.web.operator import OperationError
 
 __all__ = ["Desk", "Recovery", "Rooms"]
@@ -50,8 +60,22 @@ class Rooms:
     """What knows about windows; None where a desk is tried without."""
     upstream_keys: UpstreamKeys | None = None
     """Changes our account keys; None where a desk is tried without."""
+    key_rotation: KeyRotation | None = None
+    """Rotates our account keys; None where a desk is tried without."""
+    adoption: Adoption | None = None
+    """Takes over accounts of other clients; None where a desk is tried without."""
+    key_moves: KeyMoves | None = None
+    """Takes keys from files into Vault and back; None where a desk is tried without."""
+    keys_in_use: KeysInUse | None = None
+    """Knows what is wrong with keys; None where a desk is tried without."""
+    secrets_in_use: SecretsInUse | None = None
+    """Knows what is wrong with secrets in Vault; None where a desk is tried without."""
     caa: CaaGuard | None = None
     """Says which CAA records to publish; None where a desk is tried without."""
+    account_health: AccountHealth | None = None
+    """Knows which of our accounts are lost; None where a desk is tried without."""
+    account_recoveries: AccountRecoveries | None = None
+    """Recovers them; None where a desk is tried without."""
     recovery: Recovery | None = None
     """What a restored store needs; None where a desk is tried without."""
 

@@ -7,9 +7,6 @@ from typing import Any
 
 from broker.issuance.caa_guard import CaaGuard
 from broker.issuance.errors import Broken, Unreachable
-from broker.issuance.events import Actor
-from broker.issuance.upstream_keys import UpstreamKeys
-from broker.operations import views
 from broker.operations.parties import UpstreamEntry
 from broker.operations.rooms import Desk
 from broker.protocol.caa_records import zone_line
@@ -21,19 +18,6 @@ __all__ = ["UpstreamAccountDesk"]
 
 class UpstreamAccountDesk(Desk):
     """Commands about our accounts."""
-
-    async def upstream_change_key(
-        self, *, actor: Actor, upstream: str, community: str | None = None
-    ) -> Any:
-        """Give our account a new key, for each community that has one there, or for one."""
-        entry = self._acme_entry(upstream)
-        keys = self._upstream_keys()
-        made = []
-        for name in await self._communities(entry, community):
-            kind = self._rooms.upstreams.account_key_kind(upstream)
-            record = await keys.change(upstream, name, kind=kind, actor=actor)
-            made.append(views.upstream_account_view(record))
-        return made
 
     async def upstream_caa(
         self,
@@ -85,11 +69,6 @@ class UpstreamAccountDesk(Desk):
         if self._rooms.caa is None:
             raise OperationError("this desk knows nothing of CAA")
         return self._rooms.caa
-
-    def _upstream_keys(self) -> UpstreamKeys:
-        if self._rooms.upstream_keys is None:
-            raise OperationError("this desk changes no keys")
-        return self._rooms.upstream_keys
 
     def _acme_entry(self, upstream: str) -> UpstreamEntry:
         entries = [each for each in self._rooms.upstreams.entries() if each.kind == "acme"]

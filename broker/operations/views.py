@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from broker.issuance.events import Event, EventKind
+from broker.issuance.key_rotation import AccountKeyView
 from broker.issuance.records import (
     AccountRecord,
     AuthorizationRecord,
@@ -27,6 +28,7 @@ from broker.protocol.encoding import format_timestamp
 
 __all__ = [
     "View",
+    "account_key_view",
     "account_view",
     "authorization_view",
     "certificate_view",
@@ -167,6 +169,7 @@ def certificate_view(certificate: CertificateRecord, retires: datetime | None = 
         "retires": _time(retires),
         "received": _time(certificate.received_at),
         "released": certificate.is_released,
+        "upstream_account": certificate.upstream_account,
         "revoked": _time(certificate.revoked_at),
         "revocation_reason": certificate.revocation_reason,
     }
@@ -185,6 +188,7 @@ def eab_view(key: EabKeyRecord) -> View:
         "expires": _time(key.expires_at),
         "revoked": _time(key.revoked_at),
         "account": key.bound_account_id,
+        "sealed_by": key.sealed_by,
     }
 
 
@@ -207,6 +211,20 @@ def upstream_account_view(account: UpstreamAccountRecord) -> View:
         "url": account.account_url,
         "thumbprint": account.thumbprint,
         "registered": _time(account.registered_at),
+    }
+
+
+def account_key_view(key: AccountKeyView) -> View:
+    """Return how the key of our account at a CA is; its id tells where it lies."""
+    failure = key.failure
+    return {
+        "id": key.key_id,
+        "since": _time(key.since),
+        "rotates": _time(key.due_at),
+        "failures": failure.failures if failure is not None else 0,
+        "failed": _time(failure.failed_at if failure is not None else None),
+        "reason": failure.reason if failure is not None else None,
+        "not_retired": key.not_retired,
     }
 
 

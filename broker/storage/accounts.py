@@ -188,7 +188,7 @@ class Accounts(Part):
 
 
 class EabKeys(Part):
-    """The port EabStore.  MAC keys lie as they are given."""
+    """The port EabStore.  MAC keys lie as they are given, which is sealed."""
 
     async def add_eab_key(self, key: EabKeyRecord, event: Event) -> None:
         """Keep a new key; raises Conflict when its id is taken in its community."""

@@ -29,7 +29,7 @@ _CLOSED: Final = frozenset({CaRole.RETIRING.value, CaRole.RETIRED.value})
 
 
 class Authority(Part):
-    """The port CaStore."""
+    """The port CaLedger."""
 
     async def record_ca_certificate(self, record: CaCertificateRecord) -> CaCertificateRecord:
         """Keep what was signed, or return what its order has got already.
@@ -108,6 +108,28 @@ class Authority(Part):
             return int(row[0])
 
         return await self._database.write(work)
+
+    async def keep_crl(self, ca: str, issuer_key_id: str, crl_der: bytes) -> None:
+        """Keep the list instead of the one before."""
+        await self._database.write(
+            lambda transaction: transaction.change(
+                "INSERT INTO ca_revocation_lists (ca, issuer_key_id, crl_der) VALUES (?1, ?2, ?3)"
+                " ON CONFLICT (ca, issuer_key_id) DO UPDATE SET crl_der = ?3",
+                ca,
+                issuer_key_id,
+                crl_der,
+            )
+        )
+
+    async def kept_crl(self, ca: str, issuer_key_id: str) -> bytes | None:
+        """Return the list that was kept last, None where there is none."""
+        statement = "SELECT crl_der FROM ca_revocation_lists WHERE ca = ? AND issuer_key_id = ?"
+
+        def work(snapshot: Snapshot) -> bytes | None:
+            row = snapshot.first(statement, ca, issuer_key_id)
+            return None if row is None else bytes(row[0])
+
+        return await self._database.scan(work)
 
     async def _find(self, statement: str, ca: str, name: str) -> CaCertificateRecord | None:
         def work(snapshot: Snapshot) -> CaCertificateRecord | None:

@@ -42,6 +42,10 @@ LOG_LIMIT_BYTES: Final = 64 * 1024 * 1024
 Sixteen times the 4 MiB at which SQLite folds it into the database.
 """
 
+FOLD_MILLISECONDS: Final = 100
+"""How long folding the log waits for readers, in milliseconds: no writer goes on meanwhile.  The
+broker's own reads take a few."""
+
 CACHED_STATEMENTS: Final = 256
 """Prepared statements kept by a connection: more than there are in this room."""
 
@@ -90,6 +94,19 @@ class Database:
     async def scan(self, work: Callable[[Snapshot], T]) -> T:
         """Return the result of a read that may take long."""
         return await self._bulk.submit(work)
+
+    async def fold_log(self) -> None:
+        """Move the log into the database file and cut it to nothing.
+
+        Raises:
+            Unreachable: A reader stood in the way.
+        """
+        if self._write is None:
+            raise Broken("store is open for reading only")
+        try:
+            await asyncio.to_thread(_fold_log, self._path)
+        except sqlite3.Error as error:
+            raise fault_of(error) from error
 
     def stats(self) -> StoreStats:
         """Return the figures of this moment."""
@@ -193,6 +210,18 @@ def _inspect(path: Path) -> tuple[Path, None]:
     finally:
         connection.close()
     return path, None
+
+
+def _fold_log(path: Path) -> None:
+    """Fold on a connection of its own: the writer's is in the middle of a transaction at times."""
+    connection = _connect(path, "rw")
+    try:
+        connection.execute(f"PRAGMA busy_timeout = {FOLD_MILLISECONDS}")
+        (row,) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        if row[0]:
+            raise Unreachable("store is being read: its log cannot be folded now")
+    finally:
+        connection.close()
 
 
 def _sync_folder(folder: Path) -> None:

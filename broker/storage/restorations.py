@@ -61,6 +61,8 @@ class Restorations(Part):
                 [(ca, key_id, crl_numbers) for ca, key_id in known],
             )
             transaction.change("UPDATE work SET is_sent = 1 WHERE status = 'intended'")
+            # Lists that were signed since may name more.
+            transaction.change("DELETE FROM ca_revocation_lists")
             transaction.record((event,))
 
         await self._database.write(work)

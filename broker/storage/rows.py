@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from broker.issuance.adoption_ports import AdoptedCertificate
 from broker.issuance.errors import Broken
 from broker.issuance.events import Actor, Event, EventKind
 from broker.issuance.records import (
@@ -34,11 +35,12 @@ from broker.issuance.records import (
     UpstreamAccountRecord,
     WorkRecord,
 )
-from broker.issuance.upstream_key_ports import UpstreamKeyChange
+from broker.issuance.upstream_key_ports import KeyRotationFailure, UpstreamKeyChange
 from broker.protocol.identifiers import Identifier, IdentifierType
 
 __all__ = [
     "ACCOUNTS",
+    "ADOPTED_CERTIFICATES",
     "AUTHORIZATIONS",
     "CA_CERTIFICATES",
     "CA_MEMBERS",
@@ -53,6 +55,7 @@ __all__ = [
     "SUSPENSIONS",
     "UPSTREAM_ACCOUNTS",
     "UPSTREAM_KEY_CHANGES",
+    "UPSTREAM_KEY_FAILURES",
     "WORK",
     "RowCodec",
     "event_of",
@@ -208,7 +211,9 @@ CERTIFICATES: Final = RowCodec("certificates", CertificateRecord)
 JOBS: Final = RowCodec("jobs", Job)
 SUSPENSIONS: Final = RowCodec("suspensions", Suspension)
 UPSTREAM_ACCOUNTS: Final = RowCodec("upstream_accounts", UpstreamAccountRecord)
+ADOPTED_CERTIFICATES: Final = RowCodec("adopted_certificates", AdoptedCertificate)
 UPSTREAM_KEY_CHANGES: Final = RowCodec("upstream_key_changes", UpstreamKeyChange)
+UPSTREAM_KEY_FAILURES: Final = RowCodec("upstream_key_failures", KeyRotationFailure)
 CA_CERTIFICATES: Final = RowCodec("ca_certificates", CaCertificateRecord)
 RESTORATIONS: Final = RowCodec("restorations", RestorationRecord)
 CA_MEMBERS: Final = RowCodec("ca_members", CaMember)

@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING
 from broker.issuance.errors import Broken, Unreachable
 from broker.issuance.events import Event
 from broker.storage.accounts import Accounts, EabKeys
+from broker.storage.adoptions import Adoptions
 from broker.storage.authority import Authority, AuthorityRegister
 from broker.storage.certificates import Certificates
 from broker.storage.database import StoreStats, open_database
+from broker.storage.former_accounts import FormerAccounts
 from broker.storage.journal import Jobs, Journal
+from broker.storage.key_uses import KeyUses
 from broker.storage.orders import Orders
 from broker.storage.owned import Owned
 from broker.storage.renewals import Chains, Renewals, Retirements
 from broker.storage.restorations import Restorations
+from broker.storage.sealing import SealedSecrets
 from broker.storage.transaction import Transaction
 from broker.storage.upstream_keys import UpstreamKeyChanges
 from broker.storage.upstreams import Upstreams
@@ -38,6 +42,8 @@ class SqliteStore(
     Jobs,
     Upstreams,
     UpstreamKeyChanges,
+    FormerAccounts,
+    KeyUses,
     Journal,
     Authority,
     Restorations,
@@ -45,6 +51,8 @@ class SqliteStore(
     Renewals,
     Retirements,
     Chains,
+    SealedSecrets,
+    Adoptions,
 ):
     """All store ports over one SQLite file.
 

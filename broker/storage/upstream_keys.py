@@ -8,9 +8,19 @@ from typing import Final
 from broker.issuance.errors import Conflict
 from broker.issuance.events import Event
 from broker.issuance.records import UpstreamAccountRecord
-from broker.issuance.upstream_key_ports import KeyChangeStatus, UpstreamKeyChange
+from broker.issuance.upstream_key_ports import (
+    AccountKeyAge,
+    KeyChangeStatus,
+    KeyRotationFailure,
+    UpstreamKeyChange,
+)
 from broker.storage.part import Part
-from broker.storage.rows import UPSTREAM_KEY_CHANGES, time_of
+from broker.storage.rows import (
+    UPSTREAM_KEY_CHANGES,
+    UPSTREAM_KEY_FAILURES,
+    moment_of,
+    time_of,
+)
 from broker.storage.transaction import Snapshot, Transaction
 
 __all__ = ["UpstreamKeyChanges"]
@@ -19,10 +29,17 @@ _OPEN: Final = UPSTREAM_KEY_CHANGES.select + " WHERE status = 'begun' ORDER BY b
 _OPEN_ONE: Final = (
     UPSTREAM_KEY_CHANGES.select + " WHERE upstream = ? AND community = ? AND status = 'begun'"
 )
+_AGES: Final = (
+    "SELECT upstream, community, key_id, coalesce((SELECT max(ended_at)"
+    " FROM upstream_key_changes AS change WHERE change.new_key_id = account.key_id"
+    " AND change.status = 'changed'), registered_at)"
+    " FROM upstream_accounts AS account ORDER BY upstream, community"
+)
+_FAILURES: Final = UPSTREAM_KEY_FAILURES.select + " WHERE upstream = ? AND community = ?"
 
 
 class UpstreamKeyChanges(Part):
-    """The port UpstreamKeyStore."""
+    """The ports UpstreamKeyStore and KeyAgeStore."""
 
     async def begin_upstream_key_change(self, change: UpstreamKeyChange, event: Event) -> None:
         """Keep a change durably before anything is done for it; raises Conflict."""
@@ -82,3 +99,37 @@ class UpstreamKeyChanges(Part):
             return UPSTREAM_KEY_CHANGES.read_all(snapshot.all(_OPEN))
 
         return await self._database.read(work)
+
+    async def account_key_ages(self) -> Sequence[AccountKeyAge]:
+        """Return which key each account has, since when, and how its rotation failed last."""
+
+        def work(snapshot: Snapshot) -> Sequence[AccountKeyAge]:
+            ages = []
+            for upstream, community, key_id, since in snapshot.all(_AGES):
+                row = snapshot.first(_FAILURES, upstream, community)
+                failure = None if row is None else UPSTREAM_KEY_FAILURES.read(row)
+                ages.append(
+                    AccountKeyAge(
+                        upstream=upstream,
+                        community=community,
+                        key_id=key_id,
+                        since=moment_of(since),
+                        failure=failure if failure and failure.key_id == key_id else None,
+                    )
+                )
+            return ages
+
+        return await self._database.read(work)
+
+    async def keep_key_rotation_failure(self, failure: KeyRotationFailure) -> None:
+        """Keep why a key was not rotated, in place of what was kept of that account before."""
+
+        def work(transaction: Transaction) -> None:
+            transaction.change(
+                "DELETE FROM upstream_key_failures WHERE upstream = ? AND community = ?",
+                failure.upstream,
+                failure.community,
+            )
+            transaction.change(UPSTREAM_KEY_FAILURES.insert, *UPSTREAM_KEY_FAILURES.values(failure))
+
+        await self._database.write(work)

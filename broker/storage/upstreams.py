@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from broker.issuance.account_ports import LossCause
 from broker.issuance.errors import Conflict
 from broker.issuance.events import Event
 from broker.issuance.records import Suspension, UpstreamAccountRecord
+from broker.storage.former_accounts import put_in_place
 from broker.storage.part import Part
 from broker.storage.rows import SUSPENSIONS, UPSTREAM_ACCOUNTS
 from broker.storage.transaction import Snapshot, Transaction
@@ -23,15 +25,11 @@ class Upstreams(Part):
     """The port UpstreamStore."""
 
     async def save_upstream_account(self, account: UpstreamAccountRecord, event: Event) -> None:
-        """Keep or replace the account of (upstream, community)."""
+        """Keep or replace the account of (upstream, community); another one than was there before
+        has what was under way begun anew."""
 
         def work(transaction: Transaction) -> None:
-            transaction.change(
-                "DELETE FROM upstream_accounts WHERE upstream = ? AND community = ?",
-                account.upstream,
-                account.community,
-            )
-            transaction.change(UPSTREAM_ACCOUNTS.insert, *UPSTREAM_ACCOUNTS.values(account))
+            put_in_place(transaction, account, cause=LossCause.REGISTERED_ANEW, at=event.at)
             transaction.record((event,))
 
         await self._database.write(work)

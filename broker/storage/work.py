@@ -59,15 +59,23 @@ class Work(Part):
         await self._database.write(work, durable=False)
 
     async def record_opened(
-        self, work_id: str, order_url: str, event: Event, *, durable: bool
+        self,
+        work_id: str,
+        order_url: str,
+        event: Event,
+        *,
+        durable: bool,
+        account_url: str | None = None,
     ) -> WorkRecord:
         """Keep the upstream's URL, or return the living record that holds it already.
 
         Raises:
-            Conflict: The record is not INTENDED any more, and does not hold this URL.
+            Conflict: The record is not INTENDED any more, and does not hold this URL; or the
+                account that opened the order has been replaced.
         """
         return await self._database.write(
-            lambda transaction: _open(transaction, work_id, order_url, event), durable=durable
+            lambda transaction: _open(transaction, work_id, order_url, account_url, event),
+            durable=durable,
         )
 
     async def adopt_work(
@@ -143,7 +151,13 @@ def _move(transaction: Transaction, work_id: str, status: WorkStatus) -> None:
     transaction.change("UPDATE work SET status = ? WHERE work_id = ?", status.value, work_id)
 
 
-def _open(transaction: Transaction, work_id: str, order_url: str, event: Event) -> WorkRecord:
+def _open(
+    transaction: Transaction,
+    work_id: str,
+    order_url: str,
+    account_url: str | None,
+    event: Event,
+) -> WorkRecord:
     holder = transaction.first(_BY_URL, order_url)
     if holder is not None:
         return WORK.read(holder)
@@ -151,12 +165,31 @@ def _open(transaction: Transaction, work_id: str, order_url: str, event: Event) 
     if found.status is not WorkStatus.INTENDED:
         raise refuse(f"work {work_id}", (found.status.value,), WorkStatus.INTENDED)
     # Its answer is kept now, so nothing is left in flight that might have to be sought.
-    opened = replace(found, status=WorkStatus.OPENED, order_url=order_url, is_sent=False)
+    if account_url is not None and _is_replaced(transaction, found, account_url):
+        raise Conflict(f"account {account_url} was replaced before its order {order_url} was kept")
+    opened = replace(
+        found,
+        status=WorkStatus.OPENED,
+        order_url=order_url,
+        is_sent=False,
+        account_url=account_url,
+    )
     transaction.change(
-        "UPDATE work SET status = ?, order_url = ?, is_sent = 0 WHERE work_id = ?",
+        "UPDATE work SET status = ?, order_url = ?, is_sent = 0, account_url = ? WHERE work_id = ?",
         opened.status.value,
         order_url,
+        account_url,
         work_id,
     )
     transaction.record((event,))
     return opened
+
+
+def _is_replaced(transaction: Transaction, work: WorkRecord, account_url: str) -> bool:
+    """Return whether our account there is another one by now."""
+    found = transaction.first(
+        "SELECT account_url FROM upstream_accounts WHERE upstream = ? AND community = ?",
+        work.upstream,
+        work.community,
+    )
+    return found is not None and found[0] != account_url

@@ -7,7 +7,7 @@ it remembers of an order (where to finalize it) the CA tells again when asked.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
@@ -41,6 +41,9 @@ ACCOUNT_MAX_AGE: Final = timedelta(seconds=10)
 
 MAX_REMEMBERED_ORDERS: Final = 4096
 """Most orders whose fixed parts are remembered; one that is forgotten costs one more request."""
+
+_NOT_FOUND: Final = 404
+"""Status of what is not there (RFC 9110 §15.5.5)."""
 
 MAX_SOUGHT_PAGES: Final = 20
 """Most pages of the account's orders list that a search for a lost order reads."""
@@ -139,11 +142,14 @@ class AcmeUpstream:
         if request.replaces is not None and directory.renewal_info is not None:
             payload["replaces"] = request.replaces
         subject = ",".join(sorted(identifier.value for identifier in request.identifiers))
-        answer = await self._post(directory.new_order, payload, subject=subject)
+        async with self._gate.using():  # so that the account is the one that the order is of
+            answer = await self._post(directory.new_order, payload, subject=subject)
+            account_url = (await self._account_key()).account_url
         if answer.location is None:
             raise Broken(f"{answer.url} named no order URL, expected a Location header")
         order = _read_order(answer, request.identifiers)
-        return self._shown(answer.location, order, answer, is_watched=False)
+        opened = self._shown(answer.location, order, answer, is_watched=False)
+        return replace(opened, account_url=account_url)
 
     async def seek_order(
         self, request: UpstreamRequest, known: Collection[str]
@@ -170,7 +176,7 @@ class AcmeUpstream:
                 left -= 1
                 found = await self._matching(url, request)
                 if found is not None:
-                    return found
+                    return replace(found, account_url=key.account_url)
         return None
 
     async def authorize(self, order: UpstreamOrder) -> UpstreamOrder:
@@ -285,6 +291,14 @@ class AcmeUpstream:
         self._account = key, now, changes
         return key
 
+    async def _usable_key(self) -> AccountKey:
+        """Return the key of our account; where there is none, nothing was sent."""
+        try:
+            return await self._account_key()
+        except Broken as error:
+            error.left_nothing = True
+            raise
+
     async def _post(
         self,
         url: str,
@@ -295,18 +309,23 @@ class AcmeUpstream:
         max_answer_bytes: int = MAX_ANSWER_BYTES,
     ) -> Answer:
         async with self._gate.using():
-            key = await self._account_key()
             try:
-                return await self._client.post(
-                    url,
-                    payload,
-                    key=key,
-                    subject=subject,
-                    accept=accept,
-                    max_answer_bytes=max_answer_bytes,
-                )
-            except Refused as refusal:
-                raise await self._attributed(refusal, key) from refusal
+                key = await self._usable_key()
+                try:
+                    return await self._client.post(
+                        url,
+                        payload,
+                        key=key,
+                        subject=subject,
+                        accept=accept,
+                        max_answer_bytes=max_answer_bytes,
+                    )
+                except Refused as refusal:
+                    raise await self._attributed(refusal, key) from refusal
+            except Broken:
+                # The key or the account may be lost: somebody looks, and says which.
+                self._gate.is_doubted = True
+                raise
 
     async def _attributed(
         self, refusal: Refused, key: AccountKey
@@ -319,19 +338,27 @@ class AcmeUpstream:
         problem = refusal.problem
         name = self._settings.name
         if problem.type in _ACCOUNT_FAULTS:
-            return Broken(f"upstream '{name}' refuses our account: {problem}")
-        if problem.type is not ProblemType.UNAUTHORIZED:
+            return Broken(f"upstream '{name}' refuses our account: {problem}", left_nothing=True)
+        if not _may_mean_account(problem):
             return refusal
-        # The same word for a name that is not ours to order and for a closed account.
+        # The same words for what is not ours to order, a closed account, and another's signature.
         try:
             account = await read_account(self._client, key)
         except Refused as second:
-            return Broken(f"upstream '{name}' refuses our account: {second.problem}")
+            return Broken(
+                f"upstream '{name}' refuses our account: {second.problem}", left_nothing=True
+            )
         except (Unreachable, Broken) as error:
-            return Unreachable(f"{problem}; whether our account is still good is unknown: {error}")
+            return Unreachable(
+                f"{problem}; whether our account is still good is unknown: {error}",
+                left_nothing=True,
+            )
         if account.status is AccountStatus.VALID:
             return refusal
-        return Broken(f"upstream '{name}': our account {key.account_url} is {account.status}")
+        return Broken(
+            f"upstream '{name}': our account {key.account_url} is {account.status}",
+            left_nothing=True,
+        )
 
     async def _fixed_parts(self, order: UpstreamOrder) -> _FixedParts:
         if order.url not in self._parts:
@@ -387,6 +414,15 @@ class AcmeUpstream:
             error=order.error,
             retry_at=None if order.status in _FINAL else retry_at,
         )
+
+
+def _may_mean_account(problem: Problem) -> bool:
+    """Return whether a CA says this of a closed account or a wrong signature as well."""
+    if problem.type is ProblemType.UNAUTHORIZED:
+        return True
+    # Of a signature that does not verify CAs say malformed, and of an order that is not there they
+    # say it too, as 404.
+    return problem.type is ProblemType.MALFORMED and problem.status != _NOT_FOUND
 
 
 def _read_order(answer: Answer, expected: Sequence[Identifier] | None) -> Order:

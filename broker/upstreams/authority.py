@@ -2,22 +2,22 @@
 
 An `Authority` is a CA certificate with the name of its key.  The key itself stays behind
 ``ports.Signer``; which there are and what each is for is ``authority_state``.  A root made here
-signs issuing CAs only; an offline root signs our request (`issuing_csr`) and its answer is read
-with suspicion (`accept_issuing`).
+signs issuing CAs only; an offline root signs our request (`issuing_csr`), and its answer is read in
+``root_answer``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from broker.issuance.errors import Broken, Conflict
@@ -38,7 +38,6 @@ __all__ = [
     "IssuerSet",
     "PermittedNames",
     "RetiredIssuer",
-    "accept_issuing",
     "create_issuing",
     "create_root",
     "issuing_csr",
@@ -51,8 +50,14 @@ BACKDATE: Final = timedelta(seconds=60)
 SERIAL_BITS: Final = 159
 """Random bits of a serial: what 20 octets hold without a sign bit (RFC 5280 §4.1.2.2)."""
 
-_KEY_ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
+PUBLISHED_NAME_DIGITS: Final = 32
+"""Hex digits of an issuer's published name that is made of its key: 128 bits, so that no two
+issuers of anybody ever share one."""
+
+_FILE_KEY_ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 # It becomes part of a URL and of a file name.
+_STORED_KEY_ID: Final = re.compile(r"[a-z]+:[A-Za-z0-9._/-]{1,250}#[1-9][0-9]{0,8}", re.ASCII)
+# A version of a key in a store of keys.  It is published under another name.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +65,13 @@ class AuthorityPlan:
     """What a CA certificate is to say.
 
     Attributes:
-        key_id: Name of its key at the signer; lower case letters, digits, dot, dash, underscore.
+        key_id: Name of its key at the signer: lower case letters, digits, dot, dash, underscore; or
+            the version of a key in a store, ``vault:MOUNT/NAME#VERSION``.
         subject: Distinguished name in RFC 4514 form, such as ``CN=Example Root,O=Example``.
         lifetime: From now on.
         kind: Kind of key to make: ``ec-p256``, ``ec-p384``, ``rsa-2048``, ``rsa-3072``…
         permitted: Names it may certify; nothing given means no constraint.
+        is_made: Whether the key is there already: somebody else makes the keys of that store.
     """
 
     key_id: str
@@ -72,6 +79,7 @@ class AuthorityPlan:
     lifetime: timedelta
     kind: str = "ec-p256"
     permitted: PermittedNames = UNCONSTRAINED
+    is_made: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,17 @@ class Authority:
             Encoding.DER, PublicFormat.SubjectPublicKeyInfo
         )
         return parse_issuer_key(self.key_id, spki)
+
+    @cached_property
+    def published_name(self) -> str:
+        """Return what its certificate and its revocation list are published under.
+
+        That is the name of a key in a file.  Of a key in a store it is made from the public key:
+        every certificate shows it, and where our keys lie is nobody's business.
+        """
+        if _FILE_KEY_ID.fullmatch(self.key_id) is not None:
+            return self.key_id
+        return hashlib.sha256(self.key.spki_der).hexdigest()[:PUBLISHED_NAME_DIGITS]
 
     @cached_property
     def der(self) -> bytes:
@@ -188,6 +207,11 @@ class IssuerSet:
         issuer, retired = self.find(key_id), self.find_retired(key_id)
         return retired.authority if issuer is None and retired is not None else issuer
 
+    def find_named(self, published_name: str) -> Authority | None:
+        """Return the issuer that is published under this name, retired ones included."""
+        everyone = (*self, *(one.authority for one in self.retired))
+        return next((one for one in everyone if one.published_name == published_name), None)
+
 
 def new_serial() -> int:
     """Return a random serial number that is not zero (RFC 5280 §4.1.2.2)."""
@@ -202,7 +226,7 @@ async def create_root(signer: Signer, clock: Clock, plan: AuthorityPlan) -> Auth
         Broken: The plan is impossible, or the signer's answer does not verify.
     """
     subject = _parse_plan(plan)
-    key = parse_issuer_key(plan.key_id, await signer.create_key(plan.key_id, plan.kind))
+    key = parse_issuer_key(plan.key_id, await _key_for(plan, signer))
     builder = _ca_builder(plan, subject, subject, key, clock.now(), path_length=1)
     return Authority(plan.key_id, await seal_certificate(builder, signer, key))
 
@@ -231,7 +255,7 @@ async def create_issuing(
     fault = root.check_names(suffixes)
     if fault is not None:
         raise Broken(f"issuing CA would be permitted more than its root: {fault}")
-    key = parse_issuer_key(plan.key_id, await signer.create_key(plan.key_id, plan.kind))
+    key = parse_issuer_key(plan.key_id, await _key_for(plan, signer))
     builder = _ca_builder(plan, subject, root.certificate.subject, key, now, path_length=0)
     builder = builder.add_extension(root.authority_key_identifier, critical=False)
     certificate = await seal_certificate(builder, signer, root.key)
@@ -249,7 +273,7 @@ async def issuing_csr(signer: Signer, plan: AuthorityPlan) -> bytes:
     """
     subject = _parse_plan(plan)
     try:
-        spki_der = await signer.create_key(plan.key_id, plan.kind)
+        spki_der = await _key_for(plan, signer)
     except Conflict:
         spki_der = await signer.public_key(plan.key_id)
     key = parse_issuer_key(plan.key_id, spki_der)
@@ -262,48 +286,17 @@ async def issuing_csr(signer: Signer, plan: AuthorityPlan) -> bytes:
     return (await seal_csr(builder, signer, key)).public_bytes(Encoding.PEM)
 
 
-async def accept_issuing(
-    certificate_pem: bytes,
-    *,
-    key_id: str,
-    signer: Signer,
-    clock: Clock,
-    anchors: Sequence[x509.Certificate],
-) -> Authority:
-    """Return the issuing CA that an offline root made of our request, once it proves sound.
-
-    *certificate_pem* may carry the root behind it; only *anchors* are believed.
-
-    Raises:
-        Broken: Saying what is wrong with the certificate.  Ask the root's keeper for another.
-    """
-    try:
-        certificate = x509.load_pem_x509_certificates(certificate_pem)[0]
-        spki = certificate.public_key().public_bytes(
-            Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-        )
-        extensions = certificate.extensions
-    except ValueError:
-        raise Broken("issuing certificate does not parse, expected PEM") from None
-    if spki != await signer.public_key(key_id):
-        raise Broken(f"issuing certificate is for another key than '{key_id}'")
-    _check_ca_extensions(extensions)
-    now = clock.now()
-    if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
-        raise Broken(
-            f"issuing certificate runs {certificate.not_valid_before_utc:%Y-%m-%d} to "
-            f"{certificate.not_valid_after_utc:%Y-%m-%d}, not now"
-        )
-    authority = Authority(key_id, certificate, _find_anchor(certificate, anchors, now))
-    parse_issuer_key(key_id, spki)
-    return authority
+async def _key_for(plan: AuthorityPlan, signer: Signer) -> bytes:
+    if plan.is_made:
+        return await signer.public_key(plan.key_id)
+    return await signer.create_key(plan.key_id, plan.kind)
 
 
 def _parse_plan(plan: AuthorityPlan) -> x509.Name:
-    if _KEY_ID.fullmatch(plan.key_id) is None:
+    if not any(form.fullmatch(plan.key_id) for form in (_FILE_KEY_ID, _STORED_KEY_ID)):
         raise Broken(
             f"key id '{plan.key_id}' is not made of at most 64 lower case letters, digits, "
-            "dots, dashes and underscores"
+            "dots, dashes and underscores, nor of the form vault:MOUNT/NAME#VERSION"
         )
     if plan.lifetime <= timedelta(0):
         raise Broken(f"lifetime of '{plan.key_id}' is {plan.lifetime}, expected more than nothing")
@@ -358,32 +351,3 @@ def _ca_key_usage() -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
-
-
-def _check_ca_extensions(extensions: x509.Extensions) -> None:
-    try:
-        basic = extensions.get_extension_for_class(x509.BasicConstraints).value
-        usage = extensions.get_extension_for_class(x509.KeyUsage).value
-        extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-    except x509.ExtensionNotFound as error:
-        raise Broken(f"issuing certificate lacks extension {error.oid.dotted_string}") from None
-    if not basic.ca:
-        raise Broken("issuing certificate is no CA certificate (basicConstraints)")
-    if basic.path_length != 0:
-        raise Broken(f"issuing certificate has path length {basic.path_length}, expected 0")
-    if not (usage.key_cert_sign and usage.crl_sign):
-        raise Broken("issuing certificate lacks key usage keyCertSign or cRLSign")
-
-
-def _find_anchor(
-    certificate: x509.Certificate, anchors: Sequence[x509.Certificate], now: datetime
-) -> x509.Certificate:
-    for anchor in anchors:
-        try:
-            certificate.verify_directly_issued_by(anchor)
-        except (ValueError, TypeError, InvalidSignature):
-            continue
-        if now >= anchor.not_valid_after_utc:
-            raise Broken(f"root ended {anchor.not_valid_after_utc:%Y-%m-%d}")
-        return anchor
-    raise Broken("issuing certificate was not signed by any of the given roots")

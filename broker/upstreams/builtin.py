@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.issuance.errors import Broken, Conflict, Refused
-from broker.issuance.ports import CaStore, Clock, Signer, UpstreamOrder, UpstreamRequest
+from broker.issuance.ports import CaLedger, Clock, Signer, UpstreamOrder, UpstreamRequest
 from broker.issuance.records import CaCertificateRecord
 from broker.issuance.renewal_ports import RenewalAnswer
 from broker.policy.decisions import ProfileLifetime, UpstreamFacts
@@ -54,7 +54,7 @@ class BuiltinSettings:
     Attributes:
         name: The upstream's name.
         base_url: Plain HTTP, without a slash at its end; issuers are published at
-            ``/ca/<key id>.crt`` below it, revocation lists at ``/crl/<key id>.crl``.
+            ``/ca/<name>.crt`` below it, revocation lists at ``/crl/<name>.crl``.
         profiles: By name.
         default_profile: The one for orders that name none.
         issuers: The issuing CAs, the current one first in use.
@@ -87,7 +87,7 @@ class BuiltinCa:
     """Implements ``ports.Upstream`` over a ledger and a signer."""
 
     def __init__(
-        self, settings: BuiltinSettings, *, signer: Signer, store: CaStore, clock: Clock
+        self, settings: BuiltinSettings, *, signer: Signer, store: CaLedger, clock: Clock
     ) -> None:
         self._settings = settings
         self._signer = signer
@@ -206,8 +206,7 @@ class BuiltinCa:
     async def certify(self, request: UpstreamRequest, spki_der: bytes) -> bytes:
         """Return a PEM chain for a key of the broker's own, such as its TLS key, without a CSR.
 
-        The ledger keeps it under ``request.reference`` like any other: asking again with that
-        reference and key returns the same certificate.
+        The ledger keeps it under ``request.reference``: asking again returns the same certificate.
 
         Raises:
             Refused: What is asked for cannot be met, or the reference was used for another key.
@@ -216,14 +215,15 @@ class BuiltinCa:
         order_url(self._settings.name, request)
         return self._chain_pem(await self._certify_once(request, spki_der))
 
-    async def current_crl(self, issuer_key_id: str) -> Crl | None:
+    async def current_crl(self, published_name: str) -> Crl | None:
         """Return an issuer's revocation list with its dates, None for a stranger's.
 
         Raises:
             Unreachable: None that still runs can be had.  Answer 503.
             Broken: The same, and trying again is useless.
         """
-        return await self._crls.current(issuer_key_id)
+        found = self.find_issuer(published_name)
+        return None if found is None else await self._crls.current(found.key_id)
 
     async def renew_crls(self) -> None:
         """Sign the revocation lists that are due, so that no verifier has to wait for one.
@@ -234,9 +234,9 @@ class BuiltinCa:
         """
         await self._crls.renew_all_due()
 
-    def find_issuer(self, issuer_key_id: str) -> Authority | None:
+    def find_issuer(self, published_name: str) -> Authority | None:
         """Return an issuing CA, retired ones included; None for a stranger."""
-        return self._settings.issuers.find_published(issuer_key_id)
+        return self._settings.issuers.find_named(published_name)
 
     @property
     def issuers(self) -> IssuerSet:

@@ -141,14 +141,14 @@ def parse_leaf_key(spki_der: bytes) -> LeafKey:
     )
 
 
-def certificate_url(base_url: str, issuer_key_id: str) -> str:
+def certificate_url(base_url: str, issuer_name: str) -> str:
     """Return where the issuer's certificate is published (RFC 5280 §4.2.2.1)."""
-    return f"{base_url}/ca/{issuer_key_id}.crt"
+    return f"{base_url}/ca/{issuer_name}.crt"
 
 
-def crl_url(base_url: str, issuer_key_id: str) -> str:
+def crl_url(base_url: str, issuer_name: str) -> str:
     """Return where the issuer's revocation list is published (RFC 5280 §4.2.1.13)."""
-    return f"{base_url}/crl/{issuer_key_id}.crl"
+    return f"{base_url}/crl/{issuer_name}.crl"
 
 
 def leaf_draft(
@@ -215,8 +215,8 @@ def _template(issuer: Authority, profile: CaProfile, kind: str, base_url: str) -
 def _common_extensions(
     issuer: Authority, profile: CaProfile, kind: str, base_url: str
 ) -> tuple[x509.Extension[x509.ExtensionType], ...]:
-    issuer_url = x509.UniformResourceIdentifier(certificate_url(base_url, issuer.key_id))
-    list_url = x509.UniformResourceIdentifier(crl_url(base_url, issuer.key_id))
+    issuer_url = x509.UniformResourceIdentifier(certificate_url(base_url, issuer.published_name))
+    list_url = x509.UniformResourceIdentifier(crl_url(base_url, issuer.published_name))
     access = x509.AccessDescription(AuthorityInformationAccessOID.CA_ISSUERS, issuer_url)
     extensions = [
         _extension(_key_usage(profile, kind), is_critical=True),

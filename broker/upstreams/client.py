@@ -120,6 +120,17 @@ class AcmeClient:
             self._keys[key_id] = AccountKey(key_id=key_id, jwk=jwk)
         return self._keys[key_id]
 
+    def verify_own(self, url: str, what: str) -> str:
+        """Return *url*, proven to be one of this CA's; raises Broken."""
+        try:
+            return self._origins.verify_url(url, what)
+        except ProtocolError as error:
+            raise Broken(str(error)) from error
+
+    def forget_key(self, key_id: str) -> None:
+        """Forget the public half of a key: it is asked for again when it is used next."""
+        self._keys.pop(key_id, None)
+
     @property
     def known_directory(self) -> Directory | None:
         """Return the directory as it was last read, however old, or None."""
@@ -235,6 +246,9 @@ class AcmeClient:
             if is_sent:
                 raise
             raise _unsent(error) from error
+        except Broken as error:
+            error.left_nothing = error.left_nothing or not is_sent
+            raise
         finally:
             spare = exchange.spare_nonce
             if spare is not None and len(self._nonces) < MAX_SPARE_NONCES:

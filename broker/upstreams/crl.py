@@ -2,7 +2,8 @@
 
 A list is built anew as soon as something is revoked, and otherwise at half its lifetime, so that
 a verifier always finds one that has that much left.  Whoever serves the bytes asks here each
-time; nothing is signed on a request unless it is due.
+time; nothing is signed on a request unless it is due.  The last list lies in the store as well: a
+broker that starts while its keys are away publishes that one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Final
 from cryptography import x509
 
 from broker.issuance.errors import Broken, Unreachable
-from broker.issuance.ports import CaStore, Clock, Signer
+from broker.issuance.ports import CaLedger, CaStore, Clock, Signer
 from broker.upstreams.authority import Authority, IssuerSet
 from broker.upstreams.crl_encoding import REASONS, EntryCache
 from broker.upstreams.sealing import seal_crl
@@ -29,6 +30,10 @@ DEFAULT_LIFETIME: Final = timedelta(days=7)
 
 BACKDATE: Final = timedelta(seconds=60)
 """How far before its signing a list begins, for verifiers whose clock is behind."""
+
+REQUEST_PAUSE: Final = timedelta(seconds=5)
+"""How long after a failed signing no request for a list tries another: each would wait for as long
+as whoever keeps the key takes not to answer, one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,14 @@ class Crl:
 @dataclass(frozen=True, slots=True)
 class _Kept:
     crl: Crl
-    generation: int
+    generation: int | None
+    """How many revocations there had been; None where it was signed before the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    at: datetime
+    reason: Unreachable | Broken
 
 
 class CrlPublisher:
@@ -63,7 +75,7 @@ class CrlPublisher:
         issuers: IssuerSet,
         *,
         signer: Signer,
-        store: CaStore,
+        store: CaLedger,
         clock: Clock,
         lifetime: timedelta,
     ) -> None:
@@ -74,6 +86,7 @@ class CrlPublisher:
         self._clock = clock
         self._lifetime = lifetime
         self._kept: dict[str, _Kept] = {}
+        self._failures: dict[str, _Failure] = {}
         # Counts revocations; a list that began before the last of them is stale.
         self._generation: defaultdict[str, int] = defaultdict(int)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -95,7 +108,7 @@ class CrlPublisher:
         """
         retired = self._issuers.find_retired(issuer_key_id)
         if retired is not None:
-            return _parse_last(retired.last_crl_der)
+            return _parse(retired.last_crl_der)
         issuer = self._issuers.find(issuer_key_id)
         if issuer is None:
             return None
@@ -103,8 +116,9 @@ class CrlPublisher:
         if kept is not None and not self._is_due(issuer_key_id, kept):
             return kept.crl
         try:
-            return await self._renew(issuer)
+            return await self._renew(issuer, is_patient=False)
         except (Unreachable, Broken):
+            kept = kept or await self._read_kept(issuer_key_id)
             if kept is None or self._clock.now() >= kept.crl.next_update:
                 raise
             return kept.crl
@@ -145,15 +159,33 @@ class CrlPublisher:
         is_stale = kept.generation != self._generation[issuer_key_id]
         return is_stale or self._clock.now() >= kept.crl.renew_at
 
-    async def _renew(self, issuer: Authority) -> Crl:
+    async def _renew(self, issuer: Authority, *, is_patient: bool = True) -> Crl:
+        """Return a list that is not due; who is not *is_patient* takes a recent failure for one."""
         async with self._locks[issuer.key_id]:
             kept = self._kept.get(issuer.key_id)
             if kept is not None and not self._is_due(issuer.key_id, kept):
                 return kept.crl
+            failure = self._failures.get(issuer.key_id)
+            is_recent = failure is not None and self._clock.now() < failure.at + REQUEST_PAUSE
+            if failure is not None and is_recent and not is_patient:
+                raise failure.reason.with_traceback(None)
             generation = self._generation[issuer.key_id]
-            crl = await self._build(issuer)
+            try:
+                crl = await self._build(issuer)
+                await self._store.keep_crl(self._ca, issuer.key_id, crl.der)
+            except (Unreachable, Broken) as error:
+                self._failures[issuer.key_id] = _Failure(self._clock.now(), error)
+                raise
+            self._failures.pop(issuer.key_id, None)
             self._kept[issuer.key_id] = _Kept(crl, generation)
             return crl
+
+    async def _read_kept(self, issuer_key_id: str) -> _Kept | None:
+        """Return what a broker before this one signed last; a new one stays due."""
+        der = await self._store.kept_crl(self._ca, issuer_key_id)
+        if der is None:
+            return None
+        return self._kept.setdefault(issuer_key_id, _Kept(_parse(der), None))
 
     async def _build(self, issuer: Authority) -> Crl:
         now = self._clock.now().replace(microsecond=0)
@@ -228,8 +260,8 @@ async def _sign(
     return Crl(der, number, this_update, next_update, renew_at)
 
 
-def _parse_last(der: bytes) -> Crl:
-    """Return the kept list of a retired issuer, as one that is never planned anew."""
+def _parse(der: bytes) -> Crl:
+    """Return a list that lay in the store, as one that is never planned anew."""
     crl = x509.load_der_x509_crl(der)
     number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
     end = crl.next_update_utc or crl.last_update_utc

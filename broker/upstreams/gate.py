@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from datetime import timedelta
 from typing import Final
 
-from broker.issuance.errors import Unreachable
+from broker.issuance.errors import Broken, Unreachable
 
 __all__ = ["AccountGate"]
 
@@ -36,21 +36,31 @@ class AccountGate:
         self._moved = asyncio.Condition()
         self.is_certain = True
         """Whether it is known which key the account has."""
+        self.loss: str | None = None
+        """Why the account is lost; while it is, nobody comes in."""
+        self.is_doubted = False
+        """Whether a use has failed in a way that a lost account would show."""
         self.changes = 0
         """How often somebody has held the account; what was remembered before is stale."""
 
     @asynccontextmanager
-    async def using(self) -> AsyncIterator[None]:
+    async def using(self, *, is_lost_too: bool = False) -> AsyncIterator[None]:
         """Use the account beside others; within, passing the gate again costs nothing.
+
+        With *is_lost_too* one comes in although the account is lost: to see whether it still is,
+        or to have another made.
 
         Raises:
             Unreachable: It is not known which key the account has.  Nothing was sent.
+            Broken: The account is lost.  Nothing was sent.
         """
         if id(self) in _inside.get():
             yield
             return
         async with self._moved:
             await self._moved.wait_for(lambda: not self._is_held)
+            if self.loss is not None and not is_lost_too:
+                raise Broken(self.loss, left_nothing=True)
             if not self.is_certain:
                 raise Unreachable(
                     "the change of our account's key has not ended, and the CA has not said yet "

@@ -118,6 +118,57 @@ class Operations(Protocol):
     async def upstream_resume(
         self, *, actor: Actor, upstream: str, profile: str | None = None
     ) -> Json: ...
+    async def upstream_adopt(
+        self,
+        *,
+        actor: Actor,
+        upstream: str,
+        private_key: str,
+        came_from: str,
+        community: str | None = None,
+        account_url: str | None = None,
+        keep_key: bool = False,
+        import_existing: bool = False,
+        replace: bool = False,
+    ) -> Json: ...
+    async def upstream_adopt_certificates(
+        self,
+        *,
+        actor: Actor,
+        upstream: str,
+        certificates: list[str],
+        community: str | None = None,
+    ) -> Json: ...
+    async def upstream_revoke(
+        self,
+        *,
+        actor: Actor,
+        upstream: str,
+        certificate: str,
+        code: int = 0,
+        community: str | None = None,
+    ) -> Json: ...
+    async def upstream_move_key(
+        self,
+        *,
+        actor: Actor,
+        upstream: str,
+        to: str,
+        community: str | None = None,
+        import_existing: bool = False,
+        destroy_old: bool = False,
+    ) -> Json: ...
+    async def upstream_recover(
+        self,
+        *,
+        actor: Actor,
+        upstream: str,
+        community: str | None = None,
+        agree_to_terms: bool = False,
+        dry_run: bool = False,
+    ) -> Json: ...
+    async def upstream_former(self, *, upstream: str | None = None) -> Json: ...
+    async def order_again(self, *, actor: Actor, order_id: str) -> Json: ...
     async def upstream_caa(
         self,
         *,
@@ -127,7 +178,10 @@ class Operations(Protocol):
         iodef: str | None = None,
     ) -> Json: ...
     async def caa_check(self) -> Json: ...
-    async def upstream_change_key(
+    async def key_check(self) -> Json: ...
+    async def secret_check(self) -> Json: ...
+    async def upstream_show(self, *, upstream: str) -> Json: ...
+    async def upstream_rotate_key(
         self, *, actor: Actor, upstream: str, community: str | None = None
     ) -> Json: ...
     async def ca_show(self, *, upstream: str | None = None) -> Json: ...

@@ -1,4 +1,4 @@
-"""A man in the middle of the broker and a real CA: holds, drops and replaces what passes.
+"""A man in the middle of the broker and a real CA or Vault: holds, drops and replaces what passes.
 
 The CA signs nothing of its answers, and names its URLs after the Host header, so it is the same
 CA at another port.  It runs in a thread of its own, so that a test may wait for processes.
@@ -10,7 +10,8 @@ import asyncio
 import re
 import ssl
 import threading
-from collections.abc import Coroutine
+import weakref
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -42,6 +43,16 @@ class Aim:
     status: int | None = None
     """Answer this instead of what the CA says; None: hold it and say nothing."""
     body: bytes = b"{}"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Headers of the answer, besides its type or instead of it: where a redirect leads."""
+    seconds: float | None = None
+    """Pass on what the CA says, so much later; what is asked waits before it gets there."""
+    is_cut: bool = False
+    """Whether the connection is cut instead of an answer."""
+    stays: bool = False
+    """Whether every request that matches is dealt with so, until `Between.stop_aiming`."""
+    count: int = 0
+    """How many requests were dealt with so."""
     struck: threading.Event = field(default_factory=threading.Event)
     """Set when the request has come, and been to the CA if it was to."""
 
@@ -62,6 +73,9 @@ class Between:
         self.aims: list[Aim] = []
         self.paths: list[str] = []
         """Every path that was asked for."""
+        self.connections = 0
+        """How many connections were made to it so far."""
+        self._known: weakref.WeakSet[asyncio.BaseTransport] = weakref.WeakSet()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._runner: web.AppRunner | None = None
@@ -72,6 +86,10 @@ class Between:
         made = Aim(path, **more)
         self.aims.append(made)
         return made
+
+    def stop_aiming(self) -> None:
+        """Let everything pass again; what is held already stays held."""
+        self.aims.clear()
 
     def __enter__(self) -> Between:
         self._thread.start()
@@ -107,22 +125,47 @@ class Between:
         await self._session.close()
 
     async def _pass(self, request: web.Request) -> web.Response:
-        self.paths.append(request.path)
+        self._count(request)
         body = await request.read()
+        try:
+            return await self._deal_with(request, body)
+        except aiohttp.ClientConnectionError:  # what is behind is away, and so is this
+            self._cut(request)
+            return web.Response(status=502)
+
+    async def _deal_with(self, request: web.Request, body: bytes) -> web.Response:
         aim = next((one for one in self.aims if re.search(one.path, request.path)), None)
         if aim is None:
             return await self._ask(request, body)
-        self.aims.remove(aim)
+        aim.count += 1
+        if not aim.stays:
+            self.aims.remove(aim)
+        if aim.seconds is not None:
+            aim.struck.set()
+            await asyncio.sleep(aim.seconds)
+            return await self._ask(request, body)
         if aim.reaches_ca:
             answer = await self._ask(request, body)
             if b"badNonce" in answer.body:  # type: ignore[operator]
                 self.aims.insert(0, aim)  # the client sends it again
                 return answer
         aim.struck.set()
-        if aim.status is None:
+        if aim.is_cut:
+            self._cut(request)
+        elif aim.status is None:
             await asyncio.sleep(HELD_SECONDS)
-        headers = {"Content-Type": "application/problem+json"}
+        headers = {"Content-Type": "application/problem+json", **aim.headers}
         return web.Response(status=aim.status or 504, body=aim.body, headers=headers)
+
+    def _cut(self, request: web.Request) -> None:
+        if request.transport is not None:
+            request.transport.abort()
+
+    def _count(self, request: web.Request) -> None:
+        self.paths.append(request.path)
+        if request.transport is not None and request.transport not in self._known:
+            self._known.add(request.transport)
+            self.connections += 1
 
     async def _ask(self, request: web.Request, body: bytes) -> web.Response:
         assert self._session is not None

@@ -191,6 +191,11 @@ class Penstock(process.Peer):
             file = self.policy_file.with_name(f"{document['community']}.yaml")
             file.write_text(json.dumps(document, indent=1), "utf-8")
 
+    def set_upstreams(self, upstreams: Sequence[AcmeCa]) -> None:
+        """Have the configuration name other upstreams, from the next start on."""
+        self._upstreams = tuple(upstreams)
+        self.write()
+
     def config_document(self) -> dict[str, Any]:
         """Return the configuration file as a document."""
         validation: dict[str, Any] = {

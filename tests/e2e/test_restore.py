@@ -221,6 +221,11 @@ async def test_loss_is_accepted_by_name(place: Restoring) -> None:
         await asyncio.to_thread(
             place.penstock.run, "reconcile", "--accept-loss", "pebble", "--reason", "CA was reset"
         )
+        recovered = await place.operator.ask(
+            "upstream_recover", upstream="pebble", agree_to_terms=True
+        )
+        assert [row["cause"] for row in recovered] == ["account-unknown"]
+        requester.nonce = None
         assert (await requester.order(f"new.{ZONE}")).status == 201
 
 

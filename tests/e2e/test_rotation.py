@@ -33,6 +33,11 @@ class OwnTls(Penstock):
 
     def prepare(self) -> None:
         """Make the CA, and a certificate for the listener that signs itself."""
+        self.make_own_certificate()
+        super().prepare()
+
+    def make_own_certificate(self) -> None:
+        """Make the certificate for the listener."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
         today = SystemClock().now()
@@ -53,7 +58,6 @@ class OwnTls(Penstock):
         self.own_key.write_bytes(
             key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         )
-        super().prepare()
 
     @property
     def own_bundle(self) -> Path:

@@ -95,7 +95,7 @@ class Scene:
 
     async def change(self) -> str:
         """Change the key and return its thumbprint."""
-        (row,) = await self.ask("upstream_change_key", upstream="pebble")
+        (row,) = await self.ask("upstream_rotate_key", upstream="pebble")
         return str(row["thumbprint"])
 
     async def faults(self) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +18,7 @@ from broker.app.authorities import Authorities
 from broker.app.authority_register import CaRegistry
 from broker.issuance.errors import Unreachable
 from broker.issuance.events import Actor, Event, EventKind
+from broker.issuance.key_ports import KeyPlaces, KeyStores
 from broker.issuance.records import CaCertificateRecord, CaMember
 from broker.storage.sqlite import SqliteStore
 from broker.upstreams.authority_state import CaState
@@ -26,6 +27,8 @@ from tests.fakes.fresh_store import open_fresh
 from tests.fakes.signer import FakeSigner
 
 DAY = timedelta(days=1)
+CHANGES = frozenset({"create_key", "sign", "destroy_key", "retire_before"})
+"""What is done to a key."""
 ANNA = Actor("operator:anna", "asked for in ticket 7")
 
 
@@ -54,6 +57,27 @@ class KillingStore:
         count_down(self._countdown)
         await self._store.retire_ca_issuer(ca, key_id, **given)
         count_down(self._countdown)
+
+
+class KillingRing:
+    """Any keys, whose process is killed before or after its *n*-th touch of one."""
+
+    def __init__(self, ring: KeyStores, countdown: list[int]) -> None:
+        self._ring = ring
+        self._countdown = countdown
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._ring, name)
+        return self._counted(found) if name in CHANGES else found
+
+    def _counted(self, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def counted(*given: Any) -> Any:
+            count_down(self._countdown)
+            made = await call(*given)
+            count_down(self._countdown)
+            return made
+
+        return counted
 
 
 class KillingSigner(FakeSigner):
@@ -90,13 +114,21 @@ def count_down(countdown: list[int]) -> None:
 class Keeper:
     """Authorities over a store, and whom they told."""
 
-    def __init__(self, directory: Path, store: SqliteStore) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        store: SqliteStore,
+        ring: KeyStores | None = None,
+        places: KeyPlaces | None = None,
+    ) -> None:
         self.directory = directory
         self.store = store
         self.signer = FakeSigner()
+        self._ring = ring
+        self._places = places
         self.clock = FakeClock()
         self.told: list[CaState] = []
-        self.registry = self._registry(store, self.signer)
+        self.registry = self._registry(store, ring or self.signer)
         self.authorities = Authorities(self.registry)
 
     @classmethod
@@ -109,20 +141,28 @@ class Keeper:
         finally:
             await store.close()
 
-    def _registry(self, store: Any, signer: FakeSigner) -> CaRegistry:
-        registry = CaRegistry(store, signer=signer, clock=self.clock, files=self.directory / "ca")
+    def _registry(self, store: Any, signer: Any) -> CaRegistry:
+        registry = CaRegistry(
+            store,
+            signer=signer,
+            places=self._places,
+            clock=self.clock,
+            files=self.directory / "ca",
+        )
         registry.on_changed = lambda _, state: self.told.append(state)
         return registry
 
     def killed_at(self, step: int) -> Authorities:
         """Return the authorities of a process that is killed at its *step*-th step."""
         countdown = [step]
-        signer = KillingSigner(self.signer, countdown)
+        signer: Any = KillingSigner(self.signer, countdown)
+        if self._ring is not None:
+            signer = KillingRing(self._ring, countdown)
         return Authorities(self._registry(KillingStore(self.store, countdown), signer))
 
     async def restart(self) -> CaState | None:
         """Start another process over what lies there, and return what it finds."""
-        self.registry = self._registry(self.store, self.signer)
+        self.registry = self._registry(self.store, self._ring or self.signer)
         self.authorities = Authorities(self.registry)
         return await self.registry.recover("local")
 

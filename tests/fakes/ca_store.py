@@ -10,7 +10,7 @@ from broker.issuance.records import CaCertificateRecord, CaRevocation
 
 
 class FakeCaStore:
-    """``issuance.ports.CaStore`` without a disk."""
+    """``issuance.ports.CaLedger`` without a disk."""
 
     def __init__(self) -> None:
         self.records: dict[tuple[str, str], CaCertificateRecord] = {}
@@ -19,6 +19,7 @@ class FakeCaStore:
         self.on_closed: Callable[[], None] = lambda: None
         """What happens meanwhile to whoever asks for one."""
         self.crl_numbers: Counter[tuple[str, str]] = Counter()
+        self.crls: dict[tuple[str, str], bytes] = {}
 
     async def record_ca_certificate(self, record: CaCertificateRecord) -> CaCertificateRecord:
         if record.issuer_key_id in self.closed:
@@ -63,3 +64,9 @@ class FakeCaStore:
         key = (ca, issuer_key_id)
         self.crl_numbers[key] = max(self.crl_numbers[key] + 1, int(at.timestamp()))
         return self.crl_numbers[key]
+
+    async def keep_crl(self, ca: str, issuer_key_id: str, crl_der: bytes) -> None:
+        self.crls[ca, issuer_key_id] = crl_der
+
+    async def kept_crl(self, ca: str, issuer_key_id: str) -> bytes | None:
+        return self.crls.get((ca, issuer_key_id))

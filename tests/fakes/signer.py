@@ -1,6 +1,7 @@
 """A signer that keeps its keys in memory and counts what it signs."""
 
 import asyncio
+from collections.abc import Sequence
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -8,16 +9,18 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from broker.issuance.errors import Broken, Conflict, Unreachable
+from broker.issuance.key_ports import KeyFault
 
 
 class FakeSigner:
-    """``issuance.ports.KeyRing``, which can be told to fail.
+    """``issuance.key_ports.KeyStores``, which can be told to fail.
 
     ``is_away`` makes it unreachable; ``is_lying`` makes it sign something else.
     """
 
     def __init__(self) -> None:
         self.keys: dict[str, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey] = {}
+        self.faults: list[KeyFault] = []
         self.signatures = 0
         self.is_away = False
         self.is_lying = False
@@ -39,11 +42,20 @@ class FakeSigner:
         public_key = self.keys[key_id].public_key()
         return public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
+    async def public_key_now(self, key_id: str) -> bytes:
+        return await self.public_key(key_id)
+
     async def has_key(self, key_id: str) -> bool:
         return key_id in self.keys
 
     async def destroy_key(self, key_id: str) -> None:
         self.keys.pop(key_id, None)
+
+    async def retire_before(self, key_id: str) -> None:
+        """There are no versions here."""
+
+    async def inspect(self, key_id: str) -> Sequence[KeyFault]:
+        return [fault for fault in self.faults if fault.key_id == key_id]
 
     async def sign(self, key_id: str, data: bytes) -> bytes:
         if self.is_away:

@@ -30,8 +30,10 @@ from broker.issuance.dispatcher import Dispatcher
 from broker.issuance.enrollment import Enrollment
 from broker.issuance.errors import Broken
 from broker.issuance.events import Event, EventKind
+from broker.issuance.former_revocations import FormerRevocations
 from broker.issuance.fulfilment import Fulfilment
 from broker.issuance.key_changes import KeyChanges
+from broker.issuance.key_ports import known_secret
 from broker.issuance.orders import Orders
 from broker.issuance.planning import Planner
 from broker.issuance.ports import Upstream
@@ -61,6 +63,7 @@ from broker.protocol.resources import OrderStatus
 from tests.fakes.clock import FakeClock
 from tests.fakes.fake_caa import FakeCaa
 from tests.fakes.fake_policies import FakeAnchors, FakeInspector, FakePolicies, FakeSuffixes
+from tests.fakes.fake_sealer import FakeSealer
 from tests.fakes.fake_time import FakeTime
 from tests.fakes.fake_upstream import FakeUpstream
 from tests.fakes.fake_validator import FakeValidator
@@ -155,6 +158,10 @@ class FakeUpstreams:
         """See the port."""
         return tuple(self._world.facts.values())
 
+    def waiting(self, upstream: str, community: str) -> UpstreamFacts | None:
+        """See the port."""
+        return self._world.waiting.get(upstream)
+
 
 class World:
     """A broker and all that is around it."""
@@ -174,11 +181,16 @@ class World:
         self.local = FakeUpstream(self.clock, "local", is_local=True)
         self.upstreams = {"ca": self.ca, "local": self.local}
         self.facts = {name: default_facts(name) for name in self.upstreams}
+        self.waiting: dict[str, UpstreamFacts] = {}
+        """Upstreams whose account is lost."""
+        self.sealer = FakeSealer()
         self.concurrency = 64
         self.settings = IssuanceSettings(
             communities={name: CommunitySettings(name=name) for name in ("default", "lab")},
             declared_eab_keys=(
-                DeclaredEabKey(key_id="robot", community="default", mac_key=ROBOT_KEY),
+                DeclaredEabKey(
+                    key_id="robot", community="default", mac_key=known_secret(ROBOT_KEY)
+                ),
             ),
         )
         self.settings = replace(self.settings, **changes)
@@ -208,7 +220,7 @@ class World:
         self.dispatcher = Dispatcher(
             store, clock, concurrency=self.concurrency, call_later=self.time.call_later
         )
-        self.enrollment = Enrollment(store, clock, self.settings)
+        self.enrollment = Enrollment(store, clock, self.settings, sealer=self.sealer)
         self.planner = Planner(
             policies=self.policies,
             enrollment=self.enrollment,
@@ -271,7 +283,14 @@ class World:
             settings=self.settings,
             pause=self.time.pause,
         )
-        self.revocations = Revocations(store, store, upstreams, self.dispatcher, clock)
+        self.revocations = Revocations(
+            store,
+            store,
+            upstreams,
+            self.dispatcher,
+            clock,
+            former=FormerRevocations(store),
+        )
         self.renewing = make_renewing(
             store,
             policies=self.policies,

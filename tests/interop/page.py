@@ -107,8 +107,6 @@ def versions(names: Sequence[str], known: Mapping[str, str]) -> str:
         program = VERSION_OF.get(name)
         version = "Penstock itself" if program is None else known[program]
         lines.append(f"| {name} | {version} |")
-    if "Vault PKI" not in names and "Pebble" in names:
-        lines.append("| Vault PKI | not built here |")
     return "\n".join(lines)
 
 

@@ -26,7 +26,6 @@ from tests.interop.report import write_report
 from tests.peers import process
 from tests.peers.bind import Bind
 from tests.peers.stock import CHALLENGES, Verb
-from tests.peers.vault import is_vault_built
 
 pytestmark = [pytest.mark.peers, pytest.mark.asyncio(loop_scope="module")]
 
@@ -78,8 +77,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" in metafunc.fixturenames:
         is_whole = bool(metafunc.config.getoption("--every-verb", default=False))
         cases = every_case() if is_whole else cheap_cases()
-        if not is_vault_built():
-            cases = [case for case in cases if case[0] != "Vault PKI"]
         ids = [f"{ca}-{client}-{part}".replace(" ", "-") for ca, client, part in cases]
         values = [(ca, (ca, client, part)) for ca, client, part in cases]
         metafunc.parametrize(

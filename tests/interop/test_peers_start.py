@@ -28,6 +28,8 @@ from tests.peers.client import ClientFailed, DnsUpdates, ExternalAccount, Obtain
 from tests.peers.lego import Lego
 from tests.peers.pebble import ChallTestSrv, Pebble, PebbleOptions
 from tests.peers.stepca import AcmeProvisioner, StepCa
+from tests.peers.token_reviews import TokenReviews
+from tests.peers.vault import Vault, make_client_certificate
 
 pytestmark = pytest.mark.peers
 
@@ -370,3 +372,79 @@ class TestStepCa:
         check_obtained(obtained, names, step_ca)
         assert obtained.leaf().not_valid_after_utc == end
         await lego.revoke(names)
+
+
+@pytest.fixture(scope="module")
+def vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
+    """A Vault that keeps what it keeps on the disk."""
+    with Vault(tmp_path_factory.mktemp("vault")) as server:
+        server.enable("transit", "transit")
+        yield server
+
+
+def test_vault_keeps_keys_over_a_restart_and_a_crash(vault: Vault) -> None:
+    """They are there again once it is unsealed, and not before."""
+    vault.ask("POST", "transit/keys/kept", {"type": "ecdsa-p256"})
+    before = vault.ask("GET", "transit/keys/kept")["data"]["keys"]
+    vault.restart()
+    assert vault.ask("GET", "transit/keys/kept")["data"]["keys"] == before
+    vault.kill()
+    vault.start_sealed()
+    with pytest.raises(process.PeerFailed, match="answered 503"):
+        vault.ask("GET", "transit/keys/kept")
+    vault.unseal()
+    assert vault.ask("GET", "transit/keys/kept")["data"]["keys"] == before
+
+
+def test_vault_can_be_put_back(vault: Vault, tmp_path: Path) -> None:
+    """A restored Vault knows nothing of the versions that were made since."""
+    vault.ask("POST", "transit/keys/rotated", {"type": "ecdsa-p256"})
+    vault.stop()
+    vault.save_storage(tmp_path / "saved")
+    vault.start()
+    vault.ask("POST", "transit/keys/rotated/rotate", {})
+    assert vault.ask("GET", "transit/keys/rotated")["data"]["latest_version"] == 2
+    with pytest.raises(process.PeerFailed, match="vault runs"):
+        vault.restore_storage(tmp_path / "saved")
+    vault.stop()
+    vault.restore_storage(tmp_path / "saved")
+    vault.start()
+    assert vault.ask("GET", "transit/keys/rotated")["data"]["latest_version"] == 1
+
+
+def test_vault_asks_kubernetes_about_every_token(vault: Vault, tmp_path: Path) -> None:
+    """A token is good for the account and audience it was made for, until it is revoked."""
+    with TokenReviews(tmp_path) as reviews:
+        vault.enable_kubernetes(reviews)
+        role = {
+            "bound_service_account_names": "broker",
+            "bound_service_account_namespaces": "penstock",
+            "audience": "vault",
+        }
+        vault.ask("POST", "auth/kubernetes/role/serve", role)
+
+        def log_in(jwt: str) -> int:
+            document = {"role": "serve", "jwt": jwt}
+            return vault.status("POST", "auth/kubernetes/login", document, token="")
+
+        fine = reviews.mint("broker")
+        assert log_in(fine) == 200
+        assert log_in(reviews.mint("another")) == 403
+        assert log_in(reviews.mint("broker", audience="another")) == 403
+        assert log_in(reviews.mint("broker", lifetime=-datetime.timedelta(minutes=5))) == 403
+        reviews.revoke(fine)
+        assert log_in(fine) == 403
+        assert reviews.reviewed[0] == "system:serviceaccount:penstock:broker"
+
+
+def test_vault_takes_client_certificates(vault: Vault, tmp_path: Path) -> None:
+    """Of the CA that the role names, and no other."""
+    ca = authority.make_root("client certificates")
+    vault.enable_auth("cert")
+    role = {"certificate": ca.certificate_pem.decode("ascii"), "allowed_common_names": "broker"}
+    vault.ask("POST", "auth/cert/certs/serve", role)
+    made = vault.log_in_by_certificate(*make_client_certificate(tmp_path, "broker", ca))
+    assert made["auth"]["metadata"]["cert_name"] == "serve"
+    other = make_client_certificate(tmp_path / "other", "broker", authority.make_root("other"))
+    with pytest.raises(process.PeerFailed, match="answered 400"):
+        vault.log_in_by_certificate(*other)

@@ -77,6 +77,19 @@ def make_server(issuer: Signer, hosts: Sequence[str]) -> Signer:
     return Signer(builder.sign(issuer.key, hashes.SHA256()), key)
 
 
+def make_client(issuer: Signer, common_name: str) -> Signer:
+    """Return a TLS client certificate that says *common_name*."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = _begin(common_name, issuer.certificate.subject, key.public_key())
+    client_auth = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+    builder = (
+        builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(client_auth, critical=False)
+        .add_extension(key_identifier_of(issuer), critical=False)
+    )
+    return Signer(builder.sign(issuer.key, hashes.SHA256()), key)
+
+
 def write_server_files(directory: Path, server: Signer, issuer: Signer) -> tuple[Path, Path, Path]:
     """Write certificate, key and the CA bundle to trust; return their paths in that order."""
     directory.mkdir(parents=True, exist_ok=True)

@@ -88,7 +88,7 @@ def find_command(name: str) -> str | None:
 PEBBLE_SUM: Final = "h1:oKHx3lgN4e5Nno2LKTMrVx+b+NkDptkO9aDireiBDGE="
 PEBBLE_MODULE: Final = "github.com/letsencrypt/pebble/v2"
 
-GO_PEERS: Final = (
+SMALL_GO_PEERS: Final = (
     GoPeer("pebble", "2.10.1", PEBBLE_MODULE, PEBBLE_SUM, "./cmd/pebble"),
     GoPeer("pebble-challtestsrv", "2.10.1", PEBBLE_MODULE, PEBBLE_SUM, "./cmd/pebble-challtestsrv"),
     GoPeer(
@@ -151,13 +151,21 @@ VAULT: Final = GoPeer(
 )
 """HashiCorp Vault with the engines and auth methods that a minimal build has.
 
-They are PKI, transit, KV and SSH; AppRole, cert, JWT and userpass.  It takes too long to build
-for ``make test``: ``tests/peers/install --long`` puts it in place, and what asks it alone
-needs it.
+They are PKI, transit, KV and SSH; AppRole, cert, JWT and userpass.  Its storage may be files or
+Raft.
 """
 
-LONG_BUILDS: Final = (VAULT,)
-"""Go peers that are installed only when they are asked for."""
+VAULT_KUBERNETES: Final = GoPeer(
+    "vault-plugin-auth-kubernetes",
+    "0.23.1",
+    "github.com/hashicorp/vault-plugin-auth-kubernetes",
+    "h1:9SW3Qu08RR9Tyn2K0wU4rcjQtYf1ykgPcyFgWs/TqTY=",
+    "./cmd/vault-plugin-auth-kubernetes",
+)
+"""The auth method that a minimal Vault lacks; it runs as a process of its own beside Vault."""
+
+GO_PEERS: Final = (*SMALL_GO_PEERS, VAULT_KUBERNETES, VAULT)
+"""All Go peers, the one that takes longest to build last."""
 
 CERTBOT: Final = VenvPeer("certbot", "certbot", HERE / "certbot.txt", "certbot.main:main")
 ACME_LIBRARY: Final = VenvPeer("acme", "acme", HERE / "acme.txt", None)
@@ -257,7 +265,7 @@ def locate(name: str) -> Path | None:
             home = venv_home(venv_peer)
             program = command_of(home, name) if is_venv_whole(home) else home / "absent"
             return program if program.exists() else None
-    peer = next(peer for peer in (*GO_PEERS, *LONG_BUILDS) if peer.name == name)
+    peer = next(peer for peer in GO_PEERS if peer.name == name)
     toolchain = go_toolchain()
     if toolchain is None:
         return None
@@ -277,7 +285,7 @@ def debian_version(package: str) -> str:
 
 def listing() -> dict[str, dict[str, str | None]]:
     """Return name → version and path of every peer; the path is None where it is missing."""
-    versions = {peer.name: peer.version for peer in (*GO_PEERS, *LONG_BUILDS, *VENV_PEERS)}
+    versions = {peer.name: peer.version for peer in (*GO_PEERS, *VENV_PEERS)}
     versions |= {name: debian_version(package) for name, (package, _) in DEBIAN_PEERS.items()}
     paths = {name: locate(name) for name in sorted(versions)}
     return {

@@ -28,7 +28,6 @@ from tests.peers.installation import (
     GO,
     GO_PEERS,
     HERE,
-    LONG_BUILDS,
     OLDEST_GO,
     VENV_PEERS,
     GoPeer,
@@ -43,7 +42,7 @@ from tests.peers.installation import (
 )
 
 BUILD_TIMEOUT_SECONDS: Final = 3600
-"""Longest one command may take; the slowest build measures 3 minutes on two busy cores."""
+"""Longest one command may take; Vault's measures 10 minutes on two idle cores."""
 
 
 class CannotInstall(Exception):
@@ -296,7 +295,7 @@ def take_as_published(peer: GoPeer, go: str, source: Path, env: dict[str, str]) 
         sums.writelines(f"{line} {digest}\n" for line, digest in peer.published)
 
 
-def install_everything(*, with_long_builds: bool) -> None:
+def install_everything() -> None:
     """Bring the machine to where every peer can be started."""
     install_system_packages()
     for venv_peer in VENV_PEERS:
@@ -304,7 +303,7 @@ def install_everything(*, with_long_builds: bool) -> None:
     if go_toolchain() is None:
         install_venv(GO)
         go_toolchain.cache_clear()
-    for peer in (*GO_PEERS, *(LONG_BUILDS if with_long_builds else ())):
+    for peer in GO_PEERS:
         install_go_peer(peer)
 
 
@@ -312,16 +311,13 @@ def main() -> int:
     """Install all peers, or list them; exit 1 with a sentence for the one that fails."""
     parser = argparse.ArgumentParser(prog="tests/peers/install", description=main.__doc__)
     parser.add_argument("--list", action="store_true", help="print paths as JSON, install nothing")
-    parser.add_argument(
-        "--long", action="store_true", help="build what takes a quarter of an hour, too (Vault)"
-    )
     arguments = parser.parse_args()
     if arguments.list:
         print(json.dumps(listing(), indent=2))
         return 0
     started = time.monotonic()
     try:
-        install_everything(with_long_builds=arguments.long)
+        install_everything()
     except CannotInstall as error:
         print(f"peers: error: {error}", file=sys.stderr)
         return 1

@@ -230,11 +230,18 @@ def post_json(
     return exchange(url, json.dumps(document).encode(), ca_bundle, seconds=seconds)
 
 
-def opener(ca_bundle: Path | None) -> urllib.request.OpenerDirector:
-    """Return what opens URLs on loopback, past any proxy, trusting *ca_bundle* alone."""
+def opener(
+    ca_bundle: Path | None, client: tuple[Path, Path] | None = None
+) -> urllib.request.OpenerDirector:
+    """Return what opens URLs on loopback, past any proxy, trusting *ca_bundle* alone.
+
+    *client* is the certificate to show, and its key.
+    """
     handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
     if ca_bundle is not None:
         context = ssl.create_default_context(cafile=str(ca_bundle))
+        if client is not None:
+            context.load_cert_chain(*client)
         handlers.append(urllib.request.HTTPSHandler(context=context))
     return urllib.request.build_opener(*handlers)
 

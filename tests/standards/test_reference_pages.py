@@ -6,11 +6,14 @@ from collections.abc import Callable
 
 import pytest
 
+from broker.app.account_key_metrics import AccountKeyMetrics
+from broker.app.vault_metrics import VaultMetrics
 from broker.issuance.events import EventKind
+from broker.issuance.key_rotation import AccountKeyView
 from broker.protocol.problems import ProblemType
 from broker.protocol.transitions import render_diagrams
 from broker.telemetry import Snapshot, Telemetry
-from tests.fakes.clock import FakeClock
+from tests.fakes.clock import START, FakeClock
 from tests.standards.sources import REPOSITORY, read, table_rows
 
 WRITTEN = "<!-- Written from the code; `make golden` writes it anew. -->"
@@ -79,6 +82,17 @@ def metrics_page() -> str:
         return Snapshot(counts={}, expiries=())
 
     telemetry = Telemetry(version="x", upstreams=("local",), clock=FakeClock(), snapshot=empty)
+    key = AccountKeyView(
+        upstream="ca",
+        community="default",
+        key_id="key",
+        since=START,
+        due_at=None,
+        failure=None,
+        not_retired=None,
+    )
+    AccountKeyMetrics(telemetry.registry).show([key])
+    VaultMetrics(telemetry.registry, ["default"])
     text = asyncio.run(telemetry.render()).decode()
     rows = []
     for name, kind in re.findall(r"^# TYPE (penstock_\w+) (\w+)$", text, re.MULTILINE):

@@ -10,7 +10,10 @@ UNIT = REPOSITORY / "tests" / "unit"
 
 SHOWN_ELSEWHERE: dict[str, str] = {
     "broker/demo/serving.py": "tests/contract/demo/test_serving.py",
+    "broker/issuance/adoption_ports.py": "tests/unit/issuance/test_adoption.py",
     "broker/issuance/ports.py": "tests/contract",
+    "broker/issuance/key_ports.py": "tests/contract/keys",
+    "broker/issuance/account_ports.py": "tests/unit/issuance/test_account_health.py",
     "broker/web/guarded.py": "tests/contract/web/test_guarded.py",
     "broker/issuance/upstream_key_ports.py": "tests/unit/issuance/test_upstream_keys.py",
     "broker/upstreams/children.py": "tests/contract/upstreams/test_hook_program.py",

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import pytest
 import structlog
+from prometheus_client import Gauge
 
 from broker.issuance.errors import Unreachable
 from broker.issuance.events import Event, EventKind
@@ -222,3 +223,23 @@ def test_traceback_tells_no_local_variables(form: str) -> None:
         structlog.get_logger().error("failed", exc_info=error)
     assert "a sentence of 7" in out.getvalue()
     assert "hunter2" not in out.getvalue().replace('passphrase = "hunter2"', "")
+
+
+async def test_whoever_has_metrics_of_their_own_is_asked_at_each_scrape() -> None:
+    """Their registry is ours, so that there is one page."""
+    telemetry = made()
+    gauge = Gauge("penstock_of_somebody", "Of somebody.", registry=telemetry.registry)
+    telemetry.before_render.append(gauge.inc)
+    assert (await values_of(telemetry))["penstock_of_somebody"] == 1
+    assert (await values_of(telemetry))["penstock_of_somebody"] == 2
+
+
+async def test_lost_accounts_are_counted_while_they_are_lost() -> None:
+    """One series for each cause; what is found again leaves none."""
+    losses = [("local", "key-gone"), ("local", "key-gone")]
+    telemetry = made()
+    telemetry.find_losses = lambda: losses
+    series = 'penstock_upstream_account_lost{cause="key-gone",upstream="local"}'
+    assert (await values_of(telemetry))[series] == 2
+    losses.clear()
+    assert series not in await values_of(telemetry)

@@ -81,6 +81,16 @@ async def test_crl_numbers_rise_whatever_the_clock_says(store: Store) -> None:
     assert later == first + 3600
 
 
+async def test_last_list_of_each_issuer_is_kept(store: Store) -> None:
+    """The newest, whatever became of the one before; none where none was."""
+    assert await store.kept_crl("private", "issuing") is None
+    for der in (b"first", b"second"):
+        await store.keep_crl("private", "issuing", der)
+    await store.keep_crl("private", "another", b"theirs")
+    assert await store.kept_crl("private", "issuing") == b"second"
+    assert await store.kept_crl("other", "issuing") is None
+
+
 async def test_crl_numbers_rise_past_those_that_a_restored_store_forgot(store: Store) -> None:
     """They are the time's, so a ledger that knows none of them gives higher ones all the same."""
     given_before = await store.next_crl_number("private", "lost", NOW)

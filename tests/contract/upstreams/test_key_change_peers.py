@@ -27,6 +27,7 @@ from tests.contract.upstreams.standing import (
     request,
     standing,
 )
+from tests.fakes.file_places import FilePlaces
 from tests.peers.bind import Bind
 from tests.peers.pebble import Pebble, PebbleOptions
 from tests.peers.process import free_port
@@ -93,7 +94,12 @@ async def keeping(ca: Pebble | StepCa, bind: Bind, tmp_path: Path) -> AsyncItera
             await store.save_upstream_account(record, event)
             accounts = ConfiguredAccounts({"ca": we.client}, AccountGates(), we.signer)
             keys = UpstreamKeys(
-                store, store, ring=we.signer, accounts=accounts, clock=SystemClock()
+                store,
+                store,
+                ring=we.signer,
+                places=FilePlaces(),
+                accounts=accounts,
+                clock=SystemClock(),
             )
             yield Keeping(we, store, keys)
     finally:

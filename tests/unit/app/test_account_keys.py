@@ -52,6 +52,15 @@ def test_each_account_has_a_gate_of_its_own() -> None:
     assert gates.of("ca", "default").is_certain
 
 
+def test_account_that_is_lost_is_not_usable() -> None:
+    """For the reason that its gate has; another one is."""
+    made, gates, _ = accounts()
+    gates.of("ca", "default").loss = "the CA knows no such account"
+    with pytest.raises(Broken, match="knows no such account"):
+        made.verify_usable("ca", "default")
+    made.verify_usable("ca", "lab")
+
+
 async def test_account_is_held_by_its_gate() -> None:
     """Whoever remembered its key asks again afterwards."""
     made, gates, _ = accounts()

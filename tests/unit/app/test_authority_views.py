@@ -1,6 +1,7 @@
 """A built-in CA as the operator is shown it."""
 
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,9 @@ async def test_each_issuer_is_shown_with_what_depends_on_it(keeper: Keeper) -> N
     assert state.issuers is not None
     pem = view["issuers"][1]["pem"]  # type: ignore[index]
     assert x509.load_pem_x509_certificate(pem.encode()) == state.issuers.current.certificate
+    shown_key = view["issuers"][1]["spki_sha256"]  # type: ignore[index]
+    assert shown_key == sha256(state.issuers.current.key.spki_der).hexdigest()
+    assert view["issuers"][1]["published_as"] == "ca-local-issuing-2"  # type: ignore[index]
 
 
 async def test_waiting_request_is_shown_by_its_name(keeper: Keeper) -> None:

@@ -5,6 +5,7 @@ import ipaddress
 import os
 import ssl
 import stat
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from broker.app.identity import Identity
 from broker.issuance.errors import Broken, Unreachable
+from broker.issuance.key_ports import known_secret
+from broker.issuance.own_certificate import OwnCertificates
 from broker.upstreams.authority import IssuerSet, PermittedNames
 from tests.fakes.builtin_ca import PROFILES, CaWorld, make_ca, make_world, request, spki
 from tests.unit.config.conftest import parsed
@@ -39,7 +42,10 @@ class Place:
         config = parsed({"state": str(self.directory), **changes})
         found = {"local": self.world.ca}
         return Identity(
-            config, passphrase=PASSPHRASE, find_authority=found.get, clock=self.world.clock
+            config,
+            passphrase=known_secret(PASSPHRASE),
+            find_authority=found.get,
+            clock=self.world.clock,
         )
 
     def files(self) -> tuple[bytes, bytes]:
@@ -157,6 +163,66 @@ async def test_failed_renewal_keeps_the_old_one_and_says_so(place: Place) -> Non
     assert (identity.fault(), identity.warning()) == (None, None)
 
 
+async def test_start_while_the_ca_key_is_away_serves_what_there_is(place: Place) -> None:
+    """A certificate that is due is shown on, and probes tell; without any it is waited for."""
+    first = served(await place.identity().context())
+    place.world.clock.advance(timedelta(days=21))
+    place.world.signer.is_away = True
+    second = place.identity()
+    assert served(await second.context()) == first
+    assert "its renewal fails" in (second.warning() or "")
+    (place.tls / "tls.crt").unlink()
+    third = place.identity()
+    await third.context()
+    assert not third.is_usable
+    assert "no certificate yet" in (third.fault() or "")
+    place.world.signer.is_away = False
+    await third.refresh()
+    assert third.is_usable
+
+
+@pytest.mark.parametrize("is_ours", [True, False], ids=["ours", "of-an-upstream"])
+async def test_start_without_the_passphrase_listens_once_it_is_there(
+    place: Place, *, is_ours: bool
+) -> None:
+    """It lies in a Vault that is sealed; the certificate that there is can be served thereafter."""
+    first = served(await place.identity().context())
+    sealed = [True]
+
+    async def passphrase() -> bytes:
+        if sealed:
+            raise Unreachable("Vault is sealed")
+        return PASSPHRASE
+
+    found = {"local": place.world.ca}
+    second = Identity(
+        parsed({"state": str(place.directory)}),
+        passphrase=passphrase,
+        find_authority=found.get,
+        clock=place.world.clock,
+        own=None if is_ours else _NothingOrdered(),
+    )
+    context = await second.context()
+    assert not second.is_usable
+    with suppress(Unreachable):  # told once, by whichever look is the first
+        await second.refresh()
+    assert second.fault() == "no certificate yet: Vault is sealed"
+    sealed.clear()
+    await second.refresh()
+    assert second.fault() is None
+    assert served(context) == first
+
+
+class _NothingOrdered(OwnCertificates):
+    """An ACME upstream that nothing was ordered from, and that nothing is needed from."""
+
+    def __init__(self) -> None:
+        """Know nobody."""
+
+    async def latest(self) -> None:
+        """Return no order."""
+
+
 async def test_restored_broker_renews_nothing(place: Place) -> None:
     """Not before it is reconciled; what it has goes on serving."""
     first = served(await place.identity().context())
@@ -164,7 +230,7 @@ async def test_restored_broker_renews_nothing(place: Place) -> None:
     found = {"local": place.world.ca}
     held = Identity(
         parsed({"state": str(place.directory)}),
-        passphrase=PASSPHRASE,
+        passphrase=known_secret(PASSPHRASE),
         find_authority=found.get,
         clock=place.world.clock,
         is_held=lambda: True,
@@ -215,7 +281,10 @@ async def test_ca_that_was_never_made_is_a_reason_to_stop(place: Place) -> None:
     """The sentence says what to do first."""
     config = parsed({"state": str(place.directory)})
     identity = Identity(
-        config, passphrase=PASSPHRASE, find_authority=lambda _: None, clock=place.world.clock
+        config,
+        passphrase=known_secret(PASSPHRASE),
+        find_authority=lambda _: None,
+        clock=place.world.clock,
     )
     with pytest.raises(Broken, match="has not been made; run penstock ca init first"):
         await identity.context()
@@ -231,8 +300,8 @@ async def test_ca_that_cannot_sign_now_is_no_refusal(place: Place) -> None:
     """Once it can, so does the next attempt."""
     place.world.signer.is_away = True
     identity = place.identity()
-    with pytest.raises(Unreachable):
-        await identity.context()
+    await identity.context()
+    assert not identity.is_usable
     place.world.signer.is_away = False
     assert names_of(served(await identity.context())) == [HOST]
 

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from broker.app.own_files import PairFiles, new_context
-from broker.issuance.errors import Broken
+from broker.issuance.errors import Broken, Unreachable
 from tests.peers import authority
 
 PASSPHRASE = b"a passphrase for tests"
@@ -100,3 +100,18 @@ def test_next_key_of_another_passphrase_is_none(files: PairFiles) -> None:
     files.keep_next_key(fresh()[1])
     other = PairFiles(files.certificate, files.key, b"another passphrase")
     assert other.read_next_key() is None
+
+
+def test_nothing_is_opened_before_the_passphrase_is_known(files: PairFiles) -> None:
+    """It may lie in a Vault that is away: try again, and do not take the files for damaged."""
+    waiting = PairFiles(files.certificate, files.key, None)
+    for use in (
+        waiting.load,
+        lambda: waiting.keep_next_key(ec.generate_private_key(ec.SECP256R1())),
+    ):
+        with pytest.raises(Unreachable, match="could not be read yet"):
+            use()
+    assert not waiting.next_key.exists()
+    waiting.passphrase = PASSPHRASE
+    waiting.keep_next_key(ec.generate_private_key(ec.SECP256R1()))
+    assert waiting.read_next_key() is not None

@@ -286,17 +286,35 @@ async def test_name_of_a_retired_key_is_not_taken_again(keeper: Keeper) -> None:
 
 
 async def test_last_list_that_cannot_be_signed_is_signed_later(keeper: Keeper) -> None:
-    """The issuer waits in between, and the next start finishes."""
+    """The issuer waits in between: a start does not fail for it, and a look finishes it."""
     await rotated(keeper)
     with pytest.raises(away(keeper.signer)):
         await keeper.retire()
     assert await keeper.roles() == [ROOT, ("retiring", FIRST), ("current", SECOND)]
     assert FIRST in keeper.signer.keys
+    state = await keeper.restart()
+    assert state is not None
+    assert [one.role for one in state.having(CaRole.RETIRING)] == [CaRole.RETIRING]
     with pytest.raises(Unreachable):
-        await keeper.restart()
+        await keeper.registry.mend("local")
     keeper.signer.is_away = False
-    await keeper.restart()
+    await keeper.registry.mend("local")
     assert await keeper.roles() == [ROOT, ("retired", FIRST), ("current", SECOND)]
+    assert (await keeper.events()).count(EventKind.CA_KEY_DESTROYED) == 1
+
+
+async def test_retirement_that_was_begun_is_finished_by_asking_again(keeper: Keeper) -> None:
+    """The command that failed succeeds once the key's keeper is back, with one event of each."""
+    await rotated(keeper)
+    with pytest.raises(away(keeper.signer)):
+        await keeper.retire()
+    keeper.signer.is_away = False
+    await keeper.retire(FIRST)
+    assert await keeper.roles() == [ROOT, ("retired", FIRST), ("current", SECOND)]
+    assert (await keeper.events())[-2:] == [
+        EventKind.CA_ISSUER_RETIRED,
+        EventKind.CA_KEY_DESTROYED,
+    ]
 
 
 # ----------------------------------------------------------------------------------- cut off

@@ -8,19 +8,18 @@ from typing import Any
 
 import pytest
 
+from broker.app.secrets import Secrets
 from broker.app.settings import (
     EVERYWHERE,
     PRIVATE_NETWORKS,
     account_url,
     builtin_settings,
     issuance_settings,
-    secret_octets,
     validation_settings,
     web_rates,
 )
-from broker.config import SecretRef
+from broker.config import Config
 from broker.config.upstreams import BuiltinUpstream
-from broker.issuance.errors import Broken
 from broker.issuance.records import AccountRecord
 from broker.policy.units import Rate
 from broker.protocol.resources import AccountStatus
@@ -35,16 +34,25 @@ from broker.validation.targets import (
 )
 from broker.web.limits import WebRates
 from tests.fakes.builtin_ca import make_world
-from tests.fakes.clock import START
+from tests.fakes.clock import START, FakeClock
 from tests.unit.config.conftest import parsed
 
 MAC_KEY = bytes(range(32))
+VAULT: dict[str, Any] = {
+    "addresses": ["https://vault.corp.example:8200"],
+    "serve": {"method": "token", "token": "file:/run/vault-token"},
+}
 
 
 def settings_for(validation: dict[str, Any], **changes: object) -> ValidationSettings:
     """Return the settings of a community with this validation section."""
     section = {"communities": {"default": {"validation": validation}}, **changes}
     return validation_settings(parsed(section))["default"]
+
+
+def secrets_of(config: Config) -> Secrets:
+    """Return what reads the secrets that *config* refers to, without Vault."""
+    return Secrets(config, None, FakeClock())
 
 
 def test_workflows_know_limits_and_communities() -> None:
@@ -64,7 +72,7 @@ def test_workflows_know_limits_and_communities() -> None:
             "limits": {"finalize_wait": "1s", "order_lifetime": "1h", "poll_deadline": "9s"},
         }
     )
-    made = issuance_settings(config)
+    made = issuance_settings(config, secrets_of(config))
     assert set(made.communities) == {"default", "lab"}
     assert made.communities["lab"].external_account_required
     assert made.communities["lab"].terms_of_service == "https://pki.corp.example/terms"
@@ -86,39 +94,15 @@ def test_rates_are_taken_over_one_by_one() -> None:
         assert getattr(made, name) == expected
 
 
-def test_declared_keys_are_read(tmp_path: Path) -> None:
+async def test_declared_keys_are_read(tmp_path: Path) -> None:
     """From base64url, as clients are given them."""
     path = tmp_path / "farm.key"
     path.write_text(base64.urlsafe_b64encode(MAC_KEY).decode().rstrip("=") + "\n")
     declared = {"key_id": "farm", "mac_key": f"file:{path}", "names": ["*.build.corp.example"]}
-    made = issuance_settings(parsed({"external_account_bindings": [declared]}))
-    (key,) = made.declared_eab_keys
-    assert (key.key_id, key.mac_key, key.names) == ("farm", MAC_KEY, ("*.build.corp.example",))
-
-
-@pytest.mark.parametrize(
-    ("form", "text"),
-    [
-        pytest.param("base64", base64.b64encode(MAC_KEY), id="base64"),
-        pytest.param("base64url", base64.urlsafe_b64encode(MAC_KEY).rstrip(b"="), id="base64url"),
-    ],
-)
-def test_secret_is_read_in_its_form(tmp_path: Path, form: Any, text: bytes) -> None:
-    """The octets, whatever they are written in."""
-    path = tmp_path / "secret"
-    path.write_bytes(text)
-    assert secret_octets(SecretRef("file", str(path)), form) == MAC_KEY
-
-
-@pytest.mark.parametrize("form", ["base64", "base64url"])
-@pytest.mark.parametrize("text", [b"hunter2!", b"\xff\xfe\xfd"], ids=["text", "octets"])
-def test_secret_in_another_form_is_refused_unseen(tmp_path: Path, form: Any, text: bytes) -> None:
-    """The sentence names where it lies and what was expected, and nothing of it."""
-    path = tmp_path / "secret"
-    path.write_bytes(text)
-    with pytest.raises(Broken) as caught:
-        secret_octets(SecretRef("file", str(path)), form)
-    assert caught.value.reason == f"secret file:{path} is not {form}"
+    config = parsed({"external_account_bindings": [declared]})
+    (key,) = issuance_settings(config, secrets_of(config)).declared_eab_keys
+    assert (key.key_id, key.names) == ("farm", ("*.build.corp.example",))
+    assert await key.mac_key() == MAC_KEY
 
 
 def test_without_a_list_public_addresses_are_open_and_private_ones_are_not() -> None:
@@ -141,13 +125,12 @@ def test_with_a_list_that_is_all() -> None:
             verify_target(ipaddress.ip_address(closed), 80, settings)
 
 
-def test_proxy_is_taken_over_with_its_credentials(tmp_path: Path) -> None:
+def test_proxy_is_taken_over_with_its_credentials() -> None:
     """They are sent as RFC 7617 wants them, and never shown."""
-    path = tmp_path / "proxy.key"
-    path.touch(mode=0o600)
-    path.write_text("anna:secret\n")
-    proxy = {"address": "proxy.corp.example:3128", "credentials": f"file:{path}"}
-    made = settings_for({"proxy": proxy, "tls_alpn_port": 5001})
+    proxy = {"address": "proxy.corp.example:3128", "credentials": "vault:kv/proxy#pair"}
+    validation = {"proxy": proxy, "tls_alpn_port": 5001}
+    config = parsed({"vault": VAULT, "communities": {"default": {"validation": validation}}})
+    made = validation_settings(config, {"default": b"anna:secret"})["default"]
     assert made.tls_alpn_port == 5001
     assert made.proxy == Proxy(
         address=("proxy.corp.example", 3128),

@@ -10,17 +10,21 @@ import pytest
 
 from broker.app.authorities import Authorities
 from broker.app.authority_register import CaRegistry
+from broker.app.key_places import ConfiguredKeyPlaces
 from broker.app.observed import ObservedUpstream
+from broker.app.secrets import Secrets
 from broker.app.upstreams import ConfiguredUpstreams
 from broker.issuance.errors import Broken
 from broker.issuance.events import Actor, Event, EventKind
 from broker.issuance.records import UpstreamAccountRecord
+from broker.keys.rings import KeyRings
 from broker.policy.decisions import UpstreamFacts
 from broker.storage.sqlite import SqliteStore
 from broker.telemetry import Telemetry
 from broker.upstreams.http01 import Http01Answers
 from tests.fakes.builtin_ca import request
 from tests.fakes.clock import START, FakeClock
+from tests.fakes.fake_kv import FakeKv
 from tests.fakes.signer import FakeSigner
 from tests.fakes.world import default_facts
 from tests.unit.config.conftest import parsed
@@ -38,6 +42,7 @@ class Office:
         self.store = store
         self.signer = FakeSigner()
         self.clock = FakeClock()
+        self.kv = FakeKv()
         self.answers = Http01Answers()
         self.registry = CaRegistry(
             store, signer=self.signer, clock=self.clock, files=directory / "ca"
@@ -63,7 +68,9 @@ class Office:
             config,
             facts=facts,
             registry=self.registry,
+            secrets=Secrets(config, self.kv, self.clock),
             signer=self.signer,
+            places=ConfiguredKeyPlaces(config, rings=KeyRings(self.signer), uses=self.store),
             store=self.store,
             clock=self.clock,
             telemetry=Telemetry(version="0", upstreams=["ca", "local"], clock=self.clock),

@@ -37,9 +37,17 @@ ANSWERS: dict[str, Any] = {
     "upstream_check": [{"upstream": "ca", "community": "default", "faults": []}],
     "upstream_resume": {"upstream": "ca", "suspended": False},
     "ca_show": {"root": {"subject": "CN=Root"}},
-    "ca_init": {"upstream": "local", "csr_pem": "-----BEGIN CERTIFICATE REQUEST-----\n"},
+    "ca_init": {
+        "upstream": "local",
+        "csr_pem": "-----BEGIN CERTIFICATE REQUEST-----\n",
+        "spki_sha256": "5be1",
+    },
     "ca_accept": {"root": {"subject": "CN=Root"}},
-    "ca_rotate_prepare": {"upstream": "local", "csr_pem": "-----BEGIN CERTIFICATE REQUEST-----\n"},
+    "ca_rotate_prepare": {
+        "upstream": "local",
+        "csr_pem": "-----BEGIN CERTIFICATE REQUEST-----\n",
+        "spki_sha256": "5be1",
+    },
     "ca_rotate_activate": {"root": {"subject": "CN=Root"}},
     "ca_rotate_retire": {"root": {"subject": "CN=Root"}},
 }

@@ -100,4 +100,5 @@ def test_request_for_the_next_issuer_is_written_to_a_file(
     assert status == 0
     assert file.read_text() == operations.answers["ca_rotate_prepare"]["csr_pem"]
     assert str(file) in out
+    assert "5be1" in out
     assert operations.asked[0][1]["issuing_csr"]

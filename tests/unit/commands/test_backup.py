@@ -1,10 +1,12 @@
 """``penstock reconcile`` and the commands around backups, as far as they are words."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from tests.unit.commands.conftest import FakeOperations, Run
+from tests.unit.config.conftest import write
 
 REPORT = {
     "reconciled": True,
@@ -64,3 +66,38 @@ def test_file_has_to_be_named(run: Run, arguments: tuple[str, ...]) -> None:
     status, _, err = run(*arguments)
     assert status == 2
     assert "FILE" in err
+
+
+APPROLE = {
+    "method": "approle",
+    "role_id": "file:/etc/penstock/role-id",
+    "secret_id": "file:/run/secret-id",
+}
+
+
+def test_login_that_is_the_brokers_is_not_used_up(run: Run, config: Path, tmp_path: Path) -> None:
+    """The passphrase is then given by whoever makes the backup, and not by typing it."""
+    vault = {"addresses": ["https://vault.corp.example:8200"], "serve": APPROLE}
+    config.write_text(write({"vault": vault, "keys.passphrase": "vault:kv/keys#pass"}))
+    file = tmp_path / "one.backup"
+    file.write_bytes(b"no backup")
+    status, _, err = run("backup", "verify", str(file))
+    assert status == 1
+    assert "good for one login, which is the broker's" in err
+    assert "--passphrase env:NAME" in err
+    (tmp_path / "pass").write_text("correct horse battery")
+    given = f"file:{tmp_path / 'pass'}"
+    status, _, err = run("backup", "verify", str(file), "--passphrase", given)
+    assert status == 1
+    assert "is no backup of Penstock" in err
+
+
+def test_passphrase_is_not_typed(run: Run, config: Path, tmp_path: Path) -> None:
+    """On a command line everybody sees it; what was typed is not repeated."""
+    config.write_text(write({}))
+    file = tmp_path / "one.backup"
+    file.write_bytes(b"no backup")
+    status, out, err = run("backup", "verify", str(file), "--passphrase", "hunter2")
+    assert status == 2
+    assert "file:/PATH" in err
+    assert "hunter2" not in out + err

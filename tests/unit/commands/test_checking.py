@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from broker.config.policies import default_policies
-from tests.unit.commands.conftest import Run
+from tests.unit.commands.conftest import FakeOperations, Run
 from tests.unit.config.conftest import write
 
 
@@ -64,3 +64,72 @@ def test_secrets_are_read_when_asked(
     status, out, err = run("check", "--secrets")
     assert status == (0 if is_there else 2)
     assert "correct horse" not in out + err
+
+
+VAULT = {
+    "addresses": ["https://vault.corp.example:8200"],
+    "serve": {"method": "certificate", "certificate": "/a.crt", "key": "/a.key"},
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "expected", "word"),
+    [
+        pytest.param("good", (), 0, "", id="good"),
+        pytest.param("broken", (), 2, "penstock: error: it is not there", id="broken"),
+        pytest.param("unreachable", (), 0, "penstock: warning: it is not there", id="away"),
+        pytest.param("unreachable", ("--strict",), 3, "penstock: warning", id="away-strict"),
+    ],
+)
+def test_secrets_in_vault_are_read_by_the_broker(
+    run: Run,
+    config: Path,
+    operations: FakeOperations,
+    kind: str,
+    options: tuple[str, ...],
+    expected: int,
+    word: str,
+) -> None:
+    """What this process could log in with may be good for one login; one that is away is odd."""
+    row = {"secret": "vault:kv/keys#pass", "kind": kind, "finding": "it is not there"}
+    operations.answers["secret_check"] = [row]
+    config.write_text(write({"vault": VAULT, "keys.passphrase": "vault:kv/keys#pass"}))
+    status, _, err = run("check", "--secrets", *options)
+    assert status == expected
+    assert word in err
+    assert ("it is not there" in err) == (kind != "good")
+    assert [command for command, _ in operations.asked] == ["secret_check"]
+
+
+def test_broker_is_not_asked_for_what_does_not_lie_in_vault(
+    run: Run, config: Path, tmp_path: Path, operations: FakeOperations
+) -> None:
+    """The check works where no broker runs and none could start."""
+    (tmp_path / "key.pass").write_text("correct horse")
+    config.write_text(write({"keys.passphrase": f"file:{tmp_path / 'key.pass'}"}))
+    assert run("check", "--secrets")[0] == 0
+    assert operations.asked == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        pytest.param("barring", 2, id="barring"),
+        pytest.param("exposed", 2, id="exposed"),
+        pytest.param("origin", 0, id="origin"),
+        pytest.param("unseen", 0, id="unseen"),
+    ],
+)
+def test_key_that_must_not_be_so_is_a_fault_online(
+    run: Run, operations: FakeOperations, kind: str, status: int
+) -> None:
+    """What is merely odd is a warning; without --online nobody is asked."""
+    row = {"key": "vault:t/k#1", "use": "account at 'ca'", "kind": kind, "finding": "rotates"}
+    operations.answers |= {"key_check": [row], "caa_check": []}
+    found, _, err = run("check", "--online")
+    assert found == status
+    assert f"penstock: {'error' if status else 'warning'}: account at 'ca': rotates" in err
+    assert run("check", "--online", "--strict")[0] == (status or 3)
+    found, out, _ = run("check", "--online", "--json")
+    assert json.loads(out)["keys"] == (["account at 'ca': rotates"] if status else [])
+    assert run("check")[0] == 0

@@ -21,24 +21,18 @@ RECORDS = [
 @pytest.fixture(autouse=True)
 def _answers(operations: FakeOperations) -> None:
     """What the broker says."""
-    operations.answers["upstream_change_key"] = [
-        {"upstream": "ca", "community": "default", "url": "https://ca/1", "thumbprint": "abc"}
-    ]
     operations.answers["upstream_caa"] = RECORDS
 
 
 @pytest.mark.parametrize(
     ("arguments", "command", "given"),
     [
-        (["upstream", "change-key", "ca"], "upstream_change_key", {"upstream": "ca"}),
-        (["upstream", "change-key", "ca", "--community", "lab"], "upstream_change_key",
-         {"upstream": "ca", "community": "lab"}),
         (["upstream", "caa", "ca"], "upstream_caa", {"upstream": "ca", "names": []}),
         (["upstream", "caa", "ca", "--name", "a.example", "--iodef", "mailto:a@b.example"],
          "upstream_caa",
          {"upstream": "ca", "names": ["a.example"], "iodef": "mailto:a@b.example"}),
     ],
-    ids=["key", "key-of-one", "caa", "caa-of-one"],
+    ids=["caa", "caa-of-one"],
 )  # fmt: skip
 def test_command_asks_for_what_its_line_says(
     run: Run, operations: FakeOperations, arguments: list[str], command: str, given: dict[str, Any]
@@ -56,11 +50,3 @@ def test_records_are_printed_as_a_zone_file_has_them(run: Run) -> None:
     status, out, _ = run("upstream", "caa", "ca")
     assert status == 0
     assert out.splitlines() == ["; upstream ca, community default", RECORDS[0]["line"]]
-
-
-def test_changed_key_is_shown_by_its_thumbprint(run: Run) -> None:
-    """The account is the same; its key is another."""
-    status, out, _ = run("upstream", "change-key", "ca")
-    assert status == 0
-    assert "abc" in out
-    assert "https://ca/1" in out

@@ -277,6 +277,27 @@ async def test_hurried_job_comes_at_once_and_keeps_its_count(bench: Bench) -> No
     assert bench.clock.now() == START
 
 
+async def test_what_was_put_off_goes_on_when_a_peer_has_returned(bench: Bench) -> None:
+    """A time that a peer named is kept to, and so is one that nothing is wrong with."""
+    bench.handler.outcomes = [
+        Unreachable("Vault is sealed"),
+        Unreachable("busy", retry_at=START + 60 * SECOND),
+    ]
+    bench.begin(job())
+    await bench.settle()
+    for _ in range(3):
+        bench.dispatcher.hurry_put_off()
+        await bench.settle()
+    assert [one.attempts for one in bench.handler.done] == [0, 1]
+    bench.handler.outcomes = [Postponed(START + 60 * SECOND, "later")]
+    bench.begin(job("another"))
+    await bench.settle()
+    bench.dispatcher.hurry_put_off()
+    await bench.settle()
+    assert len(bench.handler.done) == 3
+    assert bench.clock.now() == START
+
+
 async def test_sweep_starts_what_is_due_and_nobody_does(bench: Bench) -> None:
     """Neither a job under way nor one that waits for its time is begun again."""
     running, waiting = job("running"), job("waiting")
@@ -401,3 +422,18 @@ async def test_stop_without_jobs_is_quick(bench: Bench) -> None:
     """There is nothing to cancel."""
     async with asyncio.timeout(1):
         await bench.dispatcher.stop()
+
+
+async def test_all_of_some_kinds_are_hurried(bench: Bench) -> None:
+    """What they waited for is back; jobs of other kinds wait on."""
+    bench.handler.outcomes = [Broken("our account is lost")] * 2
+    bench.begin(job())
+    bench.begin(job("another"))
+    await bench.settle()
+    bench.dispatcher.hurry_all([JobKind.REVOKE])
+    await bench.settle()
+    assert len(bench.handler.done) == 2
+    bench.dispatcher.hurry_all([JobKind.FULFIL, JobKind.REVOKE])
+    await bench.settle()
+    assert [one.attempts for one in bench.handler.done] == [0, 0, 1, 1]
+    assert bench.clock.now() == START

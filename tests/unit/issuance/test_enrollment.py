@@ -3,14 +3,18 @@
 import asyncio
 import hmac
 import secrets
+import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from broker.issuance.errors import Conflict
+from broker.issuance.enrollment import Enrollment
+from broker.issuance.errors import Broken, Conflict, Unreachable
 from broker.issuance.events import SYSTEM, Actor, EventKind
+from broker.issuance.key_ports import Sealed, known_secret
 from broker.issuance.records import EabKeyRecord
 from broker.issuance.settings import DeclaredEabKey
 from broker.policy.decisions import EabGrant
@@ -22,6 +26,22 @@ from tests.fakes.world import ROBOT_KEY, World, jwk_of, new_key
 
 OPERATOR = Actor("operator:ann", "for the web team")
 WRONG_KEY = b"w" * 32
+
+
+class _Transparent:
+    """A sealer that draws nothing at random."""
+
+    async def sealing_key(self) -> str:
+        """See the port."""
+        return "file:none"
+
+    async def seal(self, secret: bytes, context: str) -> Sealed:
+        """See the port."""
+        return Sealed("file:none", secret)
+
+    async def unseal(self, sealed: Sealed, context: str) -> bytes:
+        """See the port."""
+        return sealed.octets
 
 
 async def mint(world: World, **changes: object) -> EabKeyRecord:
@@ -66,6 +86,7 @@ async def test_minted_key_never_looks_like_an_option(
     """One that begins with a dash in base64url is drawn again: certbot would not take it."""
     drawn = [b"\xf8" + bytes(31), b"\xfb" + bytes(31), b"\xfc" + bytes(31)]
     monkeypatch.setattr(secrets, "token_bytes", lambda _: drawn.pop(0))
+    world.enrollment = Enrollment(world.store, world.clock, world.settings, sealer=_Transparent())
     key = await mint(world)
     assert key.mac_key == b"\xfc" + bytes(31)
 
@@ -151,8 +172,12 @@ async def test_every_refusal_costs_the_same_work(
     case: Callable[[World], Awaitable[tuple[str, bytes]]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One look into the store and one MAC, whether the key is known or not."""
+    """One look into the store, one opening and one MAC, whether the key is known or not."""
     binding = world.binding(*await case(world), jwk_of(new_key()))
+    with pytest.raises(Problem):
+        await world.enrollment.verify(
+            "default", world.binding("first", WRONG_KEY, jwk_of(new_key()))
+        )
     macs: list[int] = []
     digest = hmac.digest
 
@@ -162,6 +187,7 @@ async def test_every_refusal_costs_the_same_work(
 
     monkeypatch.setattr(hmac, "digest", counted)
     steps = len(world.traffic.steps)
+    opened, sealed = len(world.sealer.opened), world.sealer.sealed
     try:
         await world.enrollment.verify("default", binding)
     except Problem:
@@ -170,6 +196,110 @@ async def test_every_refusal_costs_the_same_work(
         assert case is bound_elsewhere, "only the store knows that one, inside its transaction"
     assert world.traffic.steps[steps:] == ["store.find_eab_key"]
     assert macs == [32]
+    assert (len(world.sealer.opened) - opened, world.sealer.sealed - sealed) == (1, 0)
+
+
+# ---------------------------------------------------------------------------------------- sealed
+
+
+async def test_minted_key_lies_sealed_in_the_store(world: World) -> None:
+    """What was shown once is in no row and in no file."""
+    key = await mint(world)
+    row = await world.store.find_eab_key("default", key.key_id)
+    assert row is not None
+    assert (key.sealed_by, row.sealed_by) == (None, "file:1")
+    await world.store.fold_log()
+    kept = b"".join(path.read_bytes() for path in world.path.parent.glob("penstock.db*"))
+    assert row.mac_key in kept
+    assert key.mac_key not in kept
+    assert key.mac_key.hex() not in repr(key)
+
+
+async def test_row_that_was_copied_over_another_opens_for_neither(world: World) -> None:
+    """Whoever can write to the store cannot let one key pass for another."""
+    mine, theirs = await mint(world), await mint(world)
+    with closing(sqlite3.connect(world.path)) as connection, connection:
+        connection.execute(
+            "UPDATE eab_keys SET mac_key = (SELECT mac_key FROM eab_keys WHERE key_id = ?)"
+            " WHERE key_id = ?",
+            (mine.key_id, theirs.key_id),
+        )
+    with pytest.raises(Broken, match="does not open"):
+        await world.client(binding=(theirs.key_id, mine.mac_key))
+    assert (await world.client(binding=(mine.key_id, mine.mac_key))).account is not None
+
+
+AWAY = [unknown, wrong_mac, revoked, expired, of_another_community, withdrawn]
+
+
+@pytest.mark.parametrize("case", AWAY, ids=lambda case: case.__name__)
+async def test_nobody_is_told_anything_while_nothing_can_be_unsealed(
+    world: World, case: Callable[[World], Awaitable[tuple[str, bytes]]]
+) -> None:
+    """A refusal for some key ids and none for others would tell which there are."""
+    binding = await case(world)
+    world.sealer.is_away = True
+    with pytest.raises(Unreachable):
+        await world.client(binding=binding)
+    world.sealer.is_away = False
+    assert await refusal_of(world, binding) == jws.binding_refused().detail
+
+
+async def test_key_binds_once_the_sealer_is_back(world: World) -> None:
+    """The client is told to come again, and nothing of its key is spent."""
+    key = await mint(world)
+    world.sealer.is_away = True
+    with pytest.raises(Unreachable):
+        await world.client(binding=(key.key_id, key.mac_key))
+    world.sealer.is_away = False
+    assert (await world.client(binding=(key.key_id, key.mac_key))).account is not None
+
+
+async def test_nothing_is_minted_that_cannot_be_sealed(world: World) -> None:
+    """A key in the clear would be worse than none."""
+    world.sealer.is_away = True
+    with pytest.raises(Unreachable):
+        await mint(world)
+    assert [key.key_id for key in await world.enrollment.list(None)] == ["robot"]
+
+
+async def test_declared_key_needs_no_sealer(world: World) -> None:
+    """Whoever proves to hold it is let in; whoever does not learns no more than others."""
+    world.sealer.is_away = True
+    assert (await world.robot()).account.eab_key_id == "robot"
+    with pytest.raises(Unreachable):
+        await world.client(binding=("robot", WRONG_KEY))
+
+
+async def test_declared_key_that_lies_in_vault_waits_for_it(world: World) -> None:
+    """It is read when a client comes, and not before."""
+    is_back = False
+
+    async def read() -> bytes:
+        if not is_back:
+            raise Unreachable("Vault is sealed")
+        return b"v" * 32
+
+    declared = DeclaredEabKey(key_id="farm", community="default", mac_key=read)
+    world.settings = replace(world.settings, declared_eab_keys=(declared,))
+    await world.restart()
+    with pytest.raises(Unreachable):
+        await world.client(binding=("farm", b"v" * 32))
+    is_back = True
+    assert (await world.client(binding=("farm", b"v" * 32))).account.eab_key_id == "farm"
+    await refusal_of(world, ("farm", WRONG_KEY))
+
+
+async def test_key_of_an_earlier_version_binds_before_it_is_sealed(world: World) -> None:
+    """Sealing what lies in the clear goes on beside everything else."""
+    key = await mint(world)
+    with closing(sqlite3.connect(world.path)) as connection, connection:
+        connection.execute(
+            "UPDATE eab_keys SET mac_key = ?, sealed_by = NULL WHERE key_id = ?",
+            (key.mac_key, key.key_id),
+        )
+    await refusal_of(world, (key.key_id, WRONG_KEY))
+    assert (await world.client(binding=(key.key_id, key.mac_key))).account is not None
 
 
 async def test_key_for_one_account_binds_one_of_eight(world: World) -> None:
@@ -316,7 +446,10 @@ async def test_limits_of_a_declared_key_are_those_of_the_configuration(world: Wo
     """A change there holds from the next start on, for accounts that were bound before too."""
     robot = await world.robot()
     narrowed = DeclaredEabKey(
-        key_id="robot", community="default", mac_key=b"n" * 32, names=("only.example.com",)
+        key_id="robot",
+        community="default",
+        mac_key=known_secret(b"n" * 32),
+        names=("only.example.com",),
     )
     world.settings = replace(world.settings, declared_eab_keys=(narrowed,))
     await world.restart()

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from broker.issuance.errors import Broken
 from broker.issuance.events import EventKind
 from broker.issuance.records import WorkStatus
 from broker.protocol.csr import parse_csr
@@ -216,6 +217,29 @@ async def test_no_upstream_to_go_to_leaves_the_order_ready(world: World) -> None
     assert refused.value.type is ProblemType.SERVER_INTERNAL
     world.facts["ca"] = facts
     assert (await client.finalize(order)).status is OrderStatus.VALID
+
+
+async def test_order_for_a_lost_account_waits_as_processing(world: World) -> None:
+    """Its account is recovered by a person: the client is not sent away with an error."""
+    client = await world.client()
+    order = await client.ready(NAME)
+    facts = world.facts.pop("ca")
+    world.waiting["ca"] = facts
+    world.ca.fail("finalize", Broken("our account is lost", left_nothing=True))
+    accepted = await client.finalize(order)
+    assert accepted.upstream == "ca"
+    assert (await world.finish(order)).status is OrderStatus.VALID
+
+
+async def test_other_upstream_comes_before_waiting(world: World) -> None:
+    """Where another may take the order, nobody waits."""
+    client = await world.client()
+    both = "upstreams: [{upstream: ca}, {upstream: local}]"
+    world.policies.change("upstreams: [{upstream: ca}]", both)
+    order = await client.ready(NAME)
+    world.waiting["ca"] = world.facts.pop("ca")
+    done = await client.finalize(order)
+    assert (done.status, done.upstream) == (OrderStatus.VALID, "local")
 
 
 # --------------------------------------------------------------------------------------- the claim

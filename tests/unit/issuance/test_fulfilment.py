@@ -991,3 +991,30 @@ async def test_built_in_ca_takes_few_durable_commits(world: World, names: int) -
     assert 4 <= world.store.stats().durable_commits - before <= 5
     (kept,) = await world.certificates()
     assert kept.not_after == START + 90 * DAY
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        pytest.param(Broken("lost", left_nothing=True), WorkStatus.OPENED, id="account-lost"),
+        pytest.param(
+            Unreachable("away", left_nothing=True), WorkStatus.OPENED, id="never-connected"
+        ),
+        pytest.param(Broken("nonsense"), WorkStatus.FINALIZING, id="nonsense"),
+        pytest.param(Unreachable("no answer"), WorkStatus.FINALIZING, id="no-answer"),
+    ],
+)
+async def test_finalize_that_left_nothing_leaves_no_mark(
+    world: World, outcome: Exception, status: WorkStatus
+) -> None:
+    """The order can still be begun anew then; where it may have got through it cannot."""
+    client = await world.client()
+    order = await client.ready(NAME)
+    world.ca.fail("finalize", outcome, times=1000)
+    await client.finalize(order)
+    work = await world.store.work_of_order(order.order_id)
+    assert work is not None
+    assert work.status is status
+    world.ca.mend()
+    assert (await world.finish(order)).status is OrderStatus.VALID
+    assert world.ca.accepted == 1

@@ -5,10 +5,12 @@ from datetime import timedelta
 
 import pytest
 
+from broker.issuance.adoption_ports import AdoptedCertificate
 from broker.issuance.errors import AlreadyReplaced, Refused, Unreachable
 from broker.issuance.events import Event, EventKind
 from broker.issuance.ports import Attached
 from broker.issuance.records import OrderRecord, UpstreamAccountRecord
+from broker.protocol.identifiers import Identifier, IdentifierType
 from broker.protocol.problems import Problem, ProblemType
 from broker.protocol.resources import OrderStatus
 from tests.fakes.world import Client, World
@@ -239,3 +241,55 @@ async def _url(world: World, order: OrderRecord) -> str:
     work = await world.store.work_of_order(order.order_id)
     assert work is not None
     return work.order_url or ""
+
+
+async def adopted(world: World, account_url: str, *names: str, community: str = "default") -> None:
+    """Have a certificate be known that came with an account."""
+    certificate = AdoptedCertificate(
+        cert_id=UNKNOWN,
+        upstream="ca",
+        community=community,
+        account_url=account_url,
+        identifiers=tuple(Identifier(IdentifierType.DNS, name) for name in names),
+        not_after=world.clock.now() + DAY,
+    )
+    event = Event(kind=EventKind.CERTIFICATES_ADOPTED, at=world.clock.now())
+    await world.store.keep_adopted_certificates([certificate], event)
+
+
+async def test_certificate_that_came_with_an_adopted_account_is_told(world: World) -> None:
+    """Whoever may have its name renews it: the CA counts a renewal."""
+    await registered(world)
+    await adopted(world, "https://ca.example/account/1", NAME, "other.example.com")
+    client = await world.client()
+    order = await client.issue(NAME, replaces=UNKNOWN)
+    assert (order.replaces, order.replaces_upstream) == (UNKNOWN, "ca")
+    assert world.ca.issued[0].request.replaces == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("account_url", "name", "community"),
+    [
+        ("https://ca.example/account/1", "other.example.com", "default"),
+        ("https://ca.example/account/0", NAME, "default"),
+        ("https://ca.example/account/1", NAME, "lab"),
+    ],
+    ids=["no-name-in-common", "another-account", "another-community"],
+)
+async def test_other_adopted_certificates_are_as_good_as_unknown(
+    world: World, account_url: str, name: str, community: str
+) -> None:
+    """Nobody has another one's certificate counted as replaced, nor learns that it is known."""
+    await registered(world)
+    await adopted(world, account_url, name, community=community)
+    client = await world.client()
+    order = await client.issue(NAME, replaces=UNKNOWN)
+    assert (order.replaces, order.replaces_upstream) == (UNKNOWN, None)
+
+
+async def test_adopted_certificate_means_nothing_without_its_account(world: World) -> None:
+    """The account was forgotten since."""
+    await adopted(world, "https://ca.example/account/1", NAME)
+    client = await world.client()
+    order = await client.issue(NAME, replaces=UNKNOWN)
+    assert order.replaces_upstream is None

@@ -3,7 +3,10 @@
 import base64
 
 import pytest
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP
+from cryptography.hazmat.primitives.keywrap import aes_key_unwrap_with_padding
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -11,7 +14,12 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from broker.keys.encryption import PrivateKey, decrypt_private_key, encrypt_private_key
+from broker.keys.encryption import (
+    PrivateKey,
+    decrypt_private_key,
+    encrypt_private_key,
+    wrap_private_key,
+)
 
 PASSPHRASE = b"correct horse battery"
 
@@ -82,3 +90,16 @@ def test_what_cannot_be_used_is_told_in_a_sentence(pem: bytes, words: str) -> No
     """No library's words and no key material come out."""
     with pytest.raises(ValueError, match=words):
         decrypt_private_key(pem, PASSPHRASE)
+
+
+def test_wrapped_key_is_opened_by_nobody_but_the_holder_of_the_wrapping_key() -> None:
+    """In the two layers that Vault's import asks for; no two are alike."""
+    wrapping = rsa.generate_private_key(65537, 2048)
+    key = ec.generate_private_key(ec.SECP256R1())
+    wrapped = wrap_private_key(key, wrapping.public_key())
+    assert wrapped != wrap_private_key(key, wrapping.public_key())
+    oaep = OAEP(mgf=MGF1(hashes.SHA256()), algorithm=hashes.SHA256(), label=None)
+    once = wrapping.decrypt(wrapped[:256], oaep)
+    plain = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    assert aes_key_unwrap_with_padding(once, wrapped[256:]) == plain
+    assert plain not in wrapped

@@ -9,10 +9,12 @@ import stat
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from broker.issuance.errors import Broken, Conflict
+from broker.issuance.errors import Broken, Conflict, Unreachable
 from broker.keys.encryption import decrypt_private_key
-from broker.keys.keyfile import MAX_KEY_FILE_BYTES, KeyFileSigner
+from broker.keys.keyfile import KeyFileSigner
+from broker.keys.private_files import MAX_KEY_FILE_BYTES
 
 PASSPHRASE = b"correct horse battery"
 
@@ -228,3 +230,52 @@ async def test_key_that_cannot_be_destroyed_is_told(directory: Path) -> None:
     assert await signer(directory).has_key("one")
     with pytest.raises(Broken, match=r"one\.pem cannot be removed: "):
         await signer(directory).destroy_key("one")
+
+
+async def test_passphrase_that_lies_in_vault_is_read_when_a_key_is_needed(tmp_path: Path) -> None:
+    """Until then nothing is asked, and while it is away nothing is made or opened."""
+    answers: list[bytes] = []
+
+    async def passphrase() -> bytes:
+        if not answers:
+            raise Unreachable("Vault is sealed")
+        return answers[0]
+
+    signer = KeyFileSigner(tmp_path / "keys", passphrase)
+    with pytest.raises(Unreachable):
+        await signer.create_key("key", "ec-p256")
+    assert not await signer.has_key("key")
+    answers.append(b"short")
+    with pytest.raises(Broken, match="5 bytes long"):
+        await signer.create_key("key", "ec-p256")
+    answers[:] = [b"correct horse battery"]
+    spki = await signer.create_key("key", "ec-p256")
+    answers.clear()
+    # A key that is open needs it no more; the next process does.
+    assert await signer.sign("key", b"data")
+    with pytest.raises(Unreachable):
+        await KeyFileSigner(tmp_path / "keys", passphrase).public_key("key")
+    assert (
+        await KeyFileSigner(tmp_path / "keys", b"correct horse battery").public_key("key") == spki
+    )
+
+
+async def test_key_from_elsewhere_is_kept_like_our_own(directory: Path) -> None:
+    """It signs after a restart, in a closed file; a name that is taken is left alone."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    spki_der = await signer(directory).import_key("adopted", key)
+    again = signer(directory)
+    assert await again.public_key("adopted") == spki_der
+    assert len(await again.sign("adopted", b"data")) == 64
+    assert stat.S_IMODE((directory / "adopted.pem").stat().st_mode) == 0o600
+    with pytest.raises(Conflict, match="left alone"):
+        await again.import_key("adopted", ec.generate_private_key(ec.SECP256R1()))
+
+
+async def test_key_that_is_not_there_is_not_wrapped(directory: Path) -> None:
+    """The twin of bringing one into Vault."""
+    wrapping = rsa.generate_private_key(65537, 2048).public_key()
+    await signer(directory).create_key("account", "ec-p256")
+    assert len(await signer(directory).wrapped_key("account", wrapping)) > 256
+    with pytest.raises(Broken, match="there is no key file"):
+        await signer(directory).wrapped_key("nothing", wrapping)

@@ -2,9 +2,14 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from broker.issuance.events import Actor
 from broker.issuance.records import UpstreamAccountRecord
@@ -14,6 +19,16 @@ from tests.fakes.clock import START
 from tests.fakes.world import World
 
 ANNA = Actor("operator:anna", "asked for in ticket 7")
+
+_KEY = ec.derive_private_key(7, ec.SECP256R1())
+_CSR = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+REQUEST = _CSR.sign(_KEY, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+"""A request for an offline root."""
+
+REQUEST_SPKI_SHA256 = sha256(
+    _KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+).hexdigest()
+"""The fingerprint of its key."""
 
 
 @dataclass
@@ -83,7 +98,7 @@ class FakeAuthorityKeeper:
     async def request(self, upstream: str, *, subject: str | None, actor: Actor) -> str:
         self.actors.append(actor)
         self.made.append((upstream, subject))
-        return "-----BEGIN CERTIFICATE REQUEST-----\n"
+        return REQUEST
 
     async def accept(
         self, upstream: str, *, chain_pem: str, anchors_pem: str, actor: Actor
@@ -97,7 +112,7 @@ class FakeAuthorityKeeper:
     ) -> Mapping[str, object]:
         self.actors.append(actor)
         self.made.append(("prepare", upstream, subject, is_offline))
-        return await self.show(upstream)
+        return {"csr_pem": REQUEST} if is_offline else await self.show(upstream)
 
     async def activate(self, upstream: str, *, actor: Actor) -> Mapping[str, object]:
         self.actors.append(actor)

@@ -4,7 +4,7 @@ import pytest
 
 from broker.issuance.events import EventKind
 from broker.web.operator import OperationError
-from tests.unit.operations.conftest import ANNA, Office
+from tests.unit.operations.conftest import ANNA, REQUEST_SPKI_SHA256, Office
 
 
 async def test_registration_keeps_an_account_for_each_community(office: Office) -> None:
@@ -117,13 +117,15 @@ async def test_offline_root_signs_what_was_asked(office: Office) -> None:
     """A request goes out, a certificate comes back."""
     made = await office.desk.ca_init(actor=ANNA, issuing_csr=True)
     assert made["csr_pem"].startswith("-----BEGIN CERTIFICATE REQUEST-----")
+    assert made["spki_sha256"] == REQUEST_SPKI_SHA256
     await office.desk.ca_accept(actor=ANNA, chain_pem="chain", anchors_pem="root")
     assert office.authorities.made == [("local", None), ("local", "chain", "root")]
 
 
 async def test_rotation_is_asked_of_the_keeper_step_by_step(office: Office) -> None:
     """For the only built-in CA, by whom it was asked."""
-    await office.desk.ca_rotate_prepare(actor=ANNA, subject="CN=Two", issuing_csr=True)
+    asked = await office.desk.ca_rotate_prepare(actor=ANNA, subject="CN=Two", issuing_csr=True)
+    assert asked["spki_sha256"] == REQUEST_SPKI_SHA256
     await office.desk.ca_rotate_activate(actor=ANNA, upstream="local")
     await office.desk.ca_rotate_retire(actor=ANNA, issuer="ca-local-issuing-1")
     assert office.authorities.made == [

@@ -45,6 +45,13 @@ async def test_crl_numbers_leave_a_gap(store: SqliteStore) -> None:
     assert await store.next_crl_number("local", "issuing-1", NOW) > before + 1000
 
 
+async def test_lists_of_the_backup_are_forgotten(store: SqliteStore) -> None:
+    """What was revoked since is not on them."""
+    await store.keep_crl("local", "issuing-1", b"old")
+    await begin(store)
+    assert await store.kept_crl("local", "issuing-1") is None
+
+
 async def test_unknown_work_cannot_be_recovered(store: SqliteStore) -> None:
     """Nor pointed elsewhere."""
     with pytest.raises(Conflict):

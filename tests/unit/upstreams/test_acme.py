@@ -13,6 +13,8 @@ from broker.issuance.ports import UpstreamOrder
 from broker.protocol.exchange import HttpResponse
 from broker.protocol.problems import ProblemType
 from broker.protocol.resources import OrderStatus
+from broker.upstreams.acme import AcmeUpstream, AcmeUpstreamSettings
+from broker.upstreams.gate import AccountGate
 from tests.fakes.ca_simulator import problem, with_header, with_members
 from tests.fakes.hostile_ca.script import (
     AfterFinalize,
@@ -157,6 +159,55 @@ async def test_a_closed_account_is_told_from_a_refused_order() -> None:
         account.status = "deactivated"
     with pytest.raises(Broken, match="upstream 'ca' refuses our account: unauthorized"):
         await known.opened()
+
+
+async def test_signature_that_the_ca_rejects_is_no_refused_order() -> None:
+    """It is called malformed; the account's own page is refused with it, and the order waits."""
+    known = await given()
+    for resource in (Resource.NEW_ORDER, Resource.ACCOUNT):
+        known.ca.script.faults.append(Fault.refusal(resource, 400, "malformed"))
+    with pytest.raises(Broken, match="refuses our account: malformed") as told:
+        await known.opened()
+    assert told.value.left_nothing
+
+
+async def test_order_that_is_malformed_is_refused() -> None:
+    """The account is shown as ever, so the word was about the order."""
+    known = await given()
+    known.ca.script.faults.append(Fault.refusal(Resource.NEW_ORDER, 400, "malformed"))
+    with pytest.raises(Refused):
+        await known.opened()
+
+
+async def test_order_tells_which_account_opened_it() -> None:
+    """Another one could not go on with it."""
+    known = await given()
+    assert known.accounts.record is not None
+    assert (await known.opened()).account_url == known.accounts.record.account_url
+
+
+async def test_account_that_may_be_lost_is_doubted() -> None:
+    """Somebody looks then; a CA that is away is no reason."""
+    gate = AccountGate()
+    known = await given()
+    upstream = AcmeUpstream(
+        AcmeUpstreamSettings(name="ca", community="default"),
+        client=known.client,
+        accounts=known.accounts,
+        solvers=known.solvers,
+        clock=known.clock,
+        gate=gate,
+    )
+    known.ca.script.faults.append(Fault.lost(Resource.NEW_ORDER))
+    with pytest.raises(Unreachable):
+        await upstream.open_order(request("www.example.com"))
+    seen = [gate.is_doubted]
+    known.signer.keys.clear()
+    with pytest.raises(Broken) as told:
+        await upstream.open_order(request("www.example.com"))
+    seen.append(gate.is_doubted)
+    assert seen == [False, True]
+    assert told.value.left_nothing
 
 
 async def test_an_account_shown_as_closed_is_told_too() -> None:

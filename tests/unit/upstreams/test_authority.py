@@ -1,14 +1,11 @@
-"""Roots and issuing CAs: what they say, and what an offline root's answer has to say."""
+"""Roots and issuing CAs: what they say, and what they are published under."""
 
-from collections.abc import Callable
+import hashlib
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.issuance.errors import Broken, Conflict
 from broker.upstreams.authority import (
@@ -16,7 +13,7 @@ from broker.upstreams.authority import (
     AuthorityPlan,
     IssuerSet,
     PermittedNames,
-    accept_issuing,
+    RetiredIssuer,
     create_issuing,
     create_root,
     issuing_csr,
@@ -166,92 +163,6 @@ async def test_issuers_are_found_by_their_key() -> None:
     assert issuers.find("issuing-3") is None
 
 
-# ------------------------------------------------------------------------- offline root
-
-PATH_LENGTH_0 = x509.BasicConstraints(ca=True, path_length=0)
-
-
-class OfflineRoot:
-    """A root that somebody keeps elsewhere, and which signs what it likes."""
-
-    def __init__(self) -> None:
-        self.key = ec.generate_private_key(ec.SECP384R1())
-        self.name = x509.Name.from_rfc4514_string("CN=Offline Root")
-        self.certificate = (
-            x509.CertificateBuilder()
-            .subject_name(self.name)
-            .issuer_name(self.name)
-            .public_key(self.key.public_key())
-            .serial_number(1)
-            .not_valid_before(START - DAY)
-            .not_valid_after(START + 1000 * DAY)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .sign(self.key, hashes.SHA384())
-        )
-
-    def answer(
-        self,
-        csr_pem: bytes,
-        *,
-        basic: x509.BasicConstraints | None = PATH_LENGTH_0,
-        has_usage: bool = True,
-        crl_sign: bool = True,
-        has_subject_key: bool = True,
-        starts: timedelta = -DAY,
-        ends: timedelta = 365 * DAY,
-    ) -> bytes:
-        """Sign a request."""
-        csr = x509.load_pem_x509_csr(csr_pem)
-        assert csr.is_signature_valid
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(csr.subject)
-            .issuer_name(self.name)
-            .public_key(csr.public_key())
-            .serial_number(2)
-            .not_valid_before(START + starts)
-            .not_valid_after(START + ends)
-        )
-        if basic is not None:
-            builder = builder.add_extension(basic, critical=True)
-        if has_usage:
-            usage = x509.KeyUsage(
-                digital_signature=False,
-                content_commitment=False,
-                key_encipherment=False,
-                data_encipherment=False,
-                key_agreement=False,
-                key_cert_sign=True,
-                crl_sign=crl_sign,
-                encipher_only=False,
-                decipher_only=False,
-            )
-            builder = builder.add_extension(usage, critical=True)
-        if has_subject_key:
-            subject_key = x509.SubjectKeyIdentifier.from_public_key(csr.public_key())
-            builder = builder.add_extension(subject_key, critical=False)
-        return builder.sign(self.key, hashes.SHA384()).public_bytes(Encoding.PEM)
-
-
-async def accept(signer: FakeSigner, root: OfflineRoot, pem: bytes) -> Authority:
-    """Accept an answer that is meant for issuing-1."""
-    return await accept_issuing(
-        pem, key_id="issuing-1", signer=signer, clock=FakeClock(), anchors=[root.certificate]
-    )
-
-
-@pytest.mark.parametrize("kind", KINDS)
-async def test_answer_of_an_offline_root_is_accepted(kind: str) -> None:
-    """Request, signature elsewhere, acceptance: an issuing CA under that root."""
-    signer, root = FakeSigner(), OfflineRoot()
-    csr_pem = await issuing_csr(signer, replace(ISSUING, kind=kind))
-    bundle = root.answer(csr_pem) + root.certificate.public_bytes(Encoding.PEM)
-    issuing = await accept(signer, root, bundle)
-    assert issuing.parent == root.certificate
-    assert issuing.key.spki_der == await signer.public_key("issuing-1")
-    assert issuing.not_after == START + 365 * DAY
-
-
 async def test_request_can_be_written_again() -> None:
     """A lost file costs nothing: the same key is asked for."""
     signer = FakeSigner()
@@ -260,70 +171,45 @@ async def test_request_can_be_written_again() -> None:
     assert list(signer.keys) == ["issuing-1"]
 
 
+# ----------------------------------------------------------------------- keys that lie in a store
+
+IN_STORE = "vault:transit-ca/penstock.local.issuing#2"
+
+
+async def test_key_that_is_made_already_is_used_as_it_is() -> None:
+    """Somebody else makes the keys of that store; the certificate is for the one that is there."""
+    signer, clock = FakeSigner(), FakeClock()
+    root = await create_root(signer, clock, ROOT)
+    spki = await signer.create_key(IN_STORE, "ec-p384")
+    plan = replace(ISSUING, key_id=IN_STORE, is_made=True)
+    issuing = await create_issuing(signer, clock, plan, root)
+    assert issuing.key.spki_der == spki
+    csr = x509.load_pem_x509_csr(await issuing_csr(signer, plan))
+    assert csr.public_key() == issuing.certificate.public_key()
+    with pytest.raises(Broken, match="there is no key"):
+        await create_root(signer, clock, replace(ROOT, key_id="vault:m/root#1", is_made=True))
+
+
 @pytest.mark.parametrize(
-    ("answer", "reason"),
-    [
-        pytest.param(
-            lambda root, csr: root.answer(csr, basic=None), "lacks extension", id="no-constraints"
-        ),
-        pytest.param(
-            lambda root, csr: root.answer(
-                csr, basic=x509.BasicConstraints(ca=False, path_length=None)
-            ),
-            "no CA certificate",
-            id="not-a-ca",
-        ),
-        pytest.param(
-            lambda root, csr: root.answer(
-                csr, basic=x509.BasicConstraints(ca=True, path_length=None)
-            ),
-            "path length None, expected 0",
-            id="no-path-length",
-        ),
-        pytest.param(
-            lambda root, csr: root.answer(csr, basic=x509.BasicConstraints(ca=True, path_length=1)),
-            "path length 1, expected 0",
-            id="long-path",
-        ),
-        pytest.param(
-            lambda root, csr: root.answer(csr, has_usage=False), "lacks extension", id="no-usage"
-        ),
-        pytest.param(
-            lambda root, csr: root.answer(csr, crl_sign=False), "cRLSign", id="cannot-sign-crls"
-        ),
-        pytest.param(
-            lambda root, csr: root.answer(csr, has_subject_key=False),
-            "lacks extension",
-            id="no-subject-key",
-        ),
-        pytest.param(lambda root, csr: root.answer(csr, ends=-DAY / 2), "not now", id="ended"),
-        pytest.param(lambda root, csr: root.answer(csr, starts=DAY), "not now", id="future"),
-        pytest.param(
-            lambda _root, csr: OfflineRoot().answer(csr), "not signed by any", id="another-root"
-        ),
-        pytest.param(
-            lambda root, _csr: root.certificate.public_bytes(Encoding.PEM),
-            "another key",
-            id="the-root-itself",
-        ),
-        pytest.param(lambda _root, csr: csr, "does not parse", id="the-request"),
-        pytest.param(lambda _root, _csr: b"", "does not parse", id="nothing"),
-    ],
+    "key_id",
+    ["vault:transit-ca/local.issuing", "vault:transit-ca/key#0", "vault:#1", "vault:a b#1"],
+    ids=["no version", "version nought", "no name", "space"],
 )
-async def test_unsound_answer_is_refused(
-    answer: Callable[[OfflineRoot, bytes], bytes], reason: str
-) -> None:
-    """With a sentence that tells the root's keeper what to do better."""
-    signer, root = FakeSigner(), OfflineRoot()
-    csr_pem = await issuing_csr(signer, ISSUING)
-    with pytest.raises(Broken, match=reason):
-        await accept(signer, root, answer(root, csr_pem))
+async def test_id_in_a_store_names_a_version(key_id: str) -> None:
+    """The latest version would be another key tomorrow."""
+    with pytest.raises(Broken, match="vault:MOUNT/NAME#VERSION"):
+        await create_root(FakeSigner(), FakeClock(), replace(ROOT, key_id=key_id))
 
 
-async def test_answer_for_another_key_of_ours_is_refused() -> None:
-    """Two requests waiting at once are not mixed up."""
-    signer, root = FakeSigner(), OfflineRoot()
-    await issuing_csr(signer, ISSUING)
-    other = await issuing_csr(signer, replace(ISSUING, key_id="issuing-2"))
-    with pytest.raises(Broken, match="another key than 'issuing-1'"):
-        await accept(signer, root, root.answer(other))
+async def test_key_in_a_store_is_published_by_its_public_key() -> None:
+    """Where it lies is told to nobody; one in a file goes by its name; each is found by its own."""
+    signer, clock = FakeSigner(), FakeClock()
+    root = await create_root(signer, clock, ROOT)
+    stored = await create_issuing(signer, clock, replace(ISSUING, key_id=IN_STORE), root)
+    named = await create_issuing(signer, clock, replace(ISSUING, subject="CN=Other"), root)
+    assert named.published_name == "issuing-1"
+    assert stored.published_name == hashlib.sha256(stored.key.spki_der).hexdigest()[:32]
+    issuers = IssuerSet(stored, None, (), (RetiredIssuer(named, b""),))
+    assert issuers.find_named(stored.published_name) == stored
+    assert issuers.find_named("issuing-1") == named
+    assert issuers.find_named(IN_STORE) is None

@@ -9,7 +9,7 @@ from cryptography import x509
 from broker.issuance.errors import Broken, Unreachable
 from broker.issuance.records import CaCertificateRecord
 from broker.upstreams.authority import Authority, IssuerSet
-from broker.upstreams.crl import CrlPublisher, sign_last_crl
+from broker.upstreams.crl import REQUEST_PAUSE, CrlPublisher, sign_last_crl
 from tests.fakes.builtin_ca import DAY, CaWorld, make_world
 from tests.fakes.clock import START
 
@@ -162,9 +162,47 @@ async def test_old_list_is_served_while_none_can_be_signed() -> None:
     with pytest.raises(Unreachable):
         await crls.current("issuing-1")
     world.signer.is_away = False
+    world.clock.advance(REQUEST_PAUSE)
     number, serials = await listed(crls, world.issuing)
     assert number > FIRST
     assert serials == {5}
+
+
+async def test_requests_do_not_wait_for_a_signer_one_after_the_other() -> None:
+    """After a failure they are answered with what there is; whoever revokes tries at once."""
+    world = await make_world()
+    crls = publisher(world)
+    await listed(crls, world.issuing)
+    world.signer.is_away = True
+    await revoke(world, crls, 5)
+    await listed(crls, world.issuing)
+    world.signer.is_away = False
+    assert await listed(crls, world.issuing) == (FIRST, set())
+    await crls.renew_if_due("issuing-1")
+    assert (await listed(crls, world.issuing))[1] == {5}
+
+
+async def test_list_of_the_broker_before_is_served_while_none_can_be_signed() -> None:
+    """A start while the keys are away publishes what was signed last, for as long as that runs."""
+    world = await make_world()
+    await revoke(world, before := publisher(world), 5)
+    await listed(before, world.issuing)
+    world.signer.is_away = True
+    crls = publisher(world)
+    assert await listed(crls, world.issuing) == (FIRST, {5})
+    with pytest.raises(Unreachable):
+        await crls.renew_if_due("issuing-1")
+    world.clock.advance(LIFETIME)
+    with pytest.raises(Unreachable):
+        await crls.current("issuing-1")
+
+
+async def test_list_of_the_broker_before_is_replaced_at_the_first_chance() -> None:
+    """It may lack what was revoked since, so it counts as due."""
+    world = await make_world()
+    await listed(publisher(world), world.issuing)
+    crls = publisher(world)
+    assert await listed(crls, world.issuing) == (FIRST + 1, set())
 
 
 async def test_each_issuer_has_its_own_list() -> None:

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from broker.issuance.errors import Unreachable
+from broker.issuance.errors import Broken, Unreachable
 from broker.upstreams.gate import AccountGate
 
 
@@ -116,3 +116,18 @@ async def _hold(gate: AccountGate) -> None:
 async def _turns(count: int = 5) -> None:
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+async def test_nobody_comes_in_while_the_account_is_lost() -> None:
+    """But for who looks whether it still is; what is refused so has left nothing at the CA."""
+    gate = AccountGate()
+    gate.loss = "it is lost"
+    with pytest.raises(Broken, match="it is lost") as told:
+        async with gate.using():
+            raise AssertionError("came in")
+    assert told.value.left_nothing
+    async with gate.using(is_lost_too=True):
+        pass
+    gate.loss = None
+    async with gate.using():
+        pass

@@ -1,0 +1,63 @@
+"""What the health port tells: whether clients can be served, and what is wrong beside that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from broker.app.assembly import Broker
+from broker.app.identity import Identity
+from broker.issuance import errors
+from broker.web.health import ReadyCheck, create_health_app
+
+__all__ = ["health_app"]
+
+
+def health_app(broker: Broker, identity: Identity, opened: asyncio.Event) -> web.Application:
+    """Return the application of the health port; *opened* is set once ACME is listened for."""
+    outside = broker.outside
+
+    async def store() -> str | None:
+        try:
+            await outside.store.suspensions()
+        except (errors.Unreachable, errors.Broken) as error:
+            return error.reason
+        return await outside.store.check_writable()
+
+    async def restored() -> str | None:
+        return broker.recovery.standstill.reason()
+
+    async def tls() -> str | None:
+        return identity.fault() or (None if opened.is_set() else "not listening yet")
+
+    return create_health_app(
+        checks={"store": store, "restored": restored, "tls": tls},
+        warnings=_warnings(broker, identity),
+        metrics=outside.telemetry.render,
+    )
+
+
+def _warnings(broker: Broker, identity: Identity) -> Mapping[str, ReadyCheck]:
+    """Return what is told and makes nobody unready: taking the broker away would help nobody."""
+    outside = broker.outside
+
+    async def own_certificate() -> str | None:
+        return identity.warning()
+
+    async def accounts() -> str | None:
+        return outside.account_health.warning()
+
+    async def keys() -> str | None:
+        return outside.keys.watch.warning()
+
+    async def vault() -> str | None:
+        return None if outside.vault is None else outside.vault.health().warning()
+
+    return {
+        "own-certificate": own_certificate,
+        "accounts": accounts,
+        "keys": keys,
+        "vault": vault,
+    }

@@ -1,0 +1,1 @@
+"""One suite over every keeper of keys, and what Vault alone can do and refuse."""

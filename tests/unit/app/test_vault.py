@@ -1,0 +1,98 @@
+"""What configuration says about Vault, as settings and metrics."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.app.vault import open_vault, vault_settings
+from broker.issuance.errors import Broken
+from broker.keys.vault_settings import (
+    AppRoleSettings,
+    CertificateSettings,
+    KubernetesSettings,
+    TokenSettings,
+)
+from broker.telemetry import Telemetry
+from tests.fakes.clock import FakeClock
+from tests.unit.app.test_assembly import config_in
+
+VAULT: dict[str, Any] = {
+    "addresses": ["https://a.corp.example:8200", "https://b.corp.example:8200"],
+    "namespace": "pki",
+    "ca_bundle": "/etc/penstock/vault-ca.pem",
+    "timeout": "3s",
+    "serve": {
+        "method": "approle",
+        "role_id": "file:/etc/penstock/role-id",
+        "secret_id": "file:/run/penstock/secret-id",
+    },
+    "rotate": {"method": "kubernetes", "role": "penstock-rotate", "token_file": "/run/token"},
+    "mounts": {
+        "transit-ca": {
+            "serve": {
+                "method": "certificate",
+                "role": "ca",
+                "certificate": "/etc/tls.pem",
+                "key": "/etc/tls.key",
+            },
+            "rotate": {"method": "token", "token": "env:VAULT_CA"},
+        }
+    },
+}
+
+
+def test_without_the_section_there_is_no_vault(tmp_path: Path) -> None:
+    """Nor are there metrics about one."""
+    config = config_in(tmp_path)
+    telemetry = Telemetry(version="1", upstreams=(), clock=FakeClock())
+    assert vault_settings(config) is None
+    assert open_vault(config, FakeClock(), telemetry) is None
+    assert not telemetry.before_render
+
+
+def test_every_way_of_logging_in_is_taken_over(tmp_path: Path) -> None:
+    """By mount, with the one that all other mounts share under no name."""
+    config = config_in(tmp_path, vault=VAULT)
+    settings = vault_settings(config)
+    assert settings is not None
+    assert settings.addresses == tuple(VAULT["addresses"])
+    assert (settings.namespace, str(settings.ca_bundle)) == ("pki", VAULT["ca_bundle"])
+    assert settings.timeout.total_seconds() == 3
+    assert settings.state_dir == config.state
+    shared, own = settings.identities[""], settings.identities["transit-ca"]
+    assert isinstance(shared.serve, AppRoleSettings)
+    assert shared.serve.is_wrapped
+    assert shared.serve.place == "file:/run/penstock/secret-id"
+    assert shared.rotate == KubernetesSettings(
+        role="penstock-rotate", token_file=Path("/run/token")
+    )
+    assert own.serve == CertificateSettings(
+        role="ca", certificate=Path("/etc/tls.pem"), key=Path("/etc/tls.key")
+    )
+    assert isinstance(own.rotate, TokenSettings)
+    assert own.rotate.place == "env:VAULT_CA"
+
+
+def test_what_opens_vault_cannot_lie_in_it(tmp_path: Path) -> None:
+    """Whether the file was checked or not."""
+    serve = {"method": "token", "token": "file:/run/token"}
+    config = config_in(tmp_path, vault={"addresses": ["https://a:8200"], "serve": serve})
+    assert config.vault is not None
+    reference = config.vault.serve.token.__class__("vault", "kv/a#b")  # type: ignore[union-attr]
+    inside = config.vault.serve.model_copy(update={"token": reference})
+    changed = config.model_copy(update={"vault": config.vault.model_copy(update={"serve": inside})})
+    with pytest.raises(Broken, match=r"vault\.serve\.token refers to Vault itself"):
+        vault_settings(changed)
+
+
+async def test_metrics_are_there_before_anything_happens(tmp_path: Path) -> None:
+    """Each identity has its series, whether it serves or rotates."""
+    telemetry = Telemetry(version="1", upstreams=(), clock=FakeClock())
+    vault = open_vault(config_in(tmp_path, vault=VAULT), FakeClock(), telemetry)
+    assert vault is not None
+    page = (await telemetry.render()).decode()
+    for identity in ("default", "default:rotate", "transit-ca", "transit-ca:rotate"):
+        series = f'penstock_vault_logins_total{{identity="{identity}",outcome="ok"}} 0.0'
+        assert series in page
+    await vault.close()
