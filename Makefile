@@ -14,7 +14,7 @@ export PYTHON
 # What `make check` runs (offline), and what `make test` runs besides (real peers).
 # tests/standards/test_suites.py fails when a suite is in neither.
 CHECK_SUITES := tests/unit tests/property tests/standards tests/contract tests/bench
-PEER_SUITES := tests/contract tests/interop tests/e2e tests/packaging tests/bench
+PEER_SUITES := tests/unit tests/contract tests/interop tests/e2e tests/packaging tests/bench
 
 # Longest that one test against real peers may take, in seconds: some start three programs and
 # wait for a certificate from each.

@@ -5,6 +5,7 @@ where tests lie is a failure, a real peer that is missing is a failure and never
 skip, and no test sees the settings of whoever runs it.
 """
 
+import functools
 import gc
 import os
 from collections.abc import Iterator
@@ -37,9 +38,21 @@ hypothesis.settings.register_profile("explore", max_examples=2000, deadline=None
 hypothesis.settings.load_profile("house")
 
 
-def suite_of(item: pytest.Item) -> str:
+GC_ALLOCATIONS = 20_000
+"""New objects after which the garbage collector looks at the young ones; Python's own is 700.
+
+A few MiB may wait in a process for it.
+"""
+
+
+def suite_of(item: pytest.Item | pytest.Collector) -> str:
     """Return the name of the suite that *item* lies in, or nothing if it lies in none."""
-    return item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
+    return _suite_of_file(item.path)
+
+
+@functools.cache
+def _suite_of_file(path: Path) -> str:
+    return path.relative_to(TESTS).parts[0] if path.is_relative_to(TESTS) else ""
 
 
 class SilentFiles(pytest.Item):
@@ -107,9 +120,11 @@ def pytest_collection_finish() -> None:
     """Take what was collected out of the garbage collector's sight.
 
     It would walk thousands of tests again and again, for tenths of a second each time, also in the
-    middle of a test that measures what a bad request costs.
+    middle of a test that measures what a bad request costs.  What tests leave behind is looked for
+    less often too: one in twenty seconds of a run went into that.
     """
     gc.freeze()
+    gc.set_threshold(GC_ALLOCATIONS, 20, 20)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -146,24 +161,26 @@ def _cheap_passphrase(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
         monkeypatch.setattr(module, "SCRYPT_PARALLELISM", 1)
 
 
-@pytest.fixture(autouse=True)
-def _no_settings_of_the_user(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def _no_settings_of_the_user(request: pytest.FixtureRequest) -> Iterator[None]:
     """Take the product's own settings, and those of proxies and Vault, out of the environment.
 
     The packaging suite keeps them: it fetches packages the way its user does.
     """
-    if suite_of(request.node) == "packaging":
-        return
-    for name in list(os.environ):
-        upper = name.upper()
-        if upper.startswith(("PENSTOCK_", "VAULT_")) or upper in {
-            "ALL_PROXY",
-            "HTTPS_PROXY",
-            "HTTP_PROXY",
-            "NO_PROXY",
-            "SSL_CERT_DIR",
-            "SSL_CERT_FILE",
-        }:
-            monkeypatch.delenv(name)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        if suite_of(request.node) != "packaging":
+            for name in filter(_is_setting_of_the_user, list(os.environ)):
+                monkeypatch.delenv(name)
+        yield
+
+
+def _is_setting_of_the_user(name: str) -> bool:
+    upper = name.upper()
+    return upper.startswith(("PENSTOCK_", "VAULT_")) or upper in {
+        "ALL_PROXY",
+        "HTTPS_PROXY",
+        "HTTP_PROXY",
+        "NO_PROXY",
+        "SSL_CERT_DIR",
+        "SSL_CERT_FILE",
+    }

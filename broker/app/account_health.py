@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Protocol
 
 from cryptography.hazmat.primitives.serialization import load_der_public_key
@@ -51,9 +51,12 @@ class AccountsLookedAt:
         self._gates = gates
         self._ring = ring
 
-    def using(self, upstream: str, community: str) -> AbstractAsyncContextManager[None]:
-        """Keep changes of the account's key away."""
-        return self._gates.of(upstream, community).using(is_lost_too=True)
+    @asynccontextmanager
+    async def using(self, upstream: str, community: str) -> AsyncIterator[bool]:
+        """Keep changes of the account's key away; yields whether none of them is in doubt."""
+        gate = self._gates.of(upstream, community)
+        async with gate.using(is_lost_too=True, is_uncertain_too=True):
+            yield gate.is_certain
 
     def directory_url(self, upstream: str) -> str | None:
         """Return the directory that configuration names, None where it names no such CA."""
@@ -107,10 +110,6 @@ class ConfiguredRegistrar:
     def held(self, upstream: str, community: str) -> AbstractAsyncContextManager[None]:
         """Keep everybody else from using the account."""
         return self._gates.of(upstream, community).held()
-
-    def set_certain(self, upstream: str, community: str, *, is_certain: bool) -> None:
-        """Say whether the account's key is known."""
-        self._gates.of(upstream, community).is_certain = is_certain
 
     async def next_key_id(self, upstream: str, community: str, current: str) -> str:
         """Return the id that the next key will have; nothing is made."""

@@ -61,6 +61,10 @@ class ConfiguredAccounts:
         """Say whether the account's key is known."""
         self._gates.of(upstream, community).is_certain = is_certain
 
+    def doubt(self, upstream: str, community: str) -> None:
+        """Have the account looked at."""
+        self._gates.of(upstream, community).is_doubted = True
+
     def verify_usable(self, upstream: str, community: str) -> None:
         """See that the account is not known to be lost; raises Broken where it is."""
         loss = self._gates.of(upstream, community).loss
@@ -69,11 +73,16 @@ class ConfiguredAccounts:
 
     async def change_key(self, account: UpstreamAccountRecord, new_key_id: str) -> None:
         """Ask the CA to give the account another key."""
-        await change_key(self._client(account), self._signer, account, new_key_id)
+        client = self._client(account)
+        # One of that name was shown before, perhaps, and destroyed when its change was undone.
+        client.forget_key(new_key_id)
+        await change_key(client, self._signer, account, new_key_id)
 
     async def account_of(self, account: UpstreamAccountRecord, key_id: str) -> str | None:
         """Return the URL of the account that the CA knows by this key, None for none."""
-        return await find_account(self._client(account), account, key_id)
+        client = self._client(account)
+        client.forget_key(key_id)
+        return await find_account(client, account, key_id)
 
     async def thumbprint(self, upstream: str, key_id: str) -> str:
         """Return the thumbprint of a key of ours."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from broker.app.key_places import ConfiguredKeyPlaces
 from broker.app.key_watch import KeyWatch
 from broker.app.secrets import Secrets
+from broker.app.vault import vault_findings
 from broker.config import Config
 from broker.issuance.key_ports import Sealer
 from broker.issuance.ports import Store
@@ -49,7 +51,12 @@ def open_keys(
     return BrokerKeys(
         rings=rings,
         places=ConfiguredKeyPlaces(config, rings=rings, uses=store),
-        watch=KeyWatch(config, ring=rings, store=store),
+        watch=KeyWatch(
+            config,
+            ring=rings,
+            store=store,
+            of_the_place=None if vault is None else partial(vault_findings, config, vault),
+        ),
         sealer=_sealer(config, vault, secrets),
         importer=KeyImporter(files, in_vault, vault),
     )

@@ -6,6 +6,8 @@ import secrets
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
 from broker.app.ca_keys import next_file_key_id
 from broker.config import Config
 from broker.config.upstreams import AcmeUpstream, BuiltinUpstream
@@ -14,6 +16,7 @@ from broker.issuance.errors import Broken
 from broker.issuance.key_ports import KeyFault
 from broker.issuance.ports import KeyRing
 from broker.issuance.upstream_key_ports import KeyUses
+from broker.keys.moving import kind_of
 from broker.keys.rings import VaultKeys
 from broker.keys.transit_key import TYPES
 from broker.keys.vault_ids import SCHEME, VaultKeyId, is_vault_id, parse_vault_key_id
@@ -75,7 +78,20 @@ class ConfiguredKeyPlaces:
             first = f"account-{upstream}@{community}"
             return first if first not in used else f"{first}.{secrets.token_hex(SUFFIX_BYTES)}"
         kind = _acme(self._config, upstream).account_key.kind
-        return await self._next_in_vault(store, f"{community}.{upstream}", used, kind)
+        chosen = await self._next_in_vault(store, f"{community}.{upstream}", used, kind)
+        if await self._rings.vault.has_key(chosen):
+            await self._verify_kind(chosen, kind)
+        return chosen
+
+    async def _verify_kind(self, key_id: str, kind: str) -> None:
+        """See that a key which somebody made is of the kind that is configured: every version
+        after it is of the same, and would be refused when the key is to be rotated."""
+        found = kind_of(load_der_public_key(await self._rings.vault.public_key_now(key_id)))
+        if found != kind:
+            raise Broken(
+                f"key {key_id} is of kind {found}, and account_key.kind is {kind}: name that kind "
+                "in the configuration, or have the key made anew"
+            )
 
     async def next_ca_key_id(self, upstream: str, role: str, taken: Sequence[str]) -> str:
         """Return the id that the built-in CA's next key will have; *role* is root or issuing.
@@ -108,22 +124,26 @@ class ConfiguredKeyPlaces:
         name = f"{vault.key_prefix}.{name}"
         spent = max(_versions(used, mount, name), default=0)
         latest = await self._rings.vault.latest_version(mount, name)
+        chosen = str(VaultKeyId(mount, name, max(latest, spent + 1)))
+        # Nobody used it, so that whatever was seen by this id was refused, and mended perhaps.
+        self._rings.vault.forget(chosen)
         if latest <= spent:
             _verify_makeable(vault, mount, name, new_type=TYPES[kind] if latest == 0 else None)
-            return str(VaultKeyId(mount, name, spent + 1))
-        made = str(VaultKeyId(mount, name, latest))
-        _verify_usable(await self._rings.vault.inspect(made))
-        return made
+        else:
+            _verify_usable(await self._rings.vault.inspect(chosen))
+        return chosen
 
 
 def key_store_of(config: Config, upstream: str, community: str) -> str:
     """Return where keys of our account there are kept: ``file`` or ``vault:MOUNT``.
 
     Raises:
-        Broken: The upstream knows no accounts.
+        Broken: The upstream knows no accounts, or the community is not configured any more.
     """
-    section = _acme(config, upstream)
-    return config.communities[community].key_store or section.account_key.store
+    section, served = _acme(config, upstream), config.communities.get(community)
+    if served is None:
+        raise Broken(f"community '{community}' is not configured, so its keys have no place")
+    return served.key_store or section.account_key.store
 
 
 def _acme(config: Config, upstream: str) -> AcmeUpstream:

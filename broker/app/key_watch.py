@@ -3,7 +3,7 @@ a CA finds it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,8 +39,19 @@ class KeyInUse:
 class KeyWatch:
     """Looks at every key in use, and tells when what is wrong with them changes."""
 
-    def __init__(self, config: Config, *, ring: KeyStores, store: Store) -> None:
-        """Look at the keys that *store* names; nothing is asked before the first call."""
+    def __init__(
+        self,
+        config: Config,
+        *,
+        ring: KeyStores,
+        store: Store,
+        of_the_place: Callable[[], Awaitable[Sequence[dict[str, Any]]]] | None = None,
+    ) -> None:
+        """Look at the keys that *store* names; nothing is asked before the first call.
+
+        *of_the_place* returns rows about whoever keeps them, whether or not one is in use.
+        """
+        self._of_the_place = of_the_place
         self._config = config
         self._ring = ring
         self._store = store
@@ -62,7 +73,7 @@ class KeyWatch:
 
     async def findings(self) -> Sequence[dict[str, Any]]:
         """Return a row for each thing that must not be so, or that could not be looked at."""
-        rows = []
+        rows = [] if self._of_the_place is None else [*await self._of_the_place()]
         async for one, faults in self._looked_at():
             named = {"key": one.key_id, "use": one.use}
             if isinstance(faults, Unreachable):

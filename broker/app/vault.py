@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from broker.app.vault_metrics import VaultMetrics
 from broker.config import Config
@@ -10,6 +12,7 @@ from broker.config.values import SecretRef
 from broker.config.vault import AppRoleLogin, KubernetesLogin, Login, TokenLogin, Vault
 from broker.issuance.errors import Broken
 from broker.issuance.ports import Clock
+from broker.keys.vault_answers import VaultState
 from broker.keys.vault_session import VaultConnections
 from broker.keys.vault_settings import (
     AppRoleSettings,
@@ -22,7 +25,7 @@ from broker.keys.vault_settings import (
 )
 from broker.telemetry import Telemetry
 
-__all__ = ["open_vault", "vault_settings"]
+__all__ = ["open_vault", "vault_findings", "vault_settings"]
 
 
 def vault_settings(config: Config) -> VaultSettings | None:
@@ -63,6 +66,32 @@ def open_vault(config: Config, clock: Clock, telemetry: Telemetry) -> VaultConne
     vault = VaultConnections(settings, clock, observer=metrics)
     telemetry.before_render.append(lambda: metrics.show(vault.health()))
     return vault
+
+
+async def vault_findings(config: Config, vault: VaultConnections) -> Sequence[dict[str, Any]]:
+    """Return a row for each identity that cannot be used now, or may do everything.
+
+    One that was not entered yet is entered, unless that would use up what only the broker may: a
+    wrapping token is opened once.
+    """
+    section = config.vault
+    session = vault.serving("")
+    is_untried = session.health().state is VaultState.UNTRIED
+    serve = None if section is None else section.serve
+    if not (is_untried and isinstance(serve, AppRoleLogin) and serve.is_wrapped):
+        await session.look()
+    rows = []
+    for one in vault.health().identities:
+        named = {"key": "", "use": f"Vault, as '{one.identity}'", "kind": "vault"}
+        if not one.is_up:
+            rows.append({**named, "finding": f"{one.state}: {one.reason}"})
+        if one.is_root:
+            finding = (
+                "the token is a root token, which may have every key exported or deleted: hand "
+                "over one with the policies of penstock vault setup --print"
+            )
+            rows.append({**named, "finding": finding})
+    return rows
 
 
 def _identities(vault: Vault) -> dict[str, Identity]:

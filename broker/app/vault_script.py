@@ -14,6 +14,7 @@ from typing import Final
 
 from broker.app.vault_setup import Policy, Role, Rule, Setup
 from broker.config.vault import AppRoleLogin, CertificateLogin, KubernetesLogin, TokenLogin
+from broker.protocol.problems import printable
 
 __all__ = ["Wishes", "write_policies", "write_script"]
 
@@ -34,6 +35,9 @@ SECRET_ID_LIFE: Final = "2160h"
 
 WRAPPING_LIFE: Final = "5m"
 """How long a wrapped secret id waits to be opened, in the delivery that is shown."""
+
+MAX_LINE: Final = 2000
+"""Longest line that is left to a person, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +106,11 @@ def _head(setup: Setup, of: str) -> Iterator[str]:
     yield f"# What the broker at {of} needs in Vault: engines, keys, policies and roles."
     yield "# Review it, then run it as somebody who may do all this. It may be run again."
     yield "set -eu"
-    yield f'export VAULT_ADDR="${{VAULT_ADDR:-{vault.addresses[0]}}}"'
+    yield from _default("VAULT_ADDR", vault.addresses[0])
     if vault.namespace is not None:
         yield f"export VAULT_NAMESPACE={shlex.quote(vault.namespace)}"
     if vault.ca_bundle is not None:
-        yield f'export VAULT_CACERT="${{VAULT_CACERT:-{vault.ca_bundle}}}"'
+        yield from _default("VAULT_CACERT", str(vault.ca_bundle))
     yield ""
     yield "# An audit device tells who signed what and when; have one before any key is made:"
     yield "#   vault audit enable file file_path=/var/log/vault/audit.log"
@@ -114,6 +118,13 @@ def _head(setup: Setup, of: str) -> Iterator[str]:
     yield "is_mounted() {"
     yield '  vault "$1" list -format=json | grep -F "\\"$2/\\":" > /dev/null'
     yield "}"
+
+
+def _default(name: str, value: str) -> Iterator[str]:
+    """Yield what sets a variable unless it is set: whoever runs this has every right in Vault, and
+    nothing of the configuration is for the shell to read."""
+    yield f'[ -n "${{{name}:-}}" ] || {name}={shlex.quote(value)}'
+    yield f"export {name}"
 
 
 def _engines(setup: Setup) -> Iterator[str]:
@@ -211,7 +222,8 @@ def _remaining(setup: Setup) -> Iterator[str]:
         fields = " ".join(f"{name}=@FILE" for name in one.fields)
         yield f"#   vault kv put -mount={shlex.quote(one.mount)} {shlex.quote(one.path)} {fields}"
     for role in setup.roles:
-        yield from (f"#   {line}" for line in _delivery(role))
+        # Paths may have anything in them: a line that they broke would be run.
+        yield from (f"#   {printable(line, MAX_LINE)}" for line in _delivery(role))
 
 
 def _delivery(role: Role) -> Iterator[str]:

@@ -111,12 +111,20 @@ async def _do_here(
     from broker.web.operator import OperationError, failure_of, perform, user_name
 
     actor = Actor(f"operator:{user_name(os.getuid())}", reason)
+    _log_beside()
     try:
         async with open_offline(config) as operations:
             return await perform(operations, command, arguments, actor)
     except (OperationError, Problem, Refused, Unreachable, Broken, Conflict) as error:
         failure = failure_of(error) or {}
         raise CommandFailed(str(failure.get("error")), failure.get("hint")) from error
+
+
+def _log_beside() -> None:
+    """Have the log go where it is not taken for the answer."""
+    import structlog
+
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag
 
@@ -146,10 +147,17 @@ def _at_least(shortest: timedelta) -> Callable[[timedelta], timedelta]:
     return check
 
 
+def _without_path(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.path not in ("", "/") or "?" in url or "#" in url:
+        raise ValueError(f"names more than a host and a port, expected 'https://{parts.netloc}'")
+    return url
+
+
 class Vault(Section):
     """HashiCorp Vault, which keeps account keys and whatever else must not lie here."""
 
-    addresses: tuple[HttpsUrl, ...] = Field(
+    addresses: tuple[Annotated[HttpsUrl, AfterValidator(_without_path)], ...] = Field(
         min_length=1, examples=[["https://vault.corp.example:8200"]]
     )
     """URLs of its servers; the next one is asked when one does not answer."""

@@ -171,11 +171,14 @@ class AccountHealth:
         Raises:
             Refused, Unreachable, Broken: It cannot be told; what was known before still holds.
         """
-        use = nullcontext() if is_held else self._asked.using(upstream, community)
-        async with use, self._looking:
+        use = nullcontext(enter_result=True) if is_held else self._asked.using(upstream, community)
+        async with use as is_certain, self._looking:
             record = await self._records.find_upstream_account(upstream, community)
             if record is not None:
-                await self._keep(record, await self._diagnose(record))
+                loss = await self._diagnose(record)
+                # A key that a change in doubt has led to is pinned by whoever settles that.
+                if is_certain or loss is None or loss.pin is None:
+                    await self._keep(record, loss)
             return self.loss(upstream, community)
 
     async def found(self, record: UpstreamAccountRecord) -> None:

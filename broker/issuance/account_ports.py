@@ -106,11 +106,10 @@ class AccountsAsked(Protocol):
     Nothing is answered from memory.  Refused, Unreachable and Broken as everywhere.
     """
 
-    def using(self, upstream: str, community: str) -> AbstractAsyncContextManager[None]:
+    def using(self, upstream: str, community: str) -> AbstractAsyncContextManager[bool]:
         """Keep changes of the account's key away for as long as the block lasts, lost or not.
 
-        Raises:
-            Unreachable: Which key it has is not known now.
+        Yields whether it is known which key it has; where it is not, a change has not ended.
         """
         ...
 
@@ -160,10 +159,6 @@ class AccountRegistrar(Protocol):
 
     def held(self, upstream: str, community: str) -> AbstractAsyncContextManager[None]:
         """Keep everybody else from using the account, once all that is under way has ended."""
-        ...
-
-    def set_certain(self, upstream: str, community: str, *, is_certain: bool) -> None:
-        """Say whether the account's key is known."""
         ...
 
     async def next_key_id(self, upstream: str, community: str, current: str) -> str:

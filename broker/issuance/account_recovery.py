@@ -25,7 +25,7 @@ from broker.issuance.account_ports import (
 )
 from broker.issuance.accounts import new_id
 from broker.issuance.dispatcher import Dispatcher
-from broker.issuance.errors import Broken, Conflict
+from broker.issuance.errors import Broken, Conflict, KeyArchived
 from broker.issuance.events import Actor, Event, EventKind
 from broker.issuance.ports import Clock, UpstreamStore, WorkStore
 from broker.issuance.records import (
@@ -109,7 +109,7 @@ class AccountRecoveries:
             Broken: Nothing is lost, or what is wrong is not to be mended by this.
             Conflict: Somebody else was first.
         """
-        if self._keys.is_unsettled(upstream):
+        if self._keys.is_unsettled(upstream, community):
             await self._keys.settle()  # which may be all that is wrong
         async with self._registrar.held(upstream, community):
             record = await self._record(upstream, community)
@@ -129,15 +129,18 @@ class AccountRecoveries:
                 made = await self._repin(record, loss, loss.pin, actor)
             elif not is_dry_run:
                 made, orders = await self._replace(record, loss, actor, agree_to_terms)
+            if made is not None:
+                self._keys.has_ended(upstream, community)  # in the same transaction
         if made is not None:
             await self._resume(made, orders)
+        is_new = loss.pin is None and loss.cause is not LossCause.KEY_ARCHIVED
         return Recovered(
             loss=loss,
             account=made,
-            is_new=loss.pin is None,
+            is_new=is_new,
             orders=orders,
-            certificates=() if loss.pin is not None else certificates,
-            certificate_count=0 if loss.pin is not None else count,
+            certificates=certificates if is_new else (),
+            certificate_count=count if is_new else 0,
         )
 
     async def order_again(self, order_id: str, actor: Actor) -> dict[str, object]:
@@ -188,7 +191,15 @@ class AccountRecoveries:
         if work is None or work.status not in _UNDECIDED or work.account_url is None:
             return None
         present = await self._records.find_upstream_account(work.upstream, work.community)
-        is_former = present is not None and present.account_url != work.account_url
+        if present is None:
+            return None
+        if present.account_url != work.account_url:
+            return work
+        # A CA that was set up anew may have given our new account the URL of the old one.
+        former = await self._former.former_upstream_accounts(work.upstream, work.community)
+        is_former = any(
+            one.account_url == work.account_url and one.until >= work.created_at for one in former
+        )
         return work if is_former else None
 
     # ------------------------------------------------------------------------------ the same one
@@ -247,9 +258,10 @@ class AccountRecoveries:
         upstream, community = record.upstream, record.community
         begun = await self._former.open_account_recovery(upstream, community)
         is_ours = begun is not None and begun.old_account_url == record.account_url
-        if begun is not None and is_ours and await self._registrar.has_key(begun.new_key_id):
+        if begun is not None and is_ours and await self._is_usable(begun.new_key_id):
             return begun.new_key_id
-        # It was not made, or is gone with the Vault that it was made in: nobody knows it.
+        # It was not made, or is gone with the Vault that it was made in, or a rotation has archived
+        # it, since the account was found again in between.
         key_id = await self._registrar.next_key_id(upstream, community, record.key_id)
         recovery = AccountRecovery(
             upstream=upstream,
@@ -269,11 +281,17 @@ class AccountRecoveries:
         await self._registrar.make_key(upstream, key_id)
         return key_id
 
+    async def _is_usable(self, key_id: str) -> bool:
+        if not await self._registrar.has_key(key_id):
+            return False
+        try:
+            return await self._asked.thumbprint_now(key_id) is not None
+        except KeyArchived:
+            return False
+
     # -------------------------------------------------------------------------------- afterwards
 
     async def _resume(self, record: UpstreamAccountRecord, orders: Replaced) -> None:
-        await self._keys.load()  # a change of the key that had not ended is over
-        self._registrar.set_certain(record.upstream, record.community, is_certain=True)
         await self._health.found(record)
         now = self._clock.now()
         for order_id in orders.begun_anew:

@@ -133,18 +133,19 @@ class Adoption:
                 what it would have to be.
             Conflict: Somebody else was first.
         """
-        before = await self._store.find_upstream_account(wish.upstream, wish.community)
-        await self._check_place(wish, before)
-        if before is not None and before.key_id == wish.key_id:
-            return await self._settled(wish, before, None, actor, is_new=False)
-        self._check_vacant(wish, before)
-        account = await self._looked_up(wish)
-        if before is not None and before.account_url == account.account_url:
-            raise Broken(
-                f"account {account.account_url} is ours already, by the key '{before.key_id}'"
-            )
-        await self._store.save_upstream_account(account, self._event(wish, account, before, actor))
-        return await self._settled(wish, account, before, actor)
+        # Held: an order that is on its way goes on with the account that it began with.
+        async with self._keys.held(wish.upstream, wish.community):
+            before = await self._store.find_upstream_account(wish.upstream, wish.community)
+            await self._check_place(wish, before)
+            is_new = before is None or before.key_id != wish.key_id
+            if before is None or is_new:
+                self._check_vacant(wish, before)
+                account = await self._looked_up(wish)
+                event = self._event(wish, account, before, actor)
+                await self._store.save_upstream_account(account, event)
+            else:
+                account, before = before, None
+        return await self._settled(wish, account, before, actor, is_new=is_new)
 
     async def adopt_certificates(
         self, upstream: str, community: str, found: Sequence[ParsedCertificate], *, actor: Actor
@@ -259,15 +260,29 @@ class Adoption:
             )
 
     async def _looked_up(self, wish: AdoptionWish) -> UpstreamAccountRecord:
-        """Return the account, having its key here; without an account the key goes again."""
+        """Return the account, having its key here; where it is not to be had the key goes again."""
         await self._foreign.take_in(wish.key_id, wish.pkcs8_der)
         try:
-            return await self._elsewhere.look_up(
+            account = await self._elsewhere.look_up(
                 wish.upstream, wish.community, wish.key_id, wish.account_url
             )
+            await self._check_foreign(wish, account)
         except (Refused, Unreachable, Broken):
             await self._ring.destroy_key(wish.key_id)
             raise
+        return account
+
+    async def _check_foreign(self, wish: AdoptionWish, account: UpstreamAccountRecord) -> None:
+        """See that the account is none of ours: a new key for the one would lose the other."""
+        for ours in await self._store.list_upstream_accounts():
+            if ours.account_url != account.account_url:
+                continue
+            where = f"for community '{ours.community}' at upstream '{ours.upstream}', "
+            if (ours.upstream, ours.community) == (wish.upstream, wish.community):
+                where = ""
+            raise Broken(
+                f"account {account.account_url} is ours already, {where}by the key '{ours.key_id}'"
+            )
 
     async def _settled(
         self,
@@ -276,7 +291,7 @@ class Adoption:
         gave_way: UpstreamAccountRecord | None,
         actor: Actor,
         *,
-        is_new: bool = True,
+        is_new: bool,
     ) -> Adopted:
         """Give the account that is on record the key that it is to have."""
         if gave_way is not None:
@@ -302,7 +317,7 @@ class Adoption:
                 wish.upstream, wish.community, kind=wish.fate.kind, actor=actor
             )
         except (Refused, Unreachable, Broken, Conflict) as failure:
-            if self._keys.is_unsettled(wish.upstream):
+            if self._keys.is_unsettled(wish.upstream, wish.community):
                 raise
             if may_undo:
                 await self._undo(wish, account, actor)

@@ -42,12 +42,19 @@ class Unreachable(Exception):
     """
 
     def __init__(
-        self, reason: str, *, retry_at: datetime | None = None, left_nothing: bool = False
+        self,
+        reason: str,
+        *,
+        retry_at: datetime | None = None,
+        left_nothing: bool = False,
+        hint: str | None = None,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.retry_at = retry_at
         self.left_nothing = left_nothing
+        self.hint = hint
+        """What a person can do about it, where it does not end by itself."""
 
 
 class Broken(Exception):

@@ -166,7 +166,7 @@ class KeyRotation:
             if (at := self._due_at(age)) is not None and at <= now
         ]
         for _, age in sorted(due, key=lambda one: one[0]):
-            if self._keys.is_unsettled(age.upstream):
+            if self._keys.is_unsettled(age.upstream, age.community):
                 continue
             await self._rotate_by_schedule(age)
             self._resting_until = self._clock.now() + PAUSE
@@ -180,7 +180,7 @@ class KeyRotation:
             is_known = known is not None and known.key_id == age.key_id
             if is_known and known is not None and self._clock.now() < known.due_at:
                 continue
-            if age.upstream in self._plans and not self._keys.is_unsettled(age.upstream):
+            if age.upstream in self._plans and not self._keys.is_unsettled(*account):
                 await self._retire(account, age.key_id)
 
     async def retire(self, record: UpstreamAccountRecord) -> str | None:

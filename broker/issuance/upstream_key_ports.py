@@ -143,6 +143,10 @@ class AccountsAtCas(Protocol):
         nobody: what would be signed with the wrong key is refused by the CA, for good."""
         ...
 
+    def doubt(self, upstream: str, community: str) -> None:
+        """Have the account looked at: it may be lost."""
+        ...
+
     def verify_usable(self, upstream: str, community: str) -> None:
         """See that the account is not known to be lost; raises Broken where it is."""
         ...

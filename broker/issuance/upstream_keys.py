@@ -12,6 +12,7 @@ that was made and not used cannot be destroyed, so its id is given to the next c
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 import structlog
@@ -67,9 +68,23 @@ class UpstreamKeys:
         """Return the changes of which it is not known whether they happened."""
         return tuple(self._open)
 
-    def is_unsettled(self, upstream: str) -> bool:
-        """Return whether a change of one of our accounts there is under way or in doubt."""
-        return any(change.upstream == upstream for change in self._open)
+    def held(self, upstream: str, community: str) -> AbstractAsyncContextManager[None]:
+        """Keep everybody else from using the account, and from changing its key; raises
+        Unreachable where what is under way takes too long."""
+        return self._accounts.held(upstream, community)
+
+    def has_ended(self, upstream: str, community: str) -> None:
+        """Note that the store has ended what was open of this account, whose key is known by now.
+
+        Whoever says so has the account alone; changes of others go on.
+        """
+        for change in self._open_of(upstream, community):
+            self._open.remove(change)
+        self._accounts.set_certain(upstream, community, is_certain=True)
+
+    def is_unsettled(self, upstream: str, community: str) -> bool:
+        """Return whether a change of our account there is under way or in doubt."""
+        return bool(self._open_of(upstream, community))
 
     async def change(
         self,
@@ -118,6 +133,9 @@ class UpstreamKeys:
                     if change in self._open:
                         await self._settle(change)
             except (Unreachable, Broken, Refused, Conflict) as error:
+                if isinstance(error, Broken | Refused):
+                    # Waiting does not mend it: whoever looks after accounts finds what does.
+                    self._accounts.doubt(change.upstream, change.community)
                 log.warning(
                     "key change is not settled yet",
                     upstream=change.upstream,

@@ -189,7 +189,10 @@ def check_version(key: TransitKey, key_id: VaultKeyId) -> Sequence[KeyFault]:
     version = key_id.version
     if key.type not in _HASHES or key.is_derived:
         made = f"is of type {key.type}{', derived' if key.is_derived else ''}"
-        return fault(f"{made}, expected one of {', '.join(_HASHES)}, not derived")
+        return fault(
+            f"{made}, expected one of {', '.join(_HASHES)}, not derived; Vault never changes that: "
+            "have it deleted and made anew, or keep keys at another mount"
+        )
     if version > key.latest_version:
         return fault(
             f"is not in Vault, whose latest version is {key.latest_version}: Vault was restored to "

@@ -156,6 +156,8 @@ class VaultSigner:
         latest = 0 if before is None else before.latest_version
         if wanted.version <= latest:
             raise Conflict(f"there is a key {wanted} already; it is left alone")
+        # It is not there: what was seen of it was another, before Vault was emptied or restored.
+        self.forget(key_id)
         if before is not None:
             _verify_successor(before, wanted, kind)
         if wanted.version - latest > MAX_GAP:

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from broker.issuance.errors import Broken, NoKeyStore
+from broker.protocol.problems import printable
 
 __all__ = [
     "Away",
@@ -27,6 +28,10 @@ __all__ = [
 
 MAX_TEXT: Final = 200
 """Most characters of Vault's own words that go into a message of ours."""
+
+MAX_RETRY_AFTER_SECONDS: Final = 3600.0
+"""Longest wait that is kept to, in seconds: whoever names a longer one is asked again all the same,
+since nothing but a restart would end it otherwise."""
 
 _SECRETS: Final = re.compile(r"\b(?:hv[sbr]|[sbr])\.[A-Za-z0-9_-]{8,}")
 """What Vault's tokens look like: service, batch and recovery tokens, old and new."""
@@ -149,7 +154,10 @@ def read_answer(answer: RawAnswer, what: str) -> Mapping[str, Any]:
     if status == 404 and "no handler for route" not in errors:
         raise VaultNotFound(said)
     if status == 404:
-        raise NoKeyStore(said)
+        raise NoKeyStore(
+            f"nothing is mounted in Vault where {what} asks: see vault.namespace, the name of the "
+            "mount, and penstock vault setup --print"
+        )
     raise Broken(said)
 
 
@@ -172,7 +180,7 @@ def _document(answer: RawAnswer, what: str) -> Mapping[str, Any]:
         return {}
     try:
         document = json.loads(answer.body)
-    except ValueError:
+    except (ValueError, RecursionError):  # nested a thousand deep
         document = None
     if not isinstance(document, dict):
         # A portal or a proxy that stands in Vault's place.
@@ -185,12 +193,14 @@ def _errors(answer: RawAnswer) -> str:
     try:
         document = json.loads(answer.body)
         errors = document.get("errors") or ()
-    except (ValueError, AttributeError):
+        words = " ".join(str(each) for each in errors) if isinstance(errors, list) else ""
+    except (ValueError, AttributeError, RecursionError):
         return ""
-    words = " ".join(str(each) for each in errors) if isinstance(errors, list) else ""
-    return _SECRETS.sub("…", " ".join(words.split()))[:MAX_TEXT]
+    return printable(_SECRETS.sub("…", " ".join(words.split())), MAX_TEXT)
 
 
 def _seconds(text: str | None) -> float | None:
     """Return a Retry-After in seconds; Vault sends no dates (RFC 9110 §10.2.3 allows them)."""
-    return float(text) if text is not None and text.isascii() and text.isdigit() else None
+    if text is None or not text.isascii() or not text.isdigit():
+        return None
+    return min(float(text), MAX_RETRY_AFTER_SECONDS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -59,6 +59,8 @@ class IdentityHealth:
     state: VaultState
     since: datetime
     reason: str = ""
+    is_root: bool = False
+    """Whether it has a token that may do everything."""
 
     @property
     def is_up(self) -> bool:
@@ -101,6 +103,10 @@ class Standing:
         """Return it as it is now."""
         return self._now
 
+    def set_root(self, *, is_root: bool) -> None:
+        """Note whether the token may do everything."""
+        self._now = replace(self._now, is_root=is_root)
+
     def becomes(self, state: VaultState, reason: str = "") -> None:
         """Note the state; *since* stays where it is the same one, or down for another reason."""
         before = self._now
@@ -110,8 +116,6 @@ class Standing:
         since = before.since if was_down and is_down else self._clock.now()
         if before.state is state:
             since = before.since
-        self._now = IdentityHealth(
-            identity=before.identity, state=state, since=since, reason=reason
-        )
+        self._now = replace(before, state=state, since=since, reason=reason)
         if before.state is not state and self.on_change is not None:
             self.on_change(before, self._now)

@@ -7,6 +7,7 @@ server's certificate has been verified.
 from __future__ import annotations
 
 import json
+import os
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +21,14 @@ from broker.keys.vault_addresses import Addresses
 from broker.keys.vault_answers import Away, Denied, RawAnswer, VaultState, read_answer
 from broker.keys.vault_settings import VaultSettings
 
-__all__ = ["AiohttpExchange", "Exchange", "VaultHttp", "headers_for", "tls_context"]
+__all__ = [
+    "MAX_ANSWER_BYTES",
+    "AiohttpExchange",
+    "Exchange",
+    "VaultHttp",
+    "headers_for",
+    "tls_context",
+]
 
 MAX_CONNECTIONS: Final = 32
 """Most connections to Vault at a time: as many signatures as 32 orders ask for at once; one
@@ -221,5 +229,6 @@ def _no_connection(error: Exception) -> Away:
         return Away(VaultState.UNREACHABLE, "name cannot be resolved")
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return Away(VaultState.UNREACHABLE, "no connection in time")
-    told = getattr(getattr(error, "os_error", None), "strerror", None) or type(error).__name__
-    return Away(VaultState.UNREACHABLE, str(told).lower())
+    number = getattr(getattr(error, "os_error", None), "errno", None)
+    told = os.strerror(number) if number else type(error).__name__  # asyncio's words have addresses
+    return Away(VaultState.UNREACHABLE, told.lower())

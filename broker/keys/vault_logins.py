@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,10 +23,16 @@ from broker.keys.vault_settings import (
 )
 from broker.keys.vault_wrapping import OpenedTokens, open_secret_id
 
-__all__ = ["Grant", "Login", "make_login"]
+__all__ = ["Grant", "Login", "lease_of", "make_login"]
 
 MAX_FILE_BYTES: Final = 64 * 1024
 """Largest token or key file that is read, in bytes; a projected token takes about 1 KiB."""
+
+MAX_LEASE_SECONDS: Final = 10 * 365 * 24 * 3600
+"""Longest lease that is reckoned with, in seconds: ten years, which no process lives."""
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""What a secret id that Vault made looks like; no wrapping token does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +47,8 @@ class Grant:
     """Whether our own login made it, so that it ends with us."""
     is_revocable: bool = True
     """Whether it can be ended early; a batch token cannot."""
+    is_root: bool = False
+    """Whether it may do everything, so that nothing keeps our identities apart."""
 
 
 class Login(Protocol):
@@ -109,10 +118,11 @@ class TokenLogin:
             found = _mapping(client.adapter.get(url="/v1/auth/token/lookup-self"), "data")
             return Grant(
                 token=token,
-                seconds=_whole(found.get("ttl")),
+                seconds=lease_of(found.get("ttl")),
                 is_renewable=bool(found.get("renewable")),
                 is_own=False,
                 is_revocable=False,
+                is_root=_is_root(found),
             )
         except Denied as error:
             if error.is_token_bad:
@@ -125,7 +135,8 @@ class TokenLogin:
         try:
             answer = client.adapter.post(url="/v1/auth/token/renew-self", json={})
             auth = _mapping(answer, "auth")
-            seconds, is_renewable = _whole(auth.get("lease_duration")), bool(auth.get("renewable"))
+            seconds = lease_of(auth.get("lease_duration"))
+            is_renewable = bool(auth.get("renewable"))
         except Broken:
             pass  # a batch token, which is not renewed
         return Grant(
@@ -182,7 +193,7 @@ class AppRoleLogin:
     def _unwrap(self, client: hvac.Client) -> str:
         settings, known = self._settings, self._unwrapped
         try:
-            token = _text(settings.read_secret_id, "wrapping token")
+            token = _wrapping_token(settings)
         except Broken:
             if known is None:
                 raise
@@ -276,11 +287,17 @@ def _granted(answer: Mapping[str, Any], what: str) -> Grant:
     is_batch = auth.get("token_type") == "batch"
     return Grant(
         token=token,
-        seconds=_whole(auth.get("lease_duration")),
+        seconds=lease_of(auth.get("lease_duration")),
         is_renewable=bool(auth.get("renewable")) and not is_batch,
         is_own=True,
         is_revocable=not is_batch,
+        is_root=_is_root(auth),
     )
+
+
+def _is_root(found: Mapping[str, Any]) -> bool:
+    policies = found.get("policies")
+    return isinstance(policies, list) and "root" in policies
 
 
 def _mapping(answer: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -296,6 +313,17 @@ def _text(read: Callable[[], bytes], what: str) -> str:
     if not text or not text.isprintable():
         raise Broken(f"{what} is empty or has characters in it that do not print")
     return text
+
+
+def _wrapping_token(settings: AppRoleSettings) -> str:
+    """Return what lies where the wrapping token should; raises Broken where it cannot be one."""
+    token = _text(settings.read_secret_id, "wrapping token")
+    if _UUID.fullmatch(token):
+        raise Broken(
+            f"{settings.place} holds no wrapping token but what looks like the secret id itself: "
+            "deliver it wrapped (vault write -wrap-ttl=5m …), or say is_wrapped: false"
+        )
+    return token
 
 
 def _hash(read: Callable[[], bytes]) -> str:
@@ -316,5 +344,6 @@ def _file(path: Path) -> bytes:
     return content
 
 
-def _whole(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+def lease_of(value: object) -> int:
+    """Return a lease in seconds, as Vault tells it; 0 where it does not end."""
+    return min(value, MAX_LEASE_SECONDS) if isinstance(value, int) and value > 0 else 0

@@ -27,7 +27,8 @@ import urllib3.exceptions
 from broker.issuance.errors import Broken
 from broker.keys.vault_addresses import Addresses
 from broker.keys.vault_answers import Away, Denied, RawAnswer, VaultState, read_answer
-from broker.keys.vault_http import headers_for
+from broker.keys.vault_http import MAX_ANSWER_BYTES, headers_for
+from broker.keys.vault_limits import LimitedAdapter, TimeLimit, read_bounded
 from broker.keys.vault_settings import VaultSettings
 
 __all__ = ["BlockingExchange", "HvacPool", "RequestsExchange", "VaultAdapter"]
@@ -74,6 +75,8 @@ class VaultAdapter(hvac.adapters.JSONAdapter):
 
     exchange: BlockingExchange
     addresses: Addresses
+    answered: list[str]
+    """Method and path of what was answered."""
 
     def request(
         self,
@@ -117,6 +120,7 @@ class VaultAdapter(hvac.adapters.JSONAdapter):
                 raise
             else:
                 trip.answered(address)
+                self.answered.append(what)
                 return answer
         raise trip.verdict()
 
@@ -178,6 +182,7 @@ class HvacPool:
         adapter = VaultAdapter(**options)
         adapter.exchange = self._exchange
         adapter.addresses = self._addresses
+        adapter.answered = []
         return adapter
 
 
@@ -214,7 +219,7 @@ class RequestsExchange:
             # A session of its own: a kept connection would still show the certificate of before.
             with closing(_session()) as session:
                 return self._send(session, request, certificate)
-        except requests.exceptions.RequestException as error:
+        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
             raise self._told(error) from None
         except OSError:
             raise Broken(
@@ -227,22 +232,39 @@ class RequestsExchange:
         request: requests.Request,
         certificate: tuple[str, str] | None,
     ) -> RawAnswer:
-        answer = session.send(
-            session.prepare_request(request),
-            timeout=self._timeout,
-            allow_redirects=False,
-            verify=self._verify,
-            cert=certificate,
-        )
+        with TimeLimit(self._timeout) as limit:
+            try:
+                answer = session.send(
+                    session.prepare_request(request),
+                    timeout=self._timeout,
+                    allow_redirects=False,
+                    verify=self._verify,
+                    cert=certificate,
+                    stream=True,
+                )
+                with closing(answer):
+                    content = read_bounded(answer, MAX_ANSWER_BYTES)
+            except requests.exceptions.ConnectTimeout:
+                raise Away(VaultState.UNREACHABLE, "no connection in time") from None
+            except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError):
+                if limit.is_over:
+                    raise self._slow() from None
+                raise
+            if limit.is_over:  # an end that the cut made looks like one of the server's
+                raise self._slow()
+        if content is None:
+            reason = f"answer is larger than {MAX_ANSWER_BYTES} bytes"
+            raise Away(VaultState.FAILING, reason, left_nothing=False)
         received = {name.lower(): value for name, value in answer.headers.items()}
-        return RawAnswer(status=answer.status_code, headers=received, body=answer.content)
+        return RawAnswer(status=answer.status_code, headers=received, body=content)
 
-    def _told(self, error: requests.exceptions.RequestException) -> Away:
-        if isinstance(error, requests.exceptions.ReadTimeout):
-            reason = f"no answer within {self._timeout:g} s"
-            return Away(VaultState.SLOW, reason, left_nothing=False)
-        if isinstance(error, requests.exceptions.ConnectTimeout):
-            return Away(VaultState.UNREACHABLE, "no connection in time")
+    def _slow(self) -> Away:
+        reason = f"no answer within {self._timeout:g} s"
+        return Away(VaultState.SLOW, reason, left_nothing=False)
+
+    def _told(self, error: Exception) -> Away:
+        if isinstance(error, requests.exceptions.ReadTimeout | urllib3.exceptions.ReadTimeoutError):
+            return self._slow()
         if isinstance(error, requests.exceptions.SSLError):
             return Away(
                 VaultState.UNTRUSTED,
@@ -258,6 +280,7 @@ class RequestsExchange:
 
 def _session() -> requests.Session:
     session = requests.Session()
+    session.mount("https://", LimitedAdapter())
     session.trust_env = False  # neither proxies nor bundles nor passwords of the environment
     session.headers.update({"User-Agent": "penstock", "Accept-Encoding": "identity"})
     return session

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final, TypeVar
@@ -24,7 +24,7 @@ from broker.keys.vault_answers import Away, Denied, VaultNotFound, VaultState
 from broker.keys.vault_health import IdentityHealth, Silent, Standing, VaultHealth, VaultObserver
 from broker.keys.vault_http import AiohttpExchange, Exchange, VaultHttp
 from broker.keys.vault_logins import Login, make_login
-from broker.keys.vault_pool import BlockingExchange, HvacPool, RequestsExchange
+from broker.keys.vault_pool import BlockingExchange, HvacPool, RequestsExchange, VaultAdapter
 from broker.keys.vault_settings import LoginSettings, VaultSettings
 from broker.keys.vault_tokens import LOGIN, HeldToken, TokenKeeper
 
@@ -45,6 +45,8 @@ DENIED_SECONDS: Final = 600.0
 
 CLOSE_SECONDS: Final = 3.0
 """Longest that giving tokens back may take at the end, in seconds."""
+
+HINT: Final = "what each state of Vault asks of you is in docs/operations/vault-outage.md"
 
 T = TypeVar("T")
 
@@ -100,7 +102,15 @@ class VaultSession:
         Raises as `post` does; ``left_nothing`` is False where *call* may have changed something.
         After a 403 that a new login helps, *call* is run once more from its beginning.
         """
-        return await self._ask("", lambda held: self._pool.run(call, held.text))
+        answered: list[str] = []
+
+        def noted(client: hvac.Client) -> T:
+            answer = call(client)
+            if isinstance(client.adapter, VaultAdapter):
+                answered.extend(client.adapter.answered)
+            return answer
+
+        return await self._ask(answered, lambda held: self._pool.run(noted, held.text))
 
     def health(self) -> IdentityHealth:
         """Return how Vault stands towards this identity."""
@@ -113,8 +123,7 @@ class VaultSession:
             await self._keeper.look()
         except (Away, Denied):
             return
-        if self._standing.current().state is not VaultState.DENIED:
-            await self._prove()
+        await self._prove()
 
     async def close(self) -> None:
         """End the identity's token."""
@@ -127,9 +136,8 @@ class VaultSession:
         """
         if self._monotonic() < self._next_proof:
             return
-        path = "auth/token/lookup-self"
         try:
-            await self._attempt(lambda held: self._http.ask("GET", path, None, held.text))
+            await self._attempt(self._look_at_itself)
         except Away as error:
             self._standing.becomes(error.state, error.reason)
             return
@@ -138,25 +146,39 @@ class VaultSession:
                 return  # told already
         except Broken:
             pass
-        # Where it may not look at itself it was answered as well.
-        if not self._standing.current().is_up:
+        if self._is_told_denied():
+            self._next_proof = self._monotonic() + QUIET_SECONDS  # a look does not end that
+        elif not self._standing.current().is_up:
             self._is_assumed = True
             self._standing.becomes(VaultState.OK)
+
+    async def _look_at_itself(self, held: HeldToken) -> None:
+        """Be answered.  Where the token is good and may not look at itself, it was; a new login
+        would change nothing, every few seconds."""
+        try:
+            await self._http.ask("GET", "auth/token/lookup-self", None, held.text)
+        except Denied as error:
+            if error.is_token_bad:
+                raise
 
     async def _ask_http(
         self, method: str, path: str, document: Mapping[str, Any] | None
     ) -> Mapping[str, Any]:
         try:
             answer = await self._ask(
-                f"{method} {path}",
+                [f"{method} {path}"],
                 lambda held: self._http.ask(method, path, document, held.text),
             )
         except Unreachable as error:
-            raise Unreachable(error.reason, retry_at=error.retry_at, left_nothing=True) from None
+            raise Unreachable(
+                error.reason, retry_at=error.retry_at, left_nothing=True, hint=error.hint
+            ) from None
         data = answer.get("data")
         return data if isinstance(data, dict) else {}
 
-    async def _ask(self, what: str, do: Callable[[HeldToken], Awaitable[T]]) -> T:
+    async def _ask(self, what: Sequence[str], do: Callable[[HeldToken], Awaitable[T]]) -> T:
+        """Return what *do* returns, and keep account of how Vault stands; *what* is method and path
+        of all that it was answered, once it was."""
         begun = self._monotonic()
         outcome: str = VaultState.OK
         try:
@@ -170,7 +192,7 @@ class VaultSession:
             if error.what != LOGIN:
                 self._denied[error.what] = (self._monotonic(), error.reason)
             self._standing.becomes(VaultState.DENIED, error.reason)
-            raise Unreachable(f"Vault: {error.reason}", left_nothing=True) from None
+            raise Unreachable(f"Vault: {error.reason}", left_nothing=True, hint=HINT) from None
         except Broken:
             outcome = "answered"
             self._worked(what)
@@ -183,17 +205,22 @@ class VaultSession:
             name = self._standing.current().identity
             self._observer.vault_asked(identity=name, outcome=outcome, seconds=seconds)
 
-    def _worked(self, what: str) -> None:
+    def _worked(self, what: Sequence[str]) -> None:
         """Note that there was an answer; what is denied elsewhere stays denied for a while."""
         self._is_assumed, self._proof_pause = False, PROBE_SECONDS
-        self._denied.pop(what, None)
+        for path in what:
+            self._denied.pop(path, None)
+        if not self._is_told_denied():
+            self._standing.becomes(VaultState.OK)
+
+    def _is_told_denied(self) -> bool:
+        """Forget what was denied long ago, tell of what is left, and return whether that is any."""
         limit = self._monotonic() - DENIED_SECONDS
         self._denied = {path: one for path, one in self._denied.items() if one[0] > limit}
         if self._denied:
             _, reason = max(self._denied.values())
             self._standing.becomes(VaultState.DENIED, reason)
-        else:
-            self._standing.becomes(VaultState.OK)
+        return bool(self._denied)
 
     def _failed(self, error: Away) -> None:
         if self._is_assumed:
@@ -217,7 +244,7 @@ class VaultSession:
         if error.retry_after is not None:
             retry_at = self._clock.now() + timedelta(seconds=error.retry_after)
         return Unreachable(
-            f"Vault: {error.reason}", retry_at=retry_at, left_nothing=error.left_nothing
+            f"Vault: {error.reason}", retry_at=retry_at, left_nothing=error.left_nothing, hint=HINT
         )
 
 
@@ -245,7 +272,7 @@ class VaultConnections:
         self._http = VaultHttp(self._exchange, self._addresses, namespace=settings.namespace)
         self._pool = HvacPool(blocking or RequestsExchange(settings), self._addresses, settings)
         self._sessions: dict[str, VaultSession] = {}
-        self._logins: dict[str, Login] = {}
+        self._logins: dict[LoginSettings, Login] = {}
         self._watching: asyncio.Task[None] | None = None
         self.on_return: Callable[[], None] | None = None
         """Called when an identity that could not work can again."""
@@ -310,7 +337,7 @@ class VaultConnections:
         standing.on_change = self._changed
         keeper = TokenKeeper(
             name,
-            self._login(name, login),
+            self._login(login),
             caller=self._pool,
             standing=standing,
             observer=self._observer,
@@ -327,11 +354,11 @@ class VaultConnections:
             monotonic=self._monotonic,
         )
 
-    def _login(self, name: str, settings: LoginSettings) -> Login:
+    def _login(self, settings: LoginSettings) -> Login:
         """Return the one login of an identity: what was unwrapped once is kept in there."""
-        if name not in self._logins:
-            self._logins[name] = make_login(settings, self._settings.state_dir)
-        return self._logins[name]
+        if settings not in self._logins:
+            self._logins[settings] = make_login(settings, self._settings.state_dir)
+        return self._logins[settings]
 
     def _changed(self, before: IdentityHealth, after: IdentityHealth) -> None:
         if not after.is_up:

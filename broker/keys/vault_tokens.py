@@ -18,7 +18,7 @@ import structlog
 from broker.issuance.errors import Broken
 from broker.keys.vault_answers import Away, Denied, VaultState
 from broker.keys.vault_health import Standing, VaultObserver
-from broker.keys.vault_logins import Grant, Login
+from broker.keys.vault_logins import Grant, Login, lease_of
 from broker.keys.vault_wrapping import Intercepted, UsedUp
 
 __all__ = ["LOGIN", "Caller", "HeldToken", "TokenKeeper"]
@@ -124,6 +124,8 @@ class TokenKeeper:
         self._failures = 0
         self._shown = ""
         self._alarmed = ""
+        self._ending = ""
+        """The token of which it was told that it ends."""
         self._entering = asyncio.Lock()
         self._renewing: asyncio.Task[None] | None = None
 
@@ -251,6 +253,7 @@ class TokenKeeper:
         self._failure, self._failures, self._shown, self._alarmed = None, 0, evidence, ""
         held = self._hold(grant, grant.seconds, self._monotonic())
         self._standing.becomes(VaultState.OK)
+        self._standing.set_root(is_root=grant.is_root)
         if self._renewing is not None:
             self._renewing.cancel()
         self._renewing = asyncio.create_task(self._keep(), name=f"vault token {self._identity}")
@@ -274,11 +277,18 @@ class TokenKeeper:
             is_worn = held.grant.seconds < held.first_seconds * WORN_OUT
             if held.grant.is_renewable and not is_worn and await self._renew(held):
                 continue
-            if held.grant.is_renewable and not held.grant.is_own:
-                log.warning("Vault token ends soon", identity=self._identity, seconds=int(left))
+            self._tell_of_end(held)
             with contextlib.suppress(Away, Denied):  # told already; it is tried again
                 await self._replace(held)
                 return  # its heir looks after the new one
+
+    def _tell_of_end(self, held: HeldToken) -> None:
+        """Tell, once for each token, that one which somebody else made has to be made anew."""
+        if held.grant.is_own or not held.grant.is_renewable or held.text == self._ending:
+            return
+        self._ending = held.text
+        seconds = max(0, int((held.ends or 0) - self._monotonic()))
+        log.warning("Vault token ends soon", identity=self._identity, seconds=seconds)
 
     async def _renew(self, held: HeldToken) -> bool:
         """Renew it, again and again while Vault is away and the lease lasts; say whether it was."""
@@ -313,13 +323,13 @@ class TokenKeeper:
 def _prolonged(grant: Grant, answer: Any) -> Grant:
     found = answer.get("auth")
     auth = found if isinstance(found, dict) else {}
-    seconds = auth.get("lease_duration")
     return Grant(
         token=grant.token,
-        seconds=seconds if isinstance(seconds, int) and seconds > 0 else 0,
+        seconds=lease_of(auth.get("lease_duration")),
         is_renewable=bool(auth.get("renewable")),
         is_own=grant.is_own,
         is_revocable=grant.is_revocable,
+        is_root=grant.is_root,
     )
 
 

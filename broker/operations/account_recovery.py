@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, Final, cast
 
 from broker.issuance.account_health import Loss
 from broker.issuance.account_ports import FormerAccount
 from broker.issuance.account_recovery import AccountRecoveries, Recovered
-from broker.issuance.errors import Broken, Refused, Unreachable
+from broker.issuance.errors import Broken, Conflict, Refused, Unreachable
 from broker.issuance.events import Actor
 from broker.issuance.records import CertificateRecord
 from broker.operations import views
@@ -15,7 +16,7 @@ from broker.operations.upstream_accounts import UpstreamAccountDesk
 from broker.protocol.caa_records import zone_line
 from broker.protocol.encoding import format_timestamp
 from broker.protocol.problems import ProblemType
-from broker.web.operator import OperationError
+from broker.web.operator import OperationError, failure_of
 
 __all__ = ["AccountRecoveryDesk", "loss_view"]
 
@@ -47,11 +48,11 @@ class AccountRecoveryDesk(UpstreamAccountDesk):
     ) -> Any:
         """Say what is wrong with our account, for each community or for one, and mend it."""
         entry = self._acme_entry(upstream)
-        made = []
+        made: list[views.View] = []
         for name in await self._communities(entry, community):
-            if community is None and await self._is_sound(upstream, name):
-                continue
             try:
+                if community is None and await self._is_sound(upstream, name):
+                    continue
                 done = await self._recoveries().recover(
                     upstream,
                     name,
@@ -59,8 +60,11 @@ class AccountRecoveryDesk(UpstreamAccountDesk):
                     is_dry_run=dry_run,
                     actor=actor,
                 )
-            except Refused as refusal:
-                raise _unwilling(refusal) from refusal
+            except (Refused, Unreachable, Broken, Conflict) as error:
+                told = _unwilling(error) if isinstance(error, Refused) else error
+                if dry_run or not made:
+                    raise told from error
+                raise _stopped(name, made, told) from error
             made.append(await self._recovered_view(done))
         if not made:
             raise OperationError(
@@ -97,7 +101,7 @@ class AccountRecoveryDesk(UpstreamAccountDesk):
         return {
             **loss_view(done.loss),
             "done": account is not None,
-            "remedy": "another account, with a new key" if done.is_new else f"pin {done.loss.pin}",
+            "remedy": _remedy(done),
             "account": None if account is None else views.upstream_account_view(account),
             "key": None if account is None else account.key_id,
             "orders_begun_anew": list(done.orders.begun_anew),
@@ -127,6 +131,15 @@ class AccountRecoveryDesk(UpstreamAccountDesk):
             "lines": lines,
             "note": f"replace accounturi={old} wherever you have published it (RFC 8657 §3)",
         }
+
+
+def _remedy(done: Recovered) -> str:
+    """Return what is done about the loss, or would be."""
+    if done.is_new:
+        return "another account, with a new key"
+    if done.loss.pin is None:
+        return "none here: lower the minimum versions in Vault"
+    return f"pin {done.loss.pin}"
 
 
 def loss_view(loss: Loss) -> views.View:
@@ -167,6 +180,22 @@ def _certificate_view(certificate: CertificateRecord) -> views.View:
 
 def _revocation_ways(done: Recovered) -> list[str]:
     return [WITH_CERTIFICATE_KEY, WITH_PROOF, BY_CONTACT] if done.certificate_count else []
+
+
+def _stopped(community: str, made: Sequence[views.View], error: Exception) -> OperationError:
+    """Return why one was not recovered, and what only this answer tells of those that were."""
+    failure = failure_of(error) or {}
+    upstream, done = made[0]["upstream"], ", ".join(str(one["community"]) for one in made)
+    undecided = [order for one in made for order in cast(list[str], one["orders_undecided"])]
+    hints = [
+        f"those of {done} are, so publish what penstock upstream caa {upstream} says",
+        *([f"orders to decide there: {', '.join(undecided)}"] if undecided else []),
+        f"ask again with --community {community}",
+    ]
+    return OperationError(
+        f"the account of community '{community}' is not recovered: {failure.get('error')}",
+        "; ".join([*hints, *([str(failure["hint"])] if failure.get("hint") else [])]),
+    )
 
 
 def _unwilling(refusal: Refused) -> OperationError:

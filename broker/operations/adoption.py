@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from broker.issuance.adoption import Adoption, AdoptionWish, KeyFate
+from broker.issuance.errors import Broken, Conflict, Refused, Unreachable
 from broker.issuance.events import Actor
-from broker.issuance.key_moves import FILE, KeyMoves, Move
+from broker.issuance.key_moves import FILE, KeyMoves, Move, place_of
 from broker.issuance.records import UpstreamAccountRecord
 from broker.keys.encryption import PrivateKey
 from broker.keys.importing import parse_pkcs8
@@ -25,7 +26,7 @@ from broker.operations import views
 from broker.operations.parties import UpstreamEntry
 from broker.operations.upstream_accounts import UpstreamAccountDesk
 from broker.protocol.parsed_certificate import ParsedCertificate, parse_certificate
-from broker.web.operator import OperationError
+from broker.web.operator import OperationError, failure_of
 
 __all__ = ["AdoptionDesk"]
 
@@ -144,8 +145,8 @@ class AdoptionDesk(UpstreamAccountDesk):
         entry = self._acme_entry(upstream)
         if to != FILE and _PLACE.fullmatch(to) is None:
             raise OperationError("that is no place of keys", "say vault:MOUNT or file")
-        moved = []
-        for name in await self._communities(entry, community):
+        moved: list[dict[str, Any]] = []
+        for name in await self._to_move(entry, community, to):
             wish = Move(
                 upstream=upstream,
                 community=name,
@@ -154,7 +155,12 @@ class AdoptionDesk(UpstreamAccountDesk):
                 imports_existing=import_existing,
                 destroys_old=destroy_old,
             )
-            made = await self._moves().move(wish, actor=actor)
+            try:
+                made = await self._moves().move(wish, actor=actor)
+            except (Refused, Unreachable, Broken, Conflict) as error:
+                if not moved:
+                    raise
+                raise _stopped(name, [str(one["community"]) for one in moved], error) from error
             moved.append(
                 {
                     **_account_view(made.account),
@@ -164,6 +170,18 @@ class AdoptionDesk(UpstreamAccountDesk):
                 }
             )
         return moved
+
+    async def _to_move(self, entry: UpstreamEntry, community: str | None, to: str) -> Sequence[str]:
+        """Return the communities whose key is to move; those whose key is there already are left
+        out where another's is not, so that a command that was cut off goes on."""
+        found = await self._communities(entry, community)
+        records = await self._store.list_upstream_accounts()
+        there = {
+            one.community
+            for one in records
+            if one.upstream == entry.name and place_of(one.key_id) == to
+        }
+        return [one for one in found if one not in there] or found
 
     def _adoption(self) -> Adoption:
         if self._rooms.adoption is None:
@@ -191,6 +209,14 @@ class AdoptionDesk(UpstreamAccountDesk):
         raise OperationError(
             f"upstream '{entry.name}' serves {', '.join(served)}, not '{community}'"
         )
+
+
+def _stopped(community: str, done: Sequence[str], error: Exception) -> OperationError:
+    failure = failure_of(error) or {}
+    return OperationError(
+        f"the key of the account of community '{community}' has not moved: {failure.get('error')}",
+        f"those of {', '.join(done)} have; ask again for the rest",
+    )
 
 
 def _account_view(account: UpstreamAccountRecord) -> dict[str, Any]:

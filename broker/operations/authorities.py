@@ -86,6 +86,7 @@ class AuthorityDesk(Desk):
             record = await self._rooms.upstreams.register(
                 upstream, name, agree_to_terms=agree_to_terms
             )
+            await self._check_reconciled(record)
             event = self._event(
                 EventKind.UPSTREAM_ACCOUNT_REGISTERED,
                 actor,
@@ -99,6 +100,20 @@ class AuthorityDesk(Desk):
                 await self._rooms.account_health.found(record)
             made.append(views.upstream_account_view(record))
         return made
+
+    async def _check_reconciled(self, record: UpstreamAccountRecord) -> None:
+        """See that no account gives way on a restored broker: orders that begin anew with another
+        may have been finalized since the backup."""
+        recovery = self._rooms.recovery
+        if recovery is None or recovery.standstill.restoration is None:
+            return
+        before = await self._store.find_upstream_account(record.upstream, record.community)
+        if before is not None and before.account_url != record.account_url:
+            raise OperationError(
+                f"account {before.account_url} would give way to another, and this broker is "
+                "restored and not reconciled",
+                f"penstock reconcile --accept-loss {record.upstream} first, then register again",
+            )
 
     async def upstream_check(self, *, upstream: str | None = None) -> Any:
         """Ask each upstream, or one, whether we could order there now."""

@@ -190,16 +190,17 @@ def put_in_place(
         account.upstream,
         account.community,
     )
-    return _begin_anew(transaction, account, at)
+    return _begin_anew(transaction, before, at)
 
 
-def _begin_anew(transaction: Transaction, account: UpstreamAccountRecord, at: datetime) -> Replaced:
+def _begin_anew(transaction: Transaction, before: UpstreamAccountRecord, at: datetime) -> Replaced:
     anew, undecided = [], []
-    rows = transaction.all(_LIVING_WORK, account.upstream, account.community)
+    rows = transaction.all(_LIVING_WORK, before.upstream, before.community)
     for work in WORK.read_all(rows):
         if work.status in (WorkStatus.FINALIZING, WorkStatus.ACCEPTED):
             if work.taken_by is not None:
                 undecided.append(work.taken_by)
+            _keep_account(transaction, work, before)
             continue
         # The names that nobody has taken are asked for again by whoever comes for them.
         _retire_work(transaction, work)
@@ -209,6 +210,17 @@ def _begin_anew(transaction: Transaction, account: UpstreamAccountRecord, at: da
             upsert_jobs(transaction, (job,))
             anew.append(work.taken_by)
     return Replaced(tuple(anew), tuple(undecided))
+
+
+def _keep_account(
+    transaction: Transaction, work: WorkRecord, before: UpstreamAccountRecord
+) -> None:
+    """Keep under which account the work was finalized, where an earlier version did not."""
+    transaction.change(
+        "UPDATE work SET account_url = ? WHERE work_id = ? AND account_url IS NULL",
+        before.account_url,
+        work.work_id,
+    )
 
 
 def _retire_work(transaction: Transaction, work: WorkRecord) -> None:

@@ -44,11 +44,13 @@ class AccountGate:
         """How often somebody has held the account; what was remembered before is stale."""
 
     @asynccontextmanager
-    async def using(self, *, is_lost_too: bool = False) -> AsyncIterator[None]:
+    async def using(
+        self, *, is_lost_too: bool = False, is_uncertain_too: bool = False
+    ) -> AsyncIterator[None]:
         """Use the account beside others; within, passing the gate again costs nothing.
 
         With *is_lost_too* one comes in although the account is lost: to see whether it still is,
-        or to have another made.
+        or to have another made.  With *is_uncertain_too* also where its key is not known.
 
         Raises:
             Unreachable: It is not known which key the account has.  Nothing was sent.
@@ -61,7 +63,7 @@ class AccountGate:
             await self._moved.wait_for(lambda: not self._is_held)
             if self.loss is not None and not is_lost_too:
                 raise Broken(self.loss, left_nothing=True)
-            if not self.is_certain:
+            if not self.is_certain and not is_uncertain_too:
                 raise Unreachable(
                     "the change of our account's key has not ended, and the CA has not said yet "
                     "which key it knows",

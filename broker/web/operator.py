@@ -247,7 +247,7 @@ def failure_of(error: Exception) -> Failure | None:
         case Refused():
             return {"error": f"the CA refused: {error.problem.detail}", "hint": None}
         case Unreachable():
-            return {"error": error.reason, "hint": "try again later"}
+            return {"error": error.reason, "hint": error.hint or "try again later"}
         case Broken() | Conflict():
             return {"error": error.reason, "hint": None}
         case _:

@@ -19,15 +19,19 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from tests.deployments.memory import scalar_forms, search_files, search_memory
 from tests.deployments.penstock import AcmeCa, Penstock
-from tests.deployments.vaulted import Transit, vault_section
+from tests.deployments.vaulted import PREFIX, Transit, vault_section
 from tests.peers import process
 from tests.peers.certbot import Certbot
 from tests.peers.pebble import ChallTestSrv, Pebble
+from tests.peers.stepca import StepCa
 from tests.peers.vault import Vault
 
 pytestmark = [pytest.mark.e2e, pytest.mark.peers, pytest.mark.timeout(180)]
 
 KEY: Final = "penstock.default.pebble"
+TRANSIT_KINDS: Final = {"ec-p256": "ecdsa-p256", "ec-p384": "ecdsa-p384", "rsa-2048": "rsa-2048"}
+"""Kind of key → what Vault calls it."""
+
 NAME: Final = "mail.example.test"
 PASSPHRASE: Final = b"a passphrase for tests"
 
@@ -41,6 +45,7 @@ class Scene:
         self._plain = process.free_port()
         self.client_port = process.free_port()
         dns = stack.enter_context(ChallTestSrv(tmp / "dns"))
+        self._dns_address = dns.dns_address
         pebble = Pebble(
             tmp / "pebble", validation_http_port=self._plain, dns_server=dns.dns_address
         )
@@ -51,7 +56,18 @@ class Scene:
 
     def serve(self, store: str) -> Penstock:
         """Return a broker at work that has its account key in *store*."""
-        return self._stack.enter_context(self.penstock(store))
+        return self.enter(self.penstock(store))
+
+    def enter(self, penstock: Penstock) -> Penstock:
+        """Have a broker at work until the test's end."""
+        return self._stack.enter_context(penstock)
+
+    def step_ca(self) -> StepCa:
+        """Return a step-ca that validates where the broker answers."""
+        made = StepCa(
+            self.tmp / "step-ca", validation_http_port=self._plain, dns_server=self._dns_address
+        )
+        return self._stack.enter_context(made)
 
     def penstock(self, store: str, *, is_rotating: bool = True) -> Penstock:
         """Return a broker that is to have its account key in *store*; it has not been started."""
@@ -62,14 +78,26 @@ class Scene:
             description="pebble",
             options={"account_key": {"store": store}},
         )
+        return self.before(ca, self.transit, is_rotating=is_rotating)
+
+    def before(self, ca: AcmeCa, transit: Transit, *, is_rotating: bool = True) -> Penstock:
+        """Return a broker in front of *ca* with its keys in *transit*; it has not been started."""
         return Penstock(
             self.tmp / "penstock",
             validation_http_port=self.client_port,
             plain_port=self._plain,
             hosts={NAME: ["127.0.0.1"]},
             upstreams=[ca],
+            profiles={
+                "server": {
+                    "description": "TLS servers of the tests",
+                    "usages": ["server-auth", "client-auth"],  # what step-ca puts into a leaf
+                    "cap": "47d",
+                    "upstreams": [{"upstream": ca.name}],
+                }
+            },
             is_registering=is_rotating,
-            more={"vault": vault_section(self.transit, is_rotating=is_rotating)},
+            more={"vault": vault_section(transit, is_rotating=is_rotating)},
         )
 
     async def order(self, penstock: Penstock) -> None:
@@ -134,6 +162,24 @@ async def test_key_in_a_file_is_found_by_the_same_search(scene: Scene) -> None:
     sought = scalar_forms(key.private_numbers().private_value)
     assert "little-endian" in await asyncio.to_thread(search_memory, penstock.pid, sought)
     assert not search_files(penstock.state, sought), "it is encrypted there"
+
+
+@pytest.mark.parametrize("kind", ["ec-p256", "ec-p384", "rsa-2048"])
+async def test_step_ca_takes_signatures_of_every_kind(scene: Scene, kind: str) -> None:
+    """A strict verifier of another make than Pebble's issues on the word of a key in transit."""
+    step_ca = scene.step_ca()
+    name = f"{PREFIX}.default.step"
+    transit = Transit(scene.vault, scene.tmp / "transit", "transit-step", [name])
+    ca = AcmeCa(
+        name="step",
+        directory_url=step_ca.directory_url,
+        ca_bundle=step_ca.ca_bundle,
+        description="step-ca",
+        options={"account_key": {"store": transit.store, "kind": kind}},
+    )
+    await scene.order(scene.enter(scene.before(ca, transit)))
+    assert len(step_ca.issued()) == 1
+    assert transit.key(name)["type"] == TRANSIT_KINDS[kind]
 
 
 async def test_key_that_rotates_by_itself_is_refused_until_it_is_mended(scene: Scene) -> None:

@@ -289,3 +289,30 @@ async def test_recovery_is_killed(place: Losing, reaches_ca: bool) -> None:
         done = await place.recover(agree_to_terms=True)
         assert done["key"] == key
         await life.after(waiting)
+
+
+async def test_recovery_and_rotation_need_no_running_broker(place: Losing) -> None:
+    """The commands do it themselves, over the store alone; the next start goes on from there."""
+    async with place.requester() as requester:
+        life = Life(place, requester)
+        await life.before()
+        await asyncio.to_thread(place.penstock.stop)
+        await place.lose_vault()
+        run = place.penstock.json
+        dry = await asyncio.to_thread(run, "upstream", "recover", "pebble", "--dry-run")
+        assert [(one["cause"], one["done"]) for one in dry] == [("key-gone", False)]
+        refused = await asyncio.to_thread(
+            place.penstock.run, "upstream", "rotate-key", "pebble", status=1
+        )
+        assert "penstock: error:" in refused.stderr
+        (done,) = await asyncio.to_thread(run, "upstream", "recover", "pebble", "--agree-to-terms")
+        (rotated,) = await asyncio.to_thread(run, "upstream", "rotate-key", "pebble")
+        assert rotated["key"] == next_of(done["key"])
+        sound = await asyncio.to_thread(
+            place.penstock.run, "upstream", "recover", "pebble", status=1
+        )
+        assert "nothing to recover" in sound.stderr
+        await asyncio.to_thread(place.penstock.start)
+        requester.nonce = None
+        waiting = await place.finish(requester, life.ready)
+        await life.after(waiting)

@@ -12,7 +12,7 @@ import pytest
 from tests.deployments.penstock import AcmeCa
 from tests.e2e.front_door import COMMUNITIES, FrontDoor, running
 from tests.e2e.requester import Client, check_refusal, fresh_name
-from tests.fakes.hostile_ca import HostileCaProcess, Script
+from tests.fakes.hostile_ca import HostileCaProcess, Resource, Script
 from tests.peers import process
 from tests.unit.protocol.builders import VECTORS
 
@@ -281,10 +281,10 @@ def test_private_name_never_reaches_a_ca_that_publishes(
         policy = {"names": {"allow": ["**"], "wildcards": True}}
         with running(folder / "broker", upstreams=[upstream], policy=policy) as door:
             client = door.account()
-            asked = ca.ledger().count()
+            asked = ca.ledger().count(Resource.NEW_ORDER)
             for value in ("h.example.internal", "printer.local", "h.example.test", "a.b.corp"):
                 reply = ask(client, {"type": "dns", "value": value})
                 check_refusal(reply, REJECTED, 400, "private name.*Certificate Transparency")
             assert door.penstock.count("orders") == door.penstock.count("work") == 0
-            assert ca.ledger().count() == asked
+            assert ca.ledger().count(Resource.NEW_ORDER) == asked
             assert ask(client, {"type": "dns", "value": "www.penstock.example"}).status == 201

@@ -91,11 +91,12 @@ async def kill_at(scene: Scene, survivor: Survivor, fault: Fault, *more: Fault) 
     Returns False if the order went through without such a request.
     """
     assert fault.resource is not None
-    if fault.resource in UNSIGNED:
-        # A broker that has been running for a while has them already.
-        await asyncio.to_thread(scene.broker.restart)
     count = seen(scene)[fault.resource] + fault.skip + 1
     tell(scene, fault, *more)
+    if fault.resource in UNSIGNED:
+        # A broker that has been running for a while has them already; one that has just been
+        # started asks for them at once, to look at its account.
+        await asyncio.to_thread(scene.broker.restart)
     work = asyncio.create_task(scene.obtain(survivor))
     is_asked = await until_asked(scene, fault.resource, count, work)
     if is_asked:
@@ -105,13 +106,15 @@ async def kill_at(scene: Scene, survivor: Survivor, fault: Fault, *more: Fault) 
 
 
 async def calls_of_one_order(scene: Scene, names: int) -> Mapping[Resource, int]:
-    """Return how often each resource is asked for by a broker that has just been started."""
+    """Return how often each resource of an order is asked for by a broker that has just been
+    started."""
     tell(scene)
-    await asyncio.to_thread(scene.broker.restart)
     before = seen(scene)
+    await asyncio.to_thread(scene.broker.restart)
     async with scene.client() as client:
         await scene.obtain(Survivor(client, *scene.names(names)))
-    return seen(scene) - before
+    asked = seen(scene) - before
+    return {resource: count for resource, count in asked.items() if resource in CALLED}
 
 
 @pytest.mark.parametrize("processed", [False, True], ids=["before", "after"])

@@ -27,6 +27,7 @@ class FakeAccountsAtCas:
         self.refusal: Problem | None = None
         self.loses_answers = False
         self.is_certain = True
+        self.is_doubted = False
         self.changes = 0
         self.loss: str | None = None
         self.thumbprints: dict[str, str] = {}
@@ -38,6 +39,9 @@ class FakeAccountsAtCas:
 
     def set_certain(self, upstream: str, community: str, *, is_certain: bool) -> None:
         self.is_certain = is_certain
+
+    def doubt(self, upstream: str, community: str) -> None:
+        self.is_doubted = True
 
     def verify_usable(self, upstream: str, community: str) -> None:
         if self.loss is not None:

@@ -55,10 +55,12 @@ class FakeAccountsAsked:
         self.doubts: list[tuple[str, str]] = []
         self.lost: dict[tuple[str, str], str | None] = {}
         self.looks = 0
+        self.is_certain = True
+        """Whether it is known which key the account has."""
 
     @asynccontextmanager
-    async def using(self, upstream: str, community: str) -> AsyncIterator[None]:
-        yield
+    async def using(self, upstream: str, community: str) -> AsyncIterator[bool]:
+        yield self.is_certain
 
     def directory_url(self, upstream: str) -> str | None:
         return self.directories.get(upstream)
@@ -97,14 +99,10 @@ class FakeRegistrar:
         self.accounts = asked.new_accounts
         self.refusal: Exception | None = None
         self.made: list[str] = []
-        self.is_certain = True
 
     @asynccontextmanager
     async def held(self, upstream: str, community: str) -> AsyncIterator[None]:
         yield
-
-    def set_certain(self, upstream: str, community: str, *, is_certain: bool) -> None:
-        self.is_certain = is_certain
 
     async def next_key_id(self, upstream: str, community: str, current: str) -> str:
         stem, _, version = current.rpartition("#")

@@ -28,16 +28,23 @@ from cryptography.hazmat.primitives import hashes, serialization
 from broker.cli import penstock as command_line
 from tests.deployments.penstock import AcmeCa, BuiltInCa, Penstock, secret
 from tests.deployments.requester import Placed, Requester
+from tests.deployments.vaulted import PREFIX, Transit, vault_section
 from tests.fakes.hostile_ca import Behaviour, Fault, HostileCaProcess, Resource, Script
 from tests.fakes.hostile_ca.envelope import b64
 from tests.peers import authority, process
-from tests.peers.pebble import ChallTestSrv, Pebble
+from tests.peers.lego import Lego
+from tests.peers.pebble import ChallTestSrv, Pebble, PebbleOptions
+from tests.peers.vault import Vault
 
 pytestmark = pytest.mark.peers
 
 TRUSTED: Final = "trusted-tests"
 REASON: Final = "because a test says so; 'quotes', \"more\" and ünïcode"
 LIFETIME: Final = "7d"
+MOUNT: Final = "transit-penstock"
+IN_VAULT: Final = {"account_key": {"store": f"vault:{MOUNT}"}}
+KEPT_IN_VAULT: Final = ("slow", "adopted", "moved")
+"""Upstreams whose account keys are in Vault, in the end."""
 
 HONEST: Final = Behaviour(authorizations_valid=True)
 WRONG: Final = Behaviour(authorizations_valid=True, is_ca=True)
@@ -60,6 +67,9 @@ class Command:
 
     is_empty: bool = False
     """Whether the scene has nothing for it to list."""
+
+    note: str = ""
+    """What it says on standard error beside its answer, if it says anything there."""
 
     @property
     def path(self) -> str:
@@ -94,6 +104,8 @@ READING: Final = (
     Command("upstream list"),
     Command("upstream show pebble"),
     Command("upstream check hostile"),
+    Command("upstream former", is_empty=True),
+    Command("upstream former slow", is_empty=True),
     Command("upstream caa pebble --name www.example.test"),
     Command("backup verify BACKUP_FILE"),
     Command("ca show --upstream local"),
@@ -108,6 +120,20 @@ CHANGING: Final = (
     Command("upstream resume hostile", "upstream-resumed"),
     Command("upstream rotate-key pebble", "upstream-key-changed"),
     Command("order retry WAITING_ORDER", "order-hurried"),
+    Command(
+        "upstream adopt adopted LEGO_ACCOUNT",
+        "upstream-account-adopted",
+        note="lies there still and speaks for the account no more",
+    ),
+    Command("upstream adopt-certificates adopted LEGO_CERTIFICATE", "certificates-adopted"),
+    Command("upstream revoke adopted LEGO_CERTIFICATE --code 4", "adopted-certificate-revoked"),
+    Command(
+        f"upstream move-key moved --to vault:{MOUNT}",
+        "upstream-key-changed",
+        note="key 'account-moved@default' speaks for the account no more",
+    ),
+    Command("upstream recover slow", "upstream-account-replaced"),
+    Command("order again WAITING_ORDER", "order-begun-anew"),
     Command("backup --output BACKUPS", "backup-made"),
     Command("cert revoke CERTIFICATE --code superseded", "certificate-revocation-requested"),
     Command("account deactivate OTHER_ACCOUNT", "account-deactivated"),
@@ -135,8 +161,8 @@ IN_TEXT: Final = (
 )
 """Commands whose text is looked at: tables, pairs, and one that tells a story."""
 
-WITHOUT_JSON: Final = {"serve", "demo", "completion"}
-"""Commands that print no data: two run until they are stopped, one prints a shell script."""
+WITHOUT_JSON: Final = {"serve", "demo", "completion", "vault setup"}
+"""Commands that print no data: two run until they are stopped, two print a shell script."""
 
 WITHOUT_OPTION: Final = {"policy schema"}
 """Commands that print JSON and nothing else, so that they need not be asked."""
@@ -166,8 +192,17 @@ class Scene:
         dns = stack.enter_context(ChallTestSrv(tmp / "dns"))
         port = process.free_port()
         pebble = stack.enter_context(
-            Pebble(tmp / "pebble", validation_http_port=port, dns_server=dns.dns_address)
+            Pebble(
+                tmp / "pebble",
+                validation_http_port=port,
+                dns_server=dns.dns_address,
+                options=PebbleOptions(always_valid=True),
+            )
         )
+        self.pebble = pebble
+        vault = stack.enter_context(Vault(tmp / "vault", storage="inmem"))
+        keys = [f"{PREFIX}.default.{name}" for name in KEPT_IN_VAULT]
+        self.transit = Transit(vault, tmp, MOUNT, keys)
         upstreams = [
             AcmeCa(
                 name="hostile",
@@ -180,6 +215,7 @@ class Scene:
                 directory_url=slow.directory_url,
                 ca_bundle=slow.ca_bundle,
                 facts={"honours_not_after": True, "is_ct_logged": False},
+                options=IN_VAULT,
             ),
             AcmeCa(
                 name="pebble",
@@ -188,6 +224,7 @@ class Scene:
                 description="pebble",
                 options={"caa_identities": ["pebble.example"]},
             ),
+            *(self._another("adopted", IN_VAULT), self._another("moved")),
             Spare(name="spare", **spare),  # type: ignore[arg-type]
             Spare(name="offline", **spare),  # type: ignore[arg-type]
         ]
@@ -211,15 +248,22 @@ class Scene:
                 for name in ("hostile", "slow")
             },
             policy={"trusted": [trusted]},
-            more={"external_account_bindings": [declared]},
+            more={
+                "external_account_bindings": [declared],
+                "vault": vault_section(self.transit),
+            },
             is_registering=False,
         )
         self.penstock.prepare()
         self.penstock.run("upstream", "register", "hostile")
         self.penstock.run("upstream", "register", "slow")
         self.penstock.run("upstream", "register", "pebble", "--agree-to-terms")
+        self.penstock.run("upstream", "register", "moved", "--agree-to-terms")
+        # Its key was made in a file, and is to be in Vault from now on.
+        moved = self._another("moved", IN_VAULT)
+        self.penstock.set_upstreams([moved if one.name == "moved" else one for one in upstreams])
         stack.enter_context(self.penstock)
-        self.values = asyncio.run(self._fill())
+        self.values = asyncio.run(self._fill()) | asyncio.run(self._come_before())
         for key in ("KEY", "OLD_KEY"):
             self.values[key] = self.penstock.json("eab", "mint")["key_id"]
         self.values |= {
@@ -230,6 +274,23 @@ class Scene:
         }
         backup = self.penstock.json("backup", "--output", str(tmp / "first.backup"))
         self.values["BACKUP_FILE"] = backup["file"]
+
+    def _another(self, name: str, options: Mapping[str, Any] | None = None) -> AcmeCa:
+        """Return a further upstream that is Pebble, too."""
+        return AcmeCa(
+            name=name,
+            directory_url=self.pebble.directory_url,
+            ca_bundle=self.pebble.ca_bundle,
+            description="pebble",
+            options=options or {},
+        )
+
+    async def _come_before(self) -> dict[str, str]:
+        """Have lego obtain a certificate by an account of its own; return where both are."""
+        lego = Lego(self.tmp / "lego", self.pebble.directory_url, self.pebble.ca_bundle)
+        obtained = await lego.run_http(["old.example.test"], http_port=process.free_port())
+        (account,) = (file.parent for file in lego.directory.rglob("account.json"))
+        return {"LEGO_ACCOUNT": str(account), "LEGO_CERTIFICATE": str(obtained.certificate)}
 
     async def _fill(self) -> dict[str, str]:
         """Make accounts and orders, and have the upstream suspended; return what there is."""
@@ -268,6 +329,19 @@ class Scene:
             opened.row_factory = sqlite3.Row
             rows = opened.execute("SELECT * FROM events ORDER BY seq").fetchall()
         return [dict(row) for row in rows]
+
+    def make_way(self, command: Command) -> None:
+        """Do what comes from elsewhere before a command can do its part."""
+        if command.path == "ca accept":
+            self.sign_request()
+        elif command.path == "upstream recover":
+            self.lose_key()
+
+    def lose_key(self) -> None:
+        """Have Vault lose the key of the account at the upstream that is slow."""
+        name = f"{PREFIX}.default.slow"
+        self.transit.configure(name, deletion_allowed=True)
+        self.transit.vault.ask("DELETE", f"{MOUNT}/keys/{name}")
 
     def sign_request(self) -> None:
         """Sign the request of the offline upstream as an offline root would."""
@@ -369,11 +443,11 @@ def test_text_is_plain(running: Scene, line: str) -> None:
 def test_changes_leave_the_name_and_the_reason(scene: Scene) -> None:
     """Each command that changes something writes one event, with who and why."""
     for command in CHANGING:
-        if command.path == "ca accept":
-            scene.sign_request()
+        scene.make_way(command)
         before = len(scene.events())
         done = run(scene, *scene.words(command), "--reason", REASON, "--json")
-        assert (done.returncode, done.stderr) == (0, ""), command.line
+        assert done.returncode == 0, (command.line, done.stderr)
+        assert_noted(command, done.stderr)
         assert json.loads(done.stdout), command.line
         mine = [event for event in scene.events()[before:] if event["kind"] == command.event]
         assert len(mine) == 1, command.line
@@ -399,6 +473,16 @@ def test_restoring_leaves_the_name_and_the_reason(scene: Scene, tmp_path: Path) 
             (f"operator:{getpass.getuser()}", REASON)
         ], command.line
         kept = len(events)
+
+
+def assert_noted(command: Command, stderr: str) -> None:
+    """See that a command says beside its answer what it should, in one line, and nothing more."""
+    if not command.note:
+        assert stderr == "", command.line
+        return
+    assert stderr.startswith("penstock: note: "), command.line
+    assert command.note in stderr, command.line
+    assert stderr.count("\n") == 1, command.line
 
 
 def check_changed(scene: Scene) -> None:
@@ -527,11 +611,11 @@ class Held:
     @contextlib.contextmanager
     def registering(self) -> Iterator[subprocess.Popen[str]]:
         """Have `upstream register` under way, waiting for the CA; it goes on afterwards."""
-        asked = self.ca.ledger().count(Resource.DIRECTORY)
-        self.ca.set_script(Script(standing=HONEST, faults=[Fault.hanging(Resource.DIRECTORY)]))
+        asked = self.ca.ledger().count(Resource.NEW_ACCOUNT)
+        self.ca.set_script(Script(standing=HONEST, faults=[Fault.hanging(Resource.NEW_ACCOUNT)]))
         words = ["upstream", "register", "hostile", "--reason", "slowly"]
         with self.begin(*words) as command:
-            self.ca.wait_seen(Resource.DIRECTORY, asked + 1)
+            self.ca.wait_seen(Resource.NEW_ACCOUNT, asked + 1)
             try:
                 yield command
             finally:

@@ -35,6 +35,13 @@ POLL_SECONDS: Final = 0.02
 PORTS: Final = range(20_000, 32_000)
 """Below Linux's ephemeral range (32768 and up), so that no outgoing connection takes one."""
 
+WORKERS: Final = 8
+"""Most workers of one run that have ports of their own: what one gives out and has not bound yet,
+no other takes."""
+
+_PORTS_OF_THIS_WORKER: Final = PORTS[
+    int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS :: WORKERS
+]
 _given: set[int] = set()
 _dice: Final = random.SystemRandom()
 
@@ -46,7 +53,7 @@ class PeerFailed(Exception):
 def free_port() -> int:
     """Return a loopback port that is free for TCP and UDP and was not given out before."""
     for _ in range(1000):
-        port = _dice.choice(PORTS)
+        port = _dice.choice(_PORTS_OF_THIS_WORKER)
         if port in _given:
             continue
         try:

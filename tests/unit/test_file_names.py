@@ -33,9 +33,11 @@ OF_THE_HOUSE = frozenset({"test_file_names.py", "test_readme_help.py"})
 
 def is_empty(path: Path) -> bool:
     """Tell whether a file defines nothing: a package's docstring, or names passed on."""
+    if path.name != "__init__.py":
+        return False
     body = ast.parse(path.read_text(encoding="utf-8")).body
     kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-    return path.name == "__init__.py" and not any(isinstance(node, kinds) for node in body)
+    return not any(isinstance(node, kinds) for node in body)
 
 
 def mirror_of(path: Path) -> Path:

@@ -187,8 +187,11 @@ async def test_names_below_a_static_host_go_to_dns(world: World) -> None:
 
 
 @pytest.mark.parametrize("fault", ["servfail", "silent"])
-async def test_next_resolver_is_asked_when_one_fails(world: World, fault: str) -> None:
+async def test_next_resolver_is_asked_when_one_fails(
+    world: World, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The list is gone through in order."""
+    monkeypatch.setattr("broker.validation.resolver.QUERY_TIMEOUT", timedelta(milliseconds=500))
     async with dns_server() as first:
         first.zone[(NAME, "A")] = [["10.0.0.9"]]
         if fault == "servfail":
@@ -313,7 +316,7 @@ async def test_the_frame_of_crafted_answers_is_right(world: World) -> None:
 )
 async def test_crafted_answer_proves_nothing(world: World, octets: bytes) -> None:
     """Whatever the octets, the observation says that nothing was seen, and nothing crashes."""
-    world.change(timeout=timedelta(milliseconds=200))
+    world.change(timeout=timedelta(milliseconds=100))
     world.dns.raw[CHALLENGE] = octets
     seen = await world.observe(DNS)
     assert seen.answers == ()

@@ -113,3 +113,14 @@ async def test_key_that_somebody_made_is_left_alone() -> None:
     assert await registrar.has_key("key")
     made = await registrar.register_with("ca", "default", "key", agree_to_terms=True)
     assert (made.key_id, registering.asked) == ("key", [("key", True)])
+
+
+async def test_account_is_looked_at_while_its_key_is_in_doubt() -> None:
+    """It may be lost; whoever looks is told that a change of its key has not ended."""
+    asked, gates = looked_at(FakeSigner())
+    gates.of("ca", "default").is_certain = False
+    gates.of("ca", "default").loss = "lost"
+    async with asked.using("ca", "default") as is_certain:
+        assert not is_certain
+    async with asked.using("ca", "lab") as is_certain:
+        assert is_certain

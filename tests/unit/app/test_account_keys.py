@@ -9,6 +9,7 @@ from broker.issuance.errors import Broken
 from broker.issuance.records import UpstreamAccountRecord
 from broker.protocol.exchange import HttpRequest, HttpResponse
 from broker.upstreams.client import AcmeClient
+from tests.fakes.ca_simulator import CaSimulator
 from tests.fakes.clock import START, FakeClock
 from tests.fakes.signer import FakeSigner
 
@@ -95,3 +96,19 @@ async def test_account_at_another_ca_is_left_alone(
         await made.change_key(record, "new")
     with pytest.raises(Broken, match=words):
         await made.account_of(record, "new")
+
+
+async def test_key_that_was_made_anew_under_its_name_is_looked_at_anew() -> None:
+    """A change that was undone destroyed the first one: it is not shown to the CA again."""
+    simulator, signer = CaSimulator(), FakeSigner()
+    client = AcmeClient(
+        directory_url="https://ca.example/directory",
+        transport=simulator,
+        signer=signer,
+        clock=FakeClock(),
+    )
+    made = ConfiguredAccounts({"ca": client}, AccountGates(), signer)
+    for _ in range(2):
+        await signer.create_key("new", "ec-p256")
+        assert await made.account_of(RECORD, "new") is None
+        await signer.destroy_key("new")

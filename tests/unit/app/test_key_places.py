@@ -55,11 +55,11 @@ def places(
     return ConfiguredKeyPlaces(config, rings=rings, uses=Uses(*used))
 
 
-async def made(versions: int, name: str = KEY) -> VaultRing:
+async def made(versions: int, name: str = KEY, kind: str = "ec-p256") -> VaultRing:
     """Return a transit engine whose key has so many versions."""
     ring = VaultRing()
     for number in range(1, versions + 1):
-        await ring.create_key(f"{name}#{number}", "ec-p256")
+        await ring.create_key(f"{name}#{number}", kind)
     return ring
 
 
@@ -120,19 +120,20 @@ async def test_key_that_somebody_made_has_to_be_fit() -> None:
 @pytest.mark.parametrize(
     ("versions", "command"),
     [
-        pytest.param(0, "penstock.default.ca type=rsa-3072", id="new"),
+        pytest.param(0, "penstock.default.ca type=ecdsa-p384", id="new"),
         pytest.param(1, "penstock.default.ca/rotate", id="next"),
     ],
 )
 async def test_nobody_to_make_the_next_version_is_told_before(versions: int, command: str) -> None:
     """With the command for those who may, and what to configure."""
-    changes = {"vault.rotate": None, "upstreams.ca.account_key.kind": "rsa-3072"}
+    changes = {"vault.rotate": None, "upstreams.ca.account_key.kind": "ec-p384"}
     ids = [f"{KEY}#{number}" for number in range(1, versions + 1)]
-    found = places(*ids, ring=await made(versions), changes=changes)
+    found = places(*ids, ring=await made(versions, kind="ec-p384"), changes=changes)
     with pytest.raises(Broken, match=rf"vault write -f transit-penstock/keys/{command}\), or conf"):
         await found.next_account_key_id("ca", "default", None)
     # What they made is used.
-    waiting = places(*ids, ring=await made(versions + 1), changes=changes)
+    others = await made(versions + 1, kind="ec-p384")
+    waiting = places(*ids, ring=others, changes=changes)
     assert await waiting.next_account_key_id("ca", "default", None) == f"{KEY}#{versions + 1}"
 
 
@@ -164,6 +165,12 @@ def test_store_of_a_community_comes_first() -> None:
     assert key_store_of(config, "ca", "clinic") == "vault:transit-clinic"
     with pytest.raises(Broken, match="knows no accounts"):
         key_store_of(config, "local", "default")
+
+
+def test_community_that_is_gone_has_no_place_for_keys() -> None:
+    """Its account may be on record still, and its key come to be due."""
+    with pytest.raises(Broken, match="community 'gone' is not configured"):
+        key_store_of(parsed(copy.deepcopy(GOOD)), "ca", "gone")
 
 
 async def test_vault_that_is_not_configured_keeps_nothing() -> None:
@@ -206,3 +213,30 @@ async def test_acme_upstream_has_no_keys_of_a_ca() -> None:
     """Somebody mistook it."""
     with pytest.raises(Broken, match="is not built in"):
         await places().next_ca_key_id("ca", "issuing", ())
+
+
+@pytest.mark.parametrize("versions", [0, 1])
+async def test_key_that_was_refused_before_is_seen_anew(versions: int) -> None:
+    """Somebody deleted it, perhaps, and made another one; nobody had used it."""
+    forgotten: list[str] = []
+
+    class Forgetting(VaultRing):
+        """Transit that tells what it was to forget."""
+
+        def forget(self, key_id: str) -> None:
+            """See the port."""
+            forgotten.append(key_id)
+
+    ring = Forgetting()
+    if versions:
+        await ring.create_key(f"{KEY}#1", "ec-p256")
+    assert await places(ring=ring).next_account_key_id("ca", "default", None) == f"{KEY}#1"
+    assert forgotten == [f"{KEY}#1"]
+
+
+async def test_key_of_another_kind_than_configured_is_refused_before_it_is_used() -> None:
+    """It would be pinned, and never rotated: each version is of the first one's kind."""
+    ring = VaultRing()
+    await ring.create_key(f"{KEY}#1", "ec-p384")
+    with pytest.raises(Broken, match=r"is of kind ec-p384, and account_key\.kind is ec-p256"):
+        await places(ring=ring).next_account_key_id("ca", "default", None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -250,3 +251,17 @@ async def test_faults_are_counted_by_kind(watch: KeyWatch, ring: Ring) -> None:
     await watch.look()
     metrics.show(watch.count_faults())
     assert shown("barring") == 0
+
+
+async def test_whoever_keeps_the_keys_is_looked_at_though_none_is_in_use(
+    store: SqliteStore, ring: Ring
+) -> None:
+    """A newcomer asks whether Vault can be reached before there is any key."""
+    row = {"key": "", "use": "Vault, as 'default'", "kind": "vault", "finding": "sealed: x"}
+
+    async def of_the_place() -> list[dict[str, Any]]:
+        return [row]
+
+    config = parsed(copy.deepcopy(GOOD))
+    watch = KeyWatch(config, ring=ring, store=store, of_the_place=of_the_place)
+    assert await watch.findings() == [row]

@@ -1,12 +1,16 @@
 """What configuration says about Vault, as settings and metrics."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from broker.app.vault import open_vault, vault_settings
+from broker.app.vault import open_vault, vault_findings, vault_settings
+from broker.config import Config
 from broker.issuance.errors import Broken
+from broker.keys.vault_answers import RawAnswer
+from broker.keys.vault_session import VaultConnections
 from broker.keys.vault_settings import (
     AppRoleSettings,
     CertificateSettings,
@@ -15,6 +19,7 @@ from broker.keys.vault_settings import (
 )
 from broker.telemetry import Telemetry
 from tests.fakes.clock import FakeClock
+from tests.fakes.fake_vault import FakeVault, answer, refused
 from tests.unit.app.test_assembly import config_in
 
 VAULT: dict[str, Any] = {
@@ -96,3 +101,52 @@ async def test_metrics_are_there_before_anything_happens(tmp_path: Path) -> None
         series = f'penstock_vault_logins_total{{identity="{identity}",outcome="ok"}} 0.0'
         assert series in page
     await vault.close()
+
+
+def connections(config: Config, tmp_path: Path, vault: FakeVault) -> VaultConnections:
+    """Return connections of this configuration to a Vault of values."""
+    settings = vault_settings(config)
+    assert settings is not None
+    return VaultConnections(
+        replace(settings, state_dir=tmp_path),
+        FakeClock(),
+        exchange=vault,
+        blocking=vault.blocking,
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "found"),
+    [
+        pytest.param(answer({"data": {"policies": ["penstock.serve"]}}), [], id="well"),
+        pytest.param(answer({"data": {"policies": ["root"]}}), ["a root token"], id="root"),
+        pytest.param(refused(503, "Vault is sealed"), ["sealed: "], id="sealed"),
+        pytest.param(refused(403, "invalid token"), ["denied: "], id="denied"),
+    ],
+)
+async def test_vault_is_found_to_be_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: RawAnswer, found: list[str]
+) -> None:
+    """Whether or not a key of ours is in there."""
+    monkeypatch.setenv("A_TOKEN", "hvs.t")
+    login = {"method": "token", "token": "env:A_TOKEN"}
+    config = config_in(tmp_path, vault={"addresses": ["https://a:8200"], "serve": login})
+    vault = FakeVault()
+    vault.on("lookup-self", rule)
+    made = connections(config, tmp_path, vault)
+    rows = await vault_findings(config, made)
+    await made.close()
+    assert len(rows) == len(found)
+    for row, words in zip(rows, found, strict=True):
+        assert row["use"] == "Vault, as 'default'"
+        assert words in row["finding"]
+
+
+async def test_wrapping_token_is_left_to_the_broker(tmp_path: Path) -> None:
+    """A command that opened it would leave the broker with nothing."""
+    config = config_in(tmp_path, vault=VAULT)
+    vault = FakeVault()
+    made = connections(config, tmp_path, vault)
+    assert await vault_findings(config, made) == []
+    await made.close()
+    assert not vault.asked

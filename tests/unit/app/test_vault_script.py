@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -125,7 +126,7 @@ def test_namespace_and_roots_are_set() -> None:
     """Commands go where the broker goes."""
     text = script(APPROLE, "  namespace: pki\n  ca_bundle: /etc/penstock/vault-ca.pem\n")
     assert "export VAULT_NAMESPACE=pki\n" in text
-    assert 'export VAULT_CACERT="${VAULT_CACERT:-/etc/penstock/vault-ca.pem}"\n' in text
+    assert '[ -n "${VAULT_CACERT:-}" ] || VAULT_CACERT=/etc/penstock/vault-ca.pem\n' in text
     assert "VAULT_NAMESPACE" not in script()
 
 
@@ -137,3 +138,31 @@ def test_what_has_a_secret_in_it_is_left_to_a_person() -> None:
     assert any("vault token create" in line and "file:/run/token" in line for line in remaining)
     assert any("-wrap-ttl=5m" in line for line in script(APPROLE).splitlines())
     assert not any("-wrap-ttl" in line for line in text.splitlines())
+
+
+def test_nothing_of_the_configuration_is_run() -> None:
+    """Whoever runs it has every right in Vault, and only meant to write policies."""
+    token = '{method: token, token: "file:/e/$(touch OUT)\\ntouch OUT"}'
+    text = script(token, '  ca_bundle: "/e/$(touch OUT)`touch OUT`\\"; touch OUT; \\".pem"\n')
+    for line in text.splitlines():
+        if "touch" not in line or line.startswith("#"):
+            continue
+        words = shlex.split(line)
+        assert words[-1] == 'VAULT_CACERT=/e/$(touch OUT)`touch OUT`"; touch OUT; ".pem'
+        assert "'" in line
+
+
+def test_variables_that_are_set_stay(tmp_path: Path) -> None:
+    """The security team may reach Vault elsewhere; without them the configuration's are taken."""
+    bundle = tmp_path / "it's $(a) bundle.pem"
+    text = script(APPROLE, f'  ca_bundle: "{bundle}"\n')
+    head = text[: text.index("# An audit device")] + 'printf "%s %s" "$VAULT_ADDR" "$VAULT_CACERT"'
+
+    def run(**environment: str) -> str:
+        done = subprocess.run(
+            ["/bin/sh", "-c", head], capture_output=True, text=True, check=True, env=environment
+        )
+        return done.stdout
+
+    assert run().endswith(f" {bundle}")
+    assert run(VAULT_ADDR="https://x", VAULT_CACERT="/y") == "https://x /y"

@@ -8,6 +8,7 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
+import structlog
 
 from broker.commands import connection
 from broker.commands.failures import CommandFailed
@@ -126,3 +127,24 @@ def test_waiting_says_nothing_off_a_terminal(capsys: pytest.CaptureFixture[str])
     with connection.working("waiting"):
         pass
     assert capsys.readouterr() == ("", "")
+
+
+def test_what_is_logged_here_is_no_part_of_the_answer(
+    run: Run, operations: FakeOperations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads the data reads nothing else."""
+    show = operations.order_show
+
+    async def tell(**given: Any) -> Any:
+        structlog.get_logger("penstock").warning("said beside")
+        return await show(**given)
+
+    monkeypatch.setattr(operations, "order_show", tell, raising=False)
+    kept = structlog.get_config()
+    try:
+        status, out, said = run("order", "show", "o1", "--json")
+    finally:
+        structlog.configure(**kept)
+    assert status == 0
+    json.loads(out)
+    assert "said beside" in said

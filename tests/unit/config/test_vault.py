@@ -54,6 +54,12 @@ def test_projected_token_lies_where_the_chart_puts_it(parse: Parse) -> None:
     [
         pytest.param({"addresses": []}, "addresses", id="no-address"),
         pytest.param({"addresses": ["http://vault:8200"]}, "https", id="without-tls"),
+        pytest.param(
+            {"addresses": ["https://vault:8200/v1"]},
+            "expected 'https://vault:8200'",
+            id="with-a-path",
+        ),
+        pytest.param({"addresses": ["https://vault:8200?"]}, "more than a host", id="with-a-query"),
         pytest.param({"timeout": "10ms"}, "shorter than 0.1 s", id="no-time"),
         pytest.param({"serve": {"method": "guess"}}, "expected method", id="unknown-login"),
         pytest.param({"serve": {**TOKEN, "token": "hvs.in-the-clear"}}, "reference", id="value"),

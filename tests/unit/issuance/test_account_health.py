@@ -191,3 +191,25 @@ async def test_start_survives_what_cannot_be_asked(ward: Ward) -> None:
     ward.asked.failure = Unreachable("later")
     await ward.health.look_at_all()
     assert ward.health.losses() == []
+
+
+async def test_loss_is_named_while_a_change_of_the_key_is_in_doubt(ward: Ward) -> None:
+    """A CA that was emptied knows neither key, and nobody would be told what to do."""
+    ward.asked.is_certain = False
+    ward.asked.standings = {KEY: Standing.ACCOUNT_UNKNOWN}
+    loss = await ward.health.look("ca", "default")
+    assert loss is not None
+    assert loss.cause is LossCause.ACCOUNT_UNKNOWN
+
+
+async def test_key_that_a_change_in_doubt_led_to_is_no_loss(ward: Ward) -> None:
+    """Whoever settles it pins the new key: nobody is alarmed."""
+    later = "vault:transit/penstock.default.ca#4"
+    ward.asked.is_certain = False
+    ward.asked.keys[later] = "fourth"
+    ward.asked.standings = {KEY: Standing.KEY_UNKNOWN, later: Standing.VALID}
+    assert await ward.health.look("ca", "default") is None
+    ward.asked.is_certain = True
+    loss = await ward.health.look("ca", "default")
+    assert loss is not None
+    assert loss.cause is LossCause.STORE_OLDER

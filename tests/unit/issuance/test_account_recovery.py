@@ -15,6 +15,7 @@ from broker.issuance.errors import Broken, Refused, Unreachable
 from broker.issuance.events import Actor, Event, EventKind
 from broker.issuance.records import UpstreamAccountRecord
 from broker.issuance.standstill import Standstill
+from broker.issuance.upstream_key_ports import KeyChangeStatus, UpstreamKeyChange
 from broker.issuance.upstream_keys import UpstreamKeys
 from broker.protocol.problems import Problem, ProblemType
 from broker.protocol.resources import OrderStatus
@@ -57,7 +58,7 @@ class Office:
             log_=world.store,
             clock=world.clock,
         )
-        keys = UpstreamKeys(
+        keys = self.keys = UpstreamKeys(
             world.store,
             world.store,
             ring=signer,
@@ -165,6 +166,8 @@ async def test_archived_key_makes_no_new_account(office: Office) -> None:
     with pytest.raises(Broken, match="lower them"):
         await office.recover()
     assert (await office.account()).account_url == URL
+    done = await office.recover(is_dry_run=True)
+    assert (done.loss.cause, done.is_new) == (LossCause.KEY_ARCHIVED, False)
 
 
 async def test_what_cannot_be_asked_is_not_recovered(office: Office) -> None:
@@ -313,3 +316,88 @@ async def set_account(office: Office, work_id: str, url: str) -> None:
             "UPDATE work SET account_url = ? WHERE work_id = ?", url, work_id
         )
     )
+
+
+async def test_key_of_an_attempt_that_signs_no_more_is_not_taken_again(office: Office) -> None:
+    """The account was found again and its key rotated meanwhile, which archived the other one."""
+    lose(office)
+    office.registrar.refusal = Refused(Problem(ProblemType.USER_ACTION_REQUIRED, "terms"))
+    with pytest.raises(Refused):
+        await office.recover()
+    office.asked.archived.add(NEW_KEY)
+    office.registrar.refusal = None
+    done = await office.recover()
+    assert done.account is not None
+    assert done.account.key_id != NEW_KEY
+
+
+async def test_order_that_an_earlier_version_opened_is_ordered_again_when_told_to(
+    office: Office,
+) -> None:
+    """It did not keep which account that was, and there was but one."""
+    world = office.world
+    client = await world.client()
+    ready = await client.ready("late.example.com")
+    world.ca.lose_answer("finalize")
+    world.ca.holds_back = True
+    await client.finalize(ready)
+    work = await world.store.work_of_order(ready.order_id)
+    assert work is not None
+    assert work.account_url is None
+    lose(office)
+    done = await office.recover()
+    assert done.orders.undecided == (ready.order_id,)
+    await office.recoveries.order_again(ready.order_id, ACTOR)
+    world.ca.holds_back = False
+    assert (await world.finish(ready)).status is OrderStatus.VALID
+
+
+async def test_order_is_ordered_again_where_the_new_account_has_the_url_of_the_old_one(
+    office: Office,
+) -> None:
+    """A CA that was set up anew counts its accounts from the beginning."""
+    world = office.world
+    client = await world.client()
+    ready = await client.ready("late.example.com")
+    world.ca.lose_answer("finalize")
+    world.ca.holds_back = True
+    await client.finalize(ready)
+    work = await world.store.work_of_order(ready.order_id)
+    assert work is not None
+    await set_account(office, work.work_id, URL)
+    lose(office)
+    office.registrar.accounts[NEW_KEY] = URL
+    office.asked.standings = {KEY: Standing.ACCOUNT_UNKNOWN}
+    done = await office.recover()
+    assert done.account is not None
+    assert done.account.account_url == URL
+    await office.recoveries.order_again(ready.order_id, ACTOR)
+    fresh = await world.store.work_of_order(ready.order_id)
+    assert fresh is not None
+    assert fresh.work_id != work.work_id
+    with pytest.raises(Broken, match="order retry"):
+        await office.recoveries.order_again(ready.order_id, ACTOR)
+
+
+async def test_recovery_leaves_changes_of_other_accounts_alone(office: Office) -> None:
+    """One that began or ended while the recovery looked is neither forgotten nor made up."""
+    keys = office.keys
+    before = keys.unsettled()
+    lose(office)
+    read = office.world.store.open_upstream_key_changes
+    other = UpstreamKeyChange(
+        upstream="other",
+        community="default",
+        account_url="https://other.example/acct/1",
+        old_key_id="old",
+        new_key_id="new",
+        status=KeyChangeStatus.BEGUN,
+        begun_at=office.world.clock.now(),
+    )
+
+    async def read_while_another_ends() -> object:
+        return [*await read(), other]
+
+    office.world.store.open_upstream_key_changes = read_while_another_ends  # type: ignore[method-assign, assignment]
+    await office.recover()
+    assert keys.unsettled() == before

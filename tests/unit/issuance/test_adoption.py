@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -408,7 +409,8 @@ async def test_steps_are_among_these(office: Office) -> None:
     await office.adoption.adopt(wish(), actor=ACTOR)
     taken = list(dict.fromkeys(office.traffic.steps))
     assert [step for step in taken if step in STEPS] == list(STEPS)
-    assert set(taken) - set(STEPS) <= {"ring.has_key", "ca.thumbprint"}
+    questions = {"store.list_upstream_accounts", "ring.has_key", "ca.thumbprint"}
+    assert set(taken) - set(STEPS) <= questions
 
 
 @pytest.mark.parametrize("side", list(Cut))
@@ -490,3 +492,72 @@ async def test_undoing_meets_only_what_was_adopted(office: Office) -> None:
     with pytest.raises(Conflict, match="is not ours by adopted-ca"):
         await office.store.undo_adoption(stale, event)
     assert await office.found() is not None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"community": "lab"}, {"upstream": "ca-again"}],
+    ids=["of another community", "by another name of the CA"],
+)
+async def test_account_is_adopted_once(office: Office, other: dict[str, Any]) -> None:
+    """Were it two of ours, a rotation of the one would take the key away from the other."""
+    theirs = record(wish().key_id)
+    await office.have(replace(theirs, **other))
+    with pytest.raises(Broken, match=f"is ours already, .*{next(iter(other.values()))}"):
+        await office.adoption.adopt(wish(), actor=ACTOR)
+    assert await office.found() is None
+    assert office.files() == []
+
+
+async def test_refused_change_is_undone_whatever_another_community_waits_for(
+    office: Office,
+) -> None:
+    """A change in doubt is one account's affair."""
+    theirs = replace(record("account-ca@lab", FORMER), community="lab")
+    await office.have(theirs)
+    office.transit.signer.keys["account-ca@lab"] = KEY
+    office.ca.refusal = NO_CHANGE
+    account_of = office.ca.account_of
+    office.ca.account_of = away  # type: ignore[method-assign, assignment]
+    with pytest.raises(Unreachable):
+        await office.keys.change("ca", "lab", kind="ec-p256", actor=ACTOR)
+    office.ca.account_of = account_of  # type: ignore[method-assign]
+    with pytest.raises(Refused):
+        await office.adoption.adopt(wish(), actor=ACTOR)
+    assert await office.found() is None
+
+
+async def away(*_: Any) -> str | None:
+    """Answer as a CA that is away."""
+    raise Unreachable("the CA is away")
+
+
+async def test_account_that_gives_way_is_used_by_nobody_meanwhile(office: Office) -> None:
+    """An order that is on its way would go on with another account than it began with."""
+    await office.have(record("account-ca@default", FORMER))
+    office.foreign.configured = "file"
+    held, seen = [False], []
+    save = office.store.save_upstream_account
+
+    @asynccontextmanager
+    async def hold(upstream: str, community: str) -> AsyncIterator[None]:
+        held[0] = True
+        yield
+        held[0] = False
+
+    async def look(*given: Any) -> None:
+        seen.append(held[0])
+        await save(*given)
+
+    office.ca.held = hold  # type: ignore[method-assign]
+    office.store.save_upstream_account = look  # type: ignore[method-assign, assignment]
+    await office.adoption.adopt(replace(KEPT, replaces=True), actor=ACTOR)
+    assert seen == [True]
+
+
+async def test_account_that_is_ours_already_leaves_no_key_behind(office: Office) -> None:
+    """What was read of it is gone again."""
+    await office.have(record("account-ca@default"))
+    with pytest.raises(Broken, match="is ours already"):
+        await office.adoption.adopt(wish(replaces=True), actor=ACTOR)
+    assert office.files() == []

@@ -56,6 +56,9 @@ class Cas:
     def set_certain(self, upstream: str, community: str, *, is_certain: bool) -> None:
         self.each[upstream, community].is_certain = is_certain
 
+    def doubt(self, upstream: str, community: str) -> None:
+        self.each[upstream, community].doubt(upstream, community)
+
     def verify_usable(self, upstream: str, community: str) -> None:
         self.each[upstream, community].verify_usable(upstream, community)
 
@@ -269,6 +272,17 @@ async def test_nothing_is_retired_while_a_change_is_in_doubt(office: Office) -> 
     await office.keys.settle()
     await office.rotation.rotate_due()
     assert await office.versions() == {"ca@default": 2}
+
+
+async def test_account_of_another_community_is_rotated_all_the_same(office: Office) -> None:
+    """What is in doubt of one may be so for long."""
+    await office.register("ca")
+    await office.register("ca", "lab")
+    await _leave_in_doubt(office)
+    office.clock.advance(QUARTER * 2)
+    await office.rotation.retire_due()
+    await office.rotation.rotate_due()
+    assert await office.versions() == {"ca@default": 1, "ca@lab": 2}
 
 
 async def _leave_in_doubt(office: Office) -> None:

@@ -499,3 +499,31 @@ class TestInVault:
         assert office.ca.changes == 0
         assert await office.is_sound()
         assert (await office.kinds())[-1] is EventKind.UPSTREAM_KEY_IMPORTED
+
+
+async def test_change_that_the_store_has_ended_is_over(office: Office) -> None:
+    """As a recovery does, which knows the account's key: others may use it at once."""
+    await _leave_open(office)
+    office.keys.has_ended("ca", "lab")
+    assert office.keys.unsettled() != ()
+    office.keys.has_ended("ca", "default")
+    assert office.keys.unsettled() == ()
+    assert office.ca.is_certain
+
+
+async def test_account_that_nobody_knows_is_looked_at(office: Office) -> None:
+    """It may be lost, which somebody else finds out and tells by name."""
+    await _leave_open(office)
+    office.ca.is_away = False
+    office.ca.key_id = None
+    await office.keys.settle()
+    assert office.ca.is_doubted
+
+
+async def _leave_open(office: Office) -> None:
+    """Begin a change that the CA goes away in."""
+    office.ca.is_away = True
+    with pytest.raises(Unreachable):
+        await office.change()
+    assert office.keys.unsettled() != ()
+    assert not office.ca.is_certain

@@ -212,3 +212,22 @@ async def test_public_key_now_is_what_vault_has_now() -> None:
         assert await signer.public_key(ID) == now
     finally:
         KEYS["ecdsa-p256"] = kept
+
+
+class Emptied(FakeVault):
+    """Loses its key, and makes another one when it is told to."""
+
+    async def run(self, call: Callable[[hvac.Client], T]) -> T:
+        self.kind = "ecdsa-p384"
+        return None  # type: ignore[return-value]
+
+
+async def test_version_that_was_made_anew_is_the_one_that_signs() -> None:
+    """A change that was undone had shown another one of that number, before Vault was emptied."""
+    vault = Emptied("ecdsa-p256")
+    signer = VaultSigner(vault)
+    await signer.public_key(ID)
+    vault.kind = ""
+    made = await signer.create_key(ID, "ec-p384")
+    assert await signer.public_key(ID) == made
+    await signer.sign(ID, b"data")

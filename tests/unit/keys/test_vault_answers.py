@@ -121,3 +121,33 @@ def test_faults_of_several_addresses_are_one() -> None:
     assert merged.reason == "https://a: sealed; https://b: slow"
     assert not merged.left_nothing
     assert merged.retry_after == 2.0
+
+
+@pytest.mark.parametrize("status", [200, 400, 503])
+def test_answer_that_is_nested_too_deep_is_a_fault_like_any(status: int) -> None:
+    """And no exception of Python's own, which would end the watch."""
+    with pytest.raises((Away, Broken)):
+        read_answer(RawAnswer(status=status, headers={}, body=b"[" * 200_000), "GET x")
+
+
+def test_wait_is_bounded_whatever_is_named() -> None:
+    """No sum of times overflows, and a mistaken proxy is asked again within the hour."""
+    raw = RawAnswer(status=429, headers={"retry-after": "9" * 400}, body=b"")
+    with pytest.raises(Away) as raised:
+        read_answer(raw, "POST x")
+    assert raised.value.retry_after == 3600
+
+
+def test_words_of_vault_steer_no_terminal() -> None:
+    """They are printed by commands, and stand in the log."""
+    with pytest.raises(Broken) as raised:
+        read_answer(refused(400, "\x1b[2Jgone\x07 \u202etxet"), "GET x")
+    assert raised.value.reason.isprintable()
+    assert "gone" in raised.value.reason
+
+
+def test_mount_that_is_not_there_is_told_with_what_to_look_at() -> None:
+    """Vault's own words are of handlers and routes."""
+    raw = refused(404, 'no handler for route "x/keys/k". route entry not found.')
+    with pytest.raises(NoKeyStore, match="nothing is mounted in Vault where GET x/keys/k asks"):
+        read_answer(raw, "GET x/keys/k")

@@ -67,3 +67,12 @@ def test_silent_observer_takes_everything() -> None:
     silent.vault_login(identity="a", outcome="ok")
     silent.vault_renewed(identity="a", outcome="ok")
     silent.vault_alarm(identity="a", reason="b")
+
+
+def test_root_is_noted_beside_the_state() -> None:
+    """And stays through its changes."""
+    standing = Standing("default", FakeClock())
+    assert not standing.current().is_root
+    standing.set_root(is_root=True)
+    standing.becomes(VaultState.SEALED, "sealed")
+    assert standing.current().is_root

@@ -248,3 +248,37 @@ def test_new_evidence_is_noticed_and_shows_nothing(tmp_path: Path) -> None:
         "certificate at auth/cert",
     ]
     assert kubernetes.evidence() != certificate.evidence()
+
+
+@pytest.mark.parametrize("is_wrapped", [True, False])
+async def test_secret_id_itself_is_no_intercepted_token(
+    vault: FakeVault, enter: Enter, tmp_path: Path, *, is_wrapped: bool
+) -> None:
+    """Whoever forgot to wrap it is told so, without an alarm; where that is meant it is used."""
+    vault.on("auth/approle/login", made_token("hvs.made"))
+    secret_id = b"6b1ed4f2-5bd0-4b5a-a21c-6d3a8c7a3f10"
+    login = make_login(by_approle([secret_id], is_wrapped=is_wrapped), tmp_path)
+    if not is_wrapped:
+        assert (await enter(login)).token == "hvs.made"
+        return
+    with pytest.raises(Broken, match="is_wrapped: false") as raised:
+        await enter(login)
+    assert "6b1ed4f2" not in raised.value.reason
+    assert not vault.asked
+
+
+@pytest.mark.parametrize(
+    ("policies", "is_root"),
+    [
+        pytest.param(["root"], True, id="root"),
+        pytest.param(["penstock.serve"], False, id="ours"),
+        pytest.param(None, False, id="not-told"),
+    ],
+)
+async def test_token_that_may_do_everything_is_noticed(
+    vault: FakeVault, enter: Enter, tmp_path: Path, policies: object, *, is_root: bool
+) -> None:
+    """Nothing would keep two identities apart."""
+    vault.on("lookup-self", answer({"data": {"ttl": 0, "policies": policies}}))
+    settings = TokenSettings(read_token=lambda: b"hvs.t", place="file:/t")
+    assert (await enter(make_login(settings, tmp_path))).is_root is is_root

@@ -288,3 +288,93 @@ def test_nothing_is_shown_of_a_token(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     shown: list[Callable[[], str]] = [bench.session.__repr__, bench.connections.__repr__]
     assert not any("hvs" in show() for show in shown)
+
+
+async def test_mount_called_default_has_its_own_identity(tmp_path: Path) -> None:
+    """And not that of all mounts that have none, which messages call so."""
+    vault = FakeVault()
+    vault.on("/v1/(kv|default)/", answer({"data": {}}))
+    identities = {
+        "": Identity(serve=TokenSettings(read_token=lambda: b"hvs.main", place="file:/m")),
+        "default": Identity(serve=TokenSettings(read_token=lambda: b"hvs.own", place="file:/o")),
+    }
+    connections = VaultConnections(
+        VaultSettings(addresses=("https://a",), state_dir=tmp_path, identities=identities),
+        FakeClock(),
+        exchange=vault,
+        blocking=vault.blocking,
+    )
+    await connections.serving("kv").get("kv/x")
+    assert vault.asked[-1].token == "hvs.main"
+    await connections.serving("default").get("default/x")
+    assert vault.asked[-1].token == "hvs.own"
+    await connections.close()
+
+
+async def test_limit_beyond_all_reason_is_unreachable(bench: Bench) -> None:
+    """No date is that far away."""
+    bench.vault.on("transit/sign", refused(429, "no", retry_after="9" * 30))
+    with pytest.raises(Unreachable) as raised:
+        await bench.sign()
+    assert raised.value.retry_at == bench.clock.now() + timedelta(hours=1)
+
+
+async def test_lease_beyond_all_reason_is_long(bench: Bench) -> None:
+    """No clock counts that far."""
+    bench.vault.on("lookup-self", answer({"data": {"ttl": 10**400, "renewable": True}}))
+    assert await bench.sign()
+
+
+async def test_token_that_may_not_look_at_itself_is_kept(bench: Bench) -> None:
+    """A look that is denied brings no login every ten seconds."""
+    bench.vault.on("lookup-self", refused(403, "permission denied"))
+    bench.vault.on("renew-self", made_token("hvs.t", 3600))
+    bench.connections.watch()
+    await bench.watched(120)
+    assert bench.vault.paths().count("POST auth/token/renew-self") == 1
+    assert bench.state() is VaultState.OK
+
+
+async def test_token_that_a_look_finds_revoked_is_replaced(bench: Bench) -> None:
+    """Before anybody needs it."""
+    bench.connections.watch()
+    await bench.watched(2)
+    bench.vault.on("lookup-self", refused(403, "permission denied", "invalid token"))
+    await bench.watched(6)
+    assert bench.state() is VaultState.DENIED
+
+
+def read_value(client: Any) -> Any:
+    """Read in KV as hvac does."""
+    return client.adapter.get(url="/v1/kv/data/x")
+
+
+async def test_value_that_is_granted_is_denied_no_longer(bench: Bench) -> None:
+    """What hvac asks counts as what is posted does; another value stays denied."""
+    bench.vault.on("kv/data", refused(403, "permission denied"))
+    with pytest.raises(Unreachable) as raised:
+        await bench.session.run(read_value)
+    assert "vault-outage" in (raised.value.hint or "")
+    await bench.session.run(lambda client: client.adapter.post(url="/v1/transit/sign/k", json={}))
+    assert bench.state() is VaultState.DENIED
+    bench.vault.on("kv/data", answer({"data": {}}))
+    await bench.session.run(read_value)
+    assert bench.state() is VaultState.OK
+
+
+async def test_denial_is_forgotten_by_an_idle_broker(bench: Bench) -> None:
+    """Nobody may ask for anything for days; meanwhile a sealed Vault is told of all the same."""
+    bench.connections.watch()
+    bench.vault.on("kv/data", refused(403, "permission denied"))
+    with pytest.raises(Unreachable):
+        await bench.session.run(read_value)
+    await bench.watched(30)
+    assert bench.state() is VaultState.DENIED
+    bench.vault.on("lookup-self", SEALED)
+    await bench.watched(6)
+    assert bench.state() is VaultState.SEALED
+    bench.vault.on("lookup-self", answer({"data": {}}))
+    await bench.watched(10)
+    assert bench.state() is VaultState.DENIED
+    await bench.watched(600)
+    assert bench.state() is VaultState.OK

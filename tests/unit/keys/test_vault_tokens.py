@@ -7,6 +7,7 @@ from typing import Any
 
 import hvac
 import pytest
+from structlog.testing import capture_logs
 
 from broker.issuance.errors import Broken
 from broker.keys.vault_answers import Away, Denied, VaultState
@@ -348,4 +349,28 @@ async def test_end_does_not_fail_because_vault_is_away(bench: Bench) -> None:
     bench.login.outcomes = [grant()]
     await bench.keeper.token()
     bench.caller.outcomes = [Away(VaultState.SEALED, "sealed")]
+    await bench.keeper.close()
+
+
+async def test_end_of_a_token_of_others_is_told_once(bench: Bench) -> None:
+    """However long nobody lays down another one."""
+    bench.login.outcomes = [grant("hvs.a", 9, is_own=False)]
+    await bench.keeper.token()
+    bench.caller.outcomes = [Denied("no", is_token_bad=True)] * 100
+    bench.login.outcomes = [Denied("no", is_token_bad=True)]
+    with capture_logs() as logs:
+        await bench.go(60)
+    (told,) = [line for line in logs if line["event"] == "Vault token ends soon"]
+    assert 0 <= told["seconds"] <= 9
+    await bench.keeper.close()
+
+
+@pytest.mark.parametrize("is_root", [True, False])
+async def test_root_token_is_known_for_one(bench: Bench, *, is_root: bool) -> None:
+    """And any other one is not."""
+    bench.login.outcomes = [grant(is_root=is_root)]
+    await bench.keeper.token()
+    assert bench.standing.current().is_root is is_root
+    bench.standing.becomes(VaultState.SEALED, "sealed")
+    assert bench.standing.current().is_root is is_root
     await bench.keeper.close()

@@ -11,7 +11,7 @@ from broker.issuance.account_health import Loss
 from broker.issuance.account_ports import LossCause, Replaced
 from broker.issuance.account_recovery import Recovered
 from broker.issuance.caa_guard import GuardedName
-from broker.issuance.errors import Refused
+from broker.issuance.errors import Refused, Unreachable
 from broker.issuance.events import Event, EventKind
 from broker.operations import OperatorDesk
 from broker.protocol.caa import CaaRecord
@@ -60,16 +60,19 @@ class FakeRecoveries:
         self.cause = cause
         self.asked: list[str] = []
         self.refusal: Exception | None = None
+        self.failures: dict[str, Exception] = {}
 
     async def recover(self, upstream: str, community: str, **asked: Any) -> Recovered:
         self.asked.append(community)
         if self.refusal is not None:
             raise self.refusal
+        if community in self.failures:
+            raise self.failures[community]
         made = account_record(community=community, account_url=NEW_URL)
         return Recovered(
             loss=loss_of(community, self.cause),
             account=None if asked["is_dry_run"] else made,
-            is_new=self.cause is not LossCause.STORE_OLDER,
+            is_new=self.cause not in (LossCause.STORE_OLDER, LossCause.KEY_ARCHIVED),
             orders=Replaced(("o1",), ("o2",)),
             certificates=(),
             certificate_count=3,
@@ -135,6 +138,14 @@ async def test_dry_run_names_no_new_account(office: Office) -> None:
     assert (row["done"], row["account"], row["caa"]["lines"]) == (False, None, [])
 
 
+async def test_dry_run_does_not_promise_what_is_not_done(office: Office) -> None:
+    """A version that is archived is allowed again, by those who may; no account is made."""
+    desk = await desk_of(office, FakeHealth("lab"), FakeRecoveries(LossCause.KEY_ARCHIVED))
+    (row,) = await desk.upstream_recover(actor=ANNA, upstream="ca", dry_run=True)
+    assert row["remedy"] == "none here: lower the minimum versions in Vault"
+    assert row["caa"] is None
+
+
 @pytest.mark.parametrize(
     ("type_", "hint"),
     [
@@ -180,3 +191,22 @@ async def test_desk_without_recoveries_says_so(office: Office) -> None:
     """As with every other part that a desk may be tried without."""
     with pytest.raises(OperationError, match="recovers no accounts"):
         await office.desk.order_again(actor=ANNA, order_id="o1")
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [Unreachable("Vault is sealed"), Refused(Problem(ProblemType.EXTERNAL_ACCOUNT_REQUIRED, "no"))],
+    ids=["unreachable", "refused"],
+)
+async def test_failure_after_others_tells_what_was_done(office: Office, failure: Exception) -> None:
+    """The next attempt finds nothing lost there, so that it would never be told again."""
+    recoveries = FakeRecoveries()
+    recoveries.failures["lab"] = failure
+    desk = await desk_of(office, FakeHealth("default", "lab"), recoveries)
+    with pytest.raises(OperationError, match="of community 'lab' is not recovered") as told:
+        await desk.upstream_recover(actor=ANNA, upstream="ca")
+    hint = told.value.hint or ""
+    assert "default" in hint
+    assert "o2" in hint
+    assert "penstock upstream caa ca" in hint
+    assert "--community lab" in hint

@@ -12,6 +12,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from broker.issuance.adoption import Adopted, AdoptionWish
+from broker.issuance.errors import Broken, Unreachable
+from broker.issuance.events import Event, EventKind
 from broker.issuance.key_moves import Move, Moved
 from broker.keys.importing import pkcs8_of
 from broker.operations import OperatorDesk
@@ -55,8 +57,11 @@ class FakeMoves:
 
     def __init__(self) -> None:
         self.moves: list[Move] = []
+        self.failures: dict[str, Exception] = {}
 
     async def move(self, wish: Move, *, actor: Any) -> Moved:
+        if wish.community in self.failures:
+            raise self.failures[wish.community]
         self.moves.append(wish)
         return Moved(
             account=record("vault:transit/a#1"),
@@ -79,6 +84,12 @@ class Takeover:
         )
         self.desk = OperatorDesk(rooms)
         self.store = office.world.store
+
+    async def have(self, community: str, *, key_id: str) -> None:
+        """Have an account there with this key."""
+        account = replace(record(key_id), community=community)
+        event = Event(kind=EventKind.UPSTREAM_ACCOUNT_REGISTERED, at=account.registered_at)
+        await self.store.save_upstream_account(account, event)
 
     async def adopt(self, **given: Any) -> Any:
         """Adopt an account for the default community."""
@@ -221,3 +232,31 @@ async def test_desk_without_them_says_so(office: Office, tmp_path: Path) -> None
     await office.desk.upstream_register(actor=ANNA, upstream="ca")
     with pytest.raises(OperationError, match="moves no keys"):
         await office.desk.upstream_move_key(actor=ANNA, upstream="ca", to="file")
+
+
+async def test_move_goes_on_with_the_communities_that_are_left(takeover: Takeover) -> None:
+    """Asked again after it was cut off between two of them; one that is named is refused."""
+    there = Broken("the key is in vault:transit already")
+    await takeover.desk.upstream_register(actor=ANNA, upstream="ca")
+    await takeover.have("default", key_id="vault:transit/penstock.default.ca#1")
+    takeover.moves.failures["default"] = there
+    rows = await takeover.desk.upstream_move_key(actor=ANNA, upstream="ca", to="vault:transit")
+    assert len(rows) == 1
+    assert [one.community for one in takeover.moves.moves] == ["lab"]
+    with pytest.raises(Broken, match="already"):
+        await takeover.desk.upstream_move_key(
+            actor=ANNA, upstream="ca", to="vault:transit", community="default"
+        )
+    await takeover.have("lab", key_id="vault:transit/penstock.lab.ca#1")
+    takeover.moves.failures["lab"] = there
+    with pytest.raises(Broken, match="already"):
+        await takeover.desk.upstream_move_key(actor=ANNA, upstream="ca", to="vault:transit")
+
+
+async def test_move_that_fails_after_others_tells_which_were_moved(takeover: Takeover) -> None:
+    """With how to go on."""
+    await takeover.desk.upstream_register(actor=ANNA, upstream="ca")
+    takeover.moves.failures["lab"] = Unreachable("Vault is sealed")
+    with pytest.raises(OperationError, match=r"community 'lab' .* Vault is sealed") as told:
+        await takeover.desk.upstream_move_key(actor=ANNA, upstream="ca", to="vault:transit")
+    assert "default" in (told.value.hint or "")

@@ -1,8 +1,12 @@
 """The desk about upstreams and the built-in CA."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
-from broker.issuance.events import EventKind
+from broker.issuance.events import Event, EventKind
+from broker.operations import OperatorDesk, Recovery
 from broker.web.operator import OperationError
 from tests.unit.operations.conftest import ANNA, REQUEST_SPKI_SHA256, Office
 
@@ -25,6 +29,34 @@ async def test_registration_for_one_community_leaves_the_others(office: Office) 
     made = await office.desk.upstream_register(actor=ANNA, upstream="ca", community="lab")
     assert [each["community"] for each in made] == ["lab"]
     assert office.upstreams.agreed == [False]
+
+
+async def test_restored_broker_begins_no_orders_anew_by_registering(office: Office) -> None:
+    """What was finalized after the backup would be ordered twice under another account."""
+
+    class Held:
+        restoration = object()
+
+    made: Any = office.desk
+    held: Any = Recovery(
+        standstill=Held(),  # type: ignore[arg-type]
+        reconciliation=None,  # type: ignore[arg-type]
+        dispatcher=office.world.dispatcher,
+    )
+    desk = OperatorDesk(replace(made._rooms, recovery=held))
+    await desk.upstream_register(actor=ANNA, upstream="ca", community="lab")
+    before = replace(
+        await office.upstreams.register("ca", "default", agree_to_terms=True),
+        account_url="https://ca.example/acct/emptied",
+    )
+    event = Event(kind=EventKind.UPSTREAM_ACCOUNT_REGISTERED, at=before.registered_at)
+    await office.world.store.save_upstream_account(before, event)
+    with pytest.raises(OperationError, match="restored") as told:
+        await desk.upstream_register(actor=ANNA, upstream="ca", community="default")
+    assert "--accept-loss ca" in (told.value.hint or "")
+    assert await office.world.store.find_upstream_account("ca", "default") == before
+    await office.desk.upstream_register(actor=ANNA, upstream="ca", community="default")
+    assert await office.world.store.find_upstream_account("ca", "default") != before
 
 
 @pytest.mark.parametrize(

@@ -183,3 +183,99 @@ def test_store_of_the_first_schema_comes_through_whole(empty: sqlite3.Connection
         "INSERT INTO authorizations VALUES"
         " ('free', NULL, 'a1', 'default', '[]', 0, 'valid', 2, NULL, NULL)"
     )
+
+
+def test_store_of_the_second_schema_comes_through_whole(empty: sqlite3.Connection) -> None:
+    """The journal of key changes is made anew, and orders learn which account they are of."""
+    empty.execute("PRAGMA foreign_keys = ON")
+    migrate(empty, load_migrations()[:2])
+    _fill_second_schema(empty)
+    kept = ("upstream_accounts", "upstream_key_changes", "ca_members", "ca_certificates")
+    before = {table: empty.execute(f"SELECT * FROM {table}").fetchall() for table in kept}
+    migrate(empty, load_migrations())
+    assert {table: empty.execute(f"SELECT * FROM {table}").fetchall() for table in kept} == before
+    assert empty.execute("SELECT key_id, mac_key, sealed_by FROM eab_keys").fetchall() == [
+        ("eab-1", b"in the clear", None)
+    ]
+    works = dict(empty.execute("SELECT work_id, account_url FROM work").fetchall())
+    present = "https://ca.example/acct/2"
+    assert works == {"before": None, "after": present, "unsent": None, "lab": None}
+    certificates = empty.execute("SELECT certificate_id, upstream_account FROM certificates")
+    assert dict(certificates.fetchall()) == {"c-before": None, "c-after": present}
+    assert empty.execute("PRAGMA foreign_key_check").fetchall() == []
+    assert empty.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    _check_journal(empty)
+
+
+def _fill_second_schema(store: sqlite3.Connection) -> None:
+    """Have an account that was registered anew at 100, and what was ordered before and after."""
+    for community, key in (("default", "account-ca@default.2"), ("lab", "account-ca@lab")):
+        store.execute(
+            "INSERT INTO upstream_accounts VALUES"
+            " ('ca', ?, 'https://ca.example/d', 'https://ca.example/acct/2', ?, 't', ?)",
+            (community, key, 100 if community == "default" else 900),
+        )
+    for number, status in enumerate(("changed", "undone", "begun"), start=2):
+        store.execute(
+            "INSERT INTO upstream_key_changes VALUES"
+            " ('ca', 'default', 'https://ca.example/acct/2', 'account-ca@default', ?, ?, ?, ?)",
+            (f"account-ca@default.{number}", status, number, None if status == "begun" else 9),
+        )
+    store.execute(
+        "INSERT INTO eab_keys VALUES ('eab-1', 'default', 'l', ?, '[]', '[]', 0, 1, NULL, NULL,"
+        " NULL)",
+        (b"in the clear",),
+    )
+    store.execute(
+        "INSERT INTO ca_members VALUES (1, 'local', 'current', 'ca-local-issuing-1', 'CN', ?, 1,"
+        " NULL)",
+        (b"der",),
+    )
+    store.execute(
+        "INSERT INTO ca_certificates VALUES"
+        " ('local', 'w', '01', ?, 'ca-local-issuing-1', 9, 1, NULL, NULL)",
+        (b"der",),
+    )
+    works = (("before", "default", 50), ("after", "default", 150), ("lab", "lab", 150))
+    for work, community, at in works:
+        store.execute(
+            "INSERT INTO work (work_id, upstream, community, work_key, identifiers, status,"
+            " order_url, is_sent, created_at) VALUES (?, 'ca', ?, 'k', '[]', 'opened', ?, 0, ?)",
+            (work, community, f"https://ca.example/order/{work}", at),
+        )
+    store.execute(
+        "INSERT INTO work (work_id, upstream, community, work_key, identifiers, status, is_sent,"
+        " created_at) VALUES ('unsent', 'ca', 'default', 'k', '[]', 'intended', 0, 150)"
+    )
+    store.execute(
+        "INSERT INTO accounts (account_id, community, status, jwk_json, thumbprint, contacts,"
+        " terms_agreed, created_at) VALUES ('a1', 'default', 'valid', '{}', 't1', '[]', 1, 1)"
+    )
+    for name, at in (("before", 50), ("after", 150)):
+        store.execute(
+            "INSERT INTO orders (order_id, account_id, community, status, identifiers,"
+            " authorization_ids, profile, is_profile_asked, created_at, expires_at, decision,"
+            " upstream, cap_seconds, ask_not_after)"
+            " VALUES (?, 'a1', 'default', 'valid', '[]', '[]', 'p', 0, 1, 2, '{}', 'ca', 9, 0)",
+            (f"o-{name}",),
+        )
+        store.execute(
+            "INSERT INTO certificates (certificate_id, order_id, account_id, community, upstream,"
+            " fingerprint, serial, chain_pem, leaf_der, identifiers, spki_sha256, not_before,"
+            " not_after, received_at, is_released)"
+            " VALUES (?, ?, 'a1', 'default', 'ca', ?, '01', ?, ?, '[]', 's', 1, 999, ?, 1)",
+            (f"c-{name}", f"o-{name}", name, b"pem", b"der", at),
+        )
+
+
+def _check_journal(store: sqlite3.Connection) -> None:
+    """See that a key may have several changes that were undone, and one that was not."""
+    begin = (
+        "INSERT INTO upstream_key_changes (upstream, community, account_url, old_key_id,"
+        " new_key_id, status, begun_at) VALUES ('ca', ?, 'u', 'old', ?, 'begun', 10)"
+    )
+    with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
+        store.execute(begin, ("default", "account-ca@default.5"))
+    with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
+        store.execute(begin, ("lab", "account-ca@default.2"))
+    store.execute(begin, ("lab", "account-ca@default.3"))
