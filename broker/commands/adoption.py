@@ -10,10 +10,11 @@ from typing import Any, Final
 import click
 
 from broker.commands.connection import ask
-from broker.commands.failures import CommandFailed, readable
+from broker.commands.failures import CommandFailed
 from broker.commands.options import as_json, config_option, reason_option
 from broker.commands.output import print_json, print_pairs, print_table
 from broker.commands.rotation import upstream
+from broker.issuance.errors import Broken
 from broker.protocol.problems import printable
 
 __all__ = ["upstream"]
@@ -74,8 +75,10 @@ def upstream_adopt(
     from broker.keys.foreign_accounts import read_foreign_account
     from broker.keys.importing import pkcs8_of
 
-    with readable():
+    try:
         account = read_foreign_account(source)
+    except Broken as error:
+        raise CommandFailed(error.reason) from error
     texts = [_read_certificate(file) for file in (*account.certificates, *certificates)]
     given |= {
         "upstream": name,

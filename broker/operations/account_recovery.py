@@ -31,6 +31,8 @@ WITH_PROOF: Final = (
     "itself where our solvers can (RFC 8555 §7.6)"
 )
 
+NOT_YET: Final = "which records to change is told when the new account is made and has a URL"
+
 BY_CONTACT: Final = "through the CA's own form or its contact for problem reports"
 
 
@@ -77,14 +79,18 @@ class AccountRecoveryDesk(UpstreamAccountDesk):
 
     async def upstream_former(self, *, upstream: str | None = None) -> Any:
         """Return accounts that were ours and are replaced."""
-        return [
-            former_view(one) for one in await self._store.former_upstream_accounts(upstream, None)
-        ]
+        found = await self._store.former_upstream_accounts(upstream, None)
+        if upstream is not None and not found:
+            self._acme_entry(upstream)  # one that is configured no more may have had accounts
+        return [former_view(one) for one in found]
 
     async def order_again(self, *, actor: Actor, order_id: str) -> Any:
         """Order anew what was finalized under an account that is gone; a second certificate for
         the same key may come of it, so a person has to say so."""
-        return await self._recoveries().order_again(order_id, actor)
+        recoveries = self._recoveries()
+        if await self._store.load_order(order_id) is None:
+            raise OperationError(f"there is no order '{order_id}'", "see penstock order list")
+        return await recoveries.order_again(order_id, actor)
 
     async def _is_sound(self, upstream: str, community: str) -> bool:
         """Return whether there is nothing to do for a community that nobody named."""
@@ -118,7 +124,7 @@ class AccountRecoveryDesk(UpstreamAccountDesk):
             return None
         old = done.loss.account_url
         if done.account is None:
-            return {"old": old, "lines": [], "note": "the new account's URL is known once it is"}
+            return {"old": old, "lines": [], "note": NOT_YET}
         where = done.account.upstream, done.account.community
         try:
             guarded = await self._caa().records(*where, names=(), iodef=None)

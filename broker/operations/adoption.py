@@ -144,7 +144,7 @@ class AdoptionDesk(UpstreamAccountDesk):
         """Take the key of our account to another place, for each community that has one there."""
         entry = self._acme_entry(upstream)
         if to != FILE and _PLACE.fullmatch(to) is None:
-            raise OperationError("that is no place of keys", "say vault:MOUNT or file")
+            raise OperationError(f"'{to[:64]}' is no place of keys", "say vault:MOUNT or file")
         moved: list[dict[str, Any]] = []
         for name in await self._to_move(entry, community, to):
             wish = Move(

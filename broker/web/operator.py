@@ -20,7 +20,7 @@ from aiohttp import web
 
 from broker.issuance.errors import Broken, Conflict, Refused, Unreachable
 from broker.issuance.events import Actor
-from broker.protocol.encoding import parse_json_object
+from broker.protocol.encoding import format_timestamp, parse_json_object
 from broker.protocol.problems import Problem
 from broker.web.listeners import hide_software
 from broker.web.problems import incident_door
@@ -247,7 +247,9 @@ def failure_of(error: Exception) -> Failure | None:
         case Refused():
             return {"error": f"the CA refused: {error.problem.detail}", "hint": None}
         case Unreachable():
-            return {"error": error.reason, "hint": error.hint or "try again later"}
+            at = error.retry_at
+            when = "later" if at is None else f"after {format_timestamp(at)}"
+            return {"error": error.reason, "hint": error.hint or f"try again {when}"}
         case Broken() | Conflict():
             return {"error": error.reason, "hint": None}
         case _:

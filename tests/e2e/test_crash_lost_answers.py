@@ -59,11 +59,12 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 async def obtain_with(scene: Scene, *faults: Fault, standing: Behaviour | None = None) -> Survivor:
     """Carry an order through while the CA misbehaves."""
     assert scene.ca is not None
+    scene.ca.set_script(Script(standing=standing or Behaviour(), faults=list(faults)))
     if any(each.resource in UNSIGNED for each in faults):
-        # A broker that has been running for a while has them already.
+        # A broker that has been running for a while has them already; one that has just been
+        # started asks for them at once, to look at its account.
         await asyncio.to_thread(scene.broker.restart)
     async with scene.client() as client:
-        scene.ca.set_script(Script(standing=standing or Behaviour(), faults=list(faults)))
         survivor = Survivor(client, *scene.names())
         await scene.obtain(survivor)
     assert scene.ca.script().faults == [], "the CA was told to fail and was not asked"

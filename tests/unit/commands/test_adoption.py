@@ -139,7 +139,7 @@ def test_path_without_an_account_is_refused(
 ) -> None:
     """Nothing is asked of the broker."""
     status, _, err = run("upstream", "adopt", "ca", str(tmp_path))
-    assert status != 0
+    assert status == 1
     assert "is no directory of one account" in err
     assert operations.asked == []
 

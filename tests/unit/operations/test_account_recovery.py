@@ -185,6 +185,15 @@ async def test_former_accounts_are_listed(office: Office) -> None:
     )
     (row,) = await desk.upstream_former(upstream="ca")
     assert (row["url"], row["cause"]) == (URL, "registered-anew")
+    with pytest.raises(OperationError, match="no CA with accounts is called 'none'"):
+        await desk.upstream_former(upstream="none")
+
+
+async def test_order_that_there_is_not_is_told_as_it_is(office: Office) -> None:
+    """It is not called one that waits for something else."""
+    desk = await desk_of(office, FakeHealth(), FakeRecoveries())
+    with pytest.raises(OperationError, match="there is no order 'none'"):
+        await desk.order_again(actor=ANNA, order_id="none")
 
 
 async def test_desk_without_recoveries_says_so(office: Office) -> None:

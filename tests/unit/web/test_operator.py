@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from broker.issuance.errors import Broken, Conflict, Refused, Unreachable
 from broker.issuance.events import Actor
+from broker.protocol.encoding import format_timestamp
 from broker.protocol.problems import Problem, ProblemType
 from broker.web.listeners import start_unix
 from broker.web.operator import (
@@ -22,6 +23,7 @@ from broker.web.operator import (
     perform,
     user_name,
 )
+from tests.fakes.clock import START
 
 
 class FakeOperations:
@@ -134,10 +136,24 @@ async def test_actor_cannot_be_given(operations: FakeOperations) -> None:
             {"error": "the CA refused: no", "hint": None},
         ),
         (Unreachable("down"), {"error": "down", "hint": "try again later"}),
+        (
+            Unreachable("busy", retry_at=START),
+            {"error": "busy", "hint": f"try again after {format_timestamp(START)}"},
+        ),
+        (Unreachable("down", hint="unseal"), {"error": "down", "hint": "unseal"}),
         (Broken("odd"), {"error": "odd", "hint": None}),
         (Conflict("gone"), {"error": "gone", "hint": None}),
     ],
-    ids=["operation", "problem", "refused", "unreachable", "broken", "conflict"],
+    ids=[
+        "operation",
+        "problem",
+        "refused",
+        "unreachable",
+        "unreachable-until",
+        "unreachable-hint",
+        "broken",
+        "conflict",
+    ],
 )
 async def test_outcome_is_told_in_its_words(
     session: aiohttp.ClientSession, operations: FakeOperations, error: Exception, told: object
