@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from broker.app.key_places import key_store_of
@@ -11,7 +11,7 @@ from broker.config import Config
 from broker.config.upstreams import AcmeUpstream
 from broker.issuance.adoption import Adoption
 from broker.issuance.errors import Broken
-from broker.issuance.key_moves import KeyMoves
+from broker.issuance.key_moves import ADOPTED, KeyMoves
 from broker.issuance.ports import Clock
 from broker.issuance.records import UpstreamAccountRecord
 from broker.issuance.upstream_key_ports import KeyUses
@@ -45,6 +45,10 @@ class ConfiguredForeignKeys:
     async def take_in(self, key_id: str, pkcs8_der: bytes) -> None:
         """Keep a key that was made elsewhere in an encrypted file; see the port."""
         await self._importer.take_in(key_id, pkcs8_der)
+
+    async def taken_in(self) -> Sequence[str]:
+        """Return the ids of all keys that were taken in and still lie in files."""
+        return [one for one in await self._importer.key_ids() if one.startswith(ADOPTED)]
 
     async def destination(self, key_id: str, upstream: str, community: str) -> str:
         """Return the id that the key of a file is to have in Vault; see the port."""

@@ -110,6 +110,8 @@ async def _assemble(outside: Outside) -> Broker:
     await outside.upstreams.load_authorities()
     workshop = await furnished(outside)
     standstill = workshop.recovery.standstill
+    if standstill.restoration is None:
+        await workshop.takeover.moves.drop_strays()
     return Broker(
         outside=outside,
         renewing=workshop.renewing,

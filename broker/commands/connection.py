@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from broker.commands.failures import CommandFailed, readable
 
-__all__ = ["ask", "working"]
+__all__ = ["ask", "ask_running", "working"]
 
 ANSWER_SECONDS: Final = 180
 """Longest wait for the running broker: registering at a CA that is slow takes a minute or two."""
@@ -66,6 +66,16 @@ def ask(
             return answer["result"]
         with readable():
             return asyncio.run(_do_here(config, command, given, reason))
+
+
+def ask_running(path: Path, command: str) -> Any | None:
+    """Return what the broker at the operator socket *path* answers to *command*, None without one.
+
+    Raises:
+        CommandFailed: It cannot be asked, or could not answer.
+    """
+    answer = _ask_running(path, json.dumps({"command": command, "arguments": {}, "reason": None}))
+    return None if answer is None else answer["result"]
 
 
 def _ask_running(path: Path, body: str) -> dict[str, Any] | None:

@@ -39,6 +39,10 @@ class ForeignKeys(Protocol):
         """
         ...
 
+    async def taken_in(self) -> Sequence[str]:
+        """Return the ids of all keys that were taken in and still lie in files."""
+        ...
+
     def place(self, upstream: str, community: str) -> str:
         """Return where the configuration keeps keys of our account: ``file``, ``vault:MOUNT``."""
         ...
@@ -94,6 +98,11 @@ class AdoptionStore(Protocol):
 
     async def undo_adoption(self, account: UpstreamAccountRecord, event: Event) -> None:
         """Forget an account that was adopted; raises Conflict when it is not the one on record."""
+        ...
+
+    async def keys_on_record(self) -> Sequence[str]:
+        """Return the ids of the keys that accounts have, had before they were replaced, or had
+        before a change that happened or may yet have happened."""
         ...
 
     async def change_that_led_to(self, key_id: str) -> UpstreamKeyChange | None:

@@ -156,6 +156,21 @@ class KeyMoves:
         )
         await self._store.append(event, durable=True)
 
+    async def drop_strays(self) -> None:
+        """Remove the files of keys that were taken in for an adoption which a crash has cut off:
+        before the account was on record, or after it was undone.
+
+        Called before anybody can ask for another one.  The other client has the key as before.
+        """
+        taken_in = await self._foreign.taken_in()
+        if not taken_in:
+            return
+        kept = frozenset(await self._store.keys_on_record())
+        for key_id in taken_in:
+            if key_id not in kept:
+                await self._ring.destroy_key(key_id)
+                log.warning("key of an unfinished adoption destroyed", key=key_id)
+
     async def tidy(self) -> None:
         """Remove files that a crash has left of keys that an account was adopted with, or that are
         in Vault by now; each account's present key is looked at once."""

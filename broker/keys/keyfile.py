@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -131,6 +131,12 @@ class KeyFileSigner:
     async def has_key(self, key_id: str) -> bool:
         """Return whether there is a file of that name, readable or not."""
         return await asyncio.to_thread(os.path.lexists, self._path(key_id))
+
+    async def key_ids(self) -> Sequence[str]:
+        """Return the ids of all files, readable or not, in their order."""
+        return await asyncio.to_thread(
+            lambda: sorted(path.stem for path in self._directory.glob("[!.]*.pem"))
+        )
 
     async def destroy_key(self, key_id: str) -> None:
         """Remove the key's file and forget the key; nothing is done when there is none.

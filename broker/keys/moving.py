@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -66,6 +66,10 @@ class KeyImporter:
         except Conflict:
             if await self._files.public_key(key_id) != _spki(key):
                 raise
+
+    async def key_ids(self) -> Sequence[str]:
+        """Return the ids of all keys that lie in files."""
+        return await self._files.key_ids()
 
     async def kind_of(self, key_id: str) -> str:
         """Return the kind of a file's key, such as ``ec-p256``; raises Broken."""

@@ -20,6 +20,12 @@ _LED_TO: Final = (
     UPSTREAM_KEY_CHANGES.select
     + " WHERE new_key_id = ? AND status = 'changed' ORDER BY begun_at DESC LIMIT 1"
 )
+_ON_RECORD: Final = (
+    "SELECT key_id FROM upstream_accounts"
+    " UNION SELECT key_id FROM former_upstream_accounts"
+    " UNION SELECT old_key_id FROM upstream_key_changes WHERE status IN ('begun', 'changed')"
+    " ORDER BY 1"
+)
 _ADOPTED: Final = ADOPTED_CERTIFICATES.select + " WHERE community = ? AND cert_id = ?"
 _KEEP: Final = ADOPTED_CERTIFICATES.insert.replace("INSERT", "INSERT OR REPLACE", 1)
 
@@ -44,6 +50,13 @@ class Adoptions(Part):
             transaction.record((event,))
 
         await self._database.write(work)
+
+    async def keys_on_record(self) -> Sequence[str]:
+        """Return the ids of the keys that accounts have, had before they were replaced, or had
+        before a change that happened or may yet have happened."""
+        return await self._database.scan(
+            lambda snapshot: [str(row[0]) for row in snapshot.all(_ON_RECORD)]
+        )
 
     async def change_that_led_to(self, key_id: str) -> UpstreamKeyChange | None:
         """Return the change by which an account got this key, None where it was made with it."""

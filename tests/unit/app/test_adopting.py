@@ -23,6 +23,9 @@ class FakeImporter:
         self.is_there = False
         self.calls: list[tuple[str, ...]] = []
 
+    async def key_ids(self) -> list[str]:
+        return ["account-ca@default", "adopted-ca@default.0123", "ca-local-root-1"]
+
     async def kind_of(self, key_id: str) -> str:
         return self.kind
 
@@ -123,3 +126,8 @@ async def test_no_account_is_looked_for_but_at_a_ca() -> None:
         await made.look_up("local", "default", "key", None)
     made.welcome("ca", "default")
     assert welcomed == [("ca", "default")]
+
+
+async def test_keys_that_were_taken_in_are_told_by_their_names() -> None:
+    """Those that were made here are not among them."""
+    assert await foreign(FakeImporter()).taken_in() == ["adopted-ca@default.0123"]

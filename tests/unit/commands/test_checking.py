@@ -123,7 +123,7 @@ def test_broker_is_not_asked_for_what_does_not_lie_in_vault(
 def test_key_that_must_not_be_so_is_a_fault_online(
     run: Run, operations: FakeOperations, kind: str, status: int
 ) -> None:
-    """What is merely odd is a warning; without --online nobody is asked."""
+    """What is merely odd is a warning; without --online nobody is asked where no broker runs."""
     row = {"key": "vault:t/k#1", "use": "account at 'ca'", "kind": kind, "finding": "rotates"}
     operations.answers |= {"key_check": [row], "caa_check": []}
     found, _, err = run("check", "--online")

@@ -27,6 +27,10 @@ class Desk:
             raise Broken("there is no order 'none'")
         return {"order": order_id, "by": "the running broker"}
 
+    async def key_check(self) -> Any:
+        key = "vault:t/k#1"
+        return [{"key": key, "use": "account", "kind": "barring", "finding": "it rotates"}]
+
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Path]:
@@ -64,6 +68,36 @@ def test_refusal_of_the_running_broker_is_told(run: Run, operations: FakeOperati
     status, out, err = run("order", "show", "none")
     assert (status, out) == (1, "")
     assert err == "penstock: error: there is no order 'none'\n"
+
+
+@pytest.mark.parametrize("has_vault", [True, False], ids=["vault", "files"])
+@pytest.mark.usefixtures("running")
+def test_running_broker_is_asked_about_its_keys_in_vault(
+    run: Run, operations: FakeOperations, config: Path, has_vault: bool
+) -> None:
+    """Without --online as well: it has asked Vault, so whoever checks here need not."""
+    login = {"method": "certificate", "certificate": "/a.crt", "key": "/a.key"}
+    vault = {"addresses": ["https://vault.corp.example:8200"], "serve": login}
+    changes: dict[str, object] = {"vault": vault} if has_vault else {}
+    config.write_text(write({"state": str(config.parent), **changes}))
+    status, _, err = run("check")
+    assert status == (2 if has_vault else 0)
+    assert ("penstock: error: account: it rotates" in err) == has_vault
+    assert operations.asked == []
+
+
+def test_broker_that_cannot_be_asked_about_its_keys_is_told(run: Run, config: Path) -> None:
+    """A configuration can be checked by who may not command the broker; it is odd all the same."""
+    login = {"method": "certificate", "certificate": "/a.crt", "key": "/a.key"}
+    vault = {"addresses": ["https://vault.corp.example:8200"], "serve": login}
+    socket = {"socket": f"{config}/operator.sock"}
+    config.write_text(
+        write({"state": str(config.parent), "vault": vault, "listen.operator": socket})
+    )
+    status, _, err = run("check")
+    assert status == 0
+    assert "penstock: warning: keys in Vault: the broker that runs here was not asked" in err
+    assert run("check", "--strict")[0] == 3
 
 
 def test_without_a_broker_it_is_done_here(run: Run, operations: FakeOperations) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -56,6 +56,9 @@ class FakeForeign:
         key = parse_pkcs8(pkcs8_der)
         assert isinstance(key, ec.EllipticCurvePrivateKey)
         self._transit.signer.keys[key_id] = key
+
+    async def taken_in(self) -> Sequence[str]:
+        return [key for key in self._transit.signer.keys if key.startswith("adopted-")]
 
     async def destination(self, key_id: str, upstream: str, community: str) -> str:
         if self._transit.is_sealed:
@@ -429,11 +432,13 @@ async def test_adoption_that_is_cut_off_goes_on_when_asked_again(
     office.ca.is_certain = True
     office.start()
     await office.keys.load()
+    await office.moves.drop_strays()
     await office.keys.settle()
     await office.moves.tidy()
     found = await office.found()
     if found is None:
         assert office.ca.key_id == wish().key_id, "certbot has it as before"
+        assert office.files() == [], "and we have nothing of it"
     else:
         assert found.key_id == office.ca.key_id
         assert await office.ring.has_key(found.key_id)
@@ -443,6 +448,21 @@ async def test_adoption_that_is_cut_off_goes_on_when_asked_again(
     assert found is not None
     assert found.key_id == office.ca.key_id
     assert found.key_id.startswith("vault:")
+    assert office.files() == []
+
+
+async def test_key_of_an_undone_adoption_goes_at_the_next_start(office: Office) -> None:
+    """Cut off after the account was forgotten, before its key was."""
+    office.ca.refusal = NO_CHANGE
+    office.traffic.cutting = Cutting("store.undo_adoption", 1, Cut.AFTER)
+    dying = asyncio.ensure_future(office.adoption.adopt(wish(), actor=ACTOR))
+    await office.traffic.is_cut.wait()
+    dying.cancel()
+    await asyncio.gather(dying, return_exceptions=True)
+    office.traffic.revive()
+    office.start()
+    assert office.files() == [wish().key_id]
+    await office.moves.drop_strays()
     assert office.files() == []
 
 

@@ -279,3 +279,15 @@ async def test_key_that_is_not_there_is_not_wrapped(directory: Path) -> None:
     assert len(await signer(directory).wrapped_key("account", wrapping)) > 256
     with pytest.raises(Broken, match="there is no key file"):
         await signer(directory).wrapped_key("nothing", wrapping)
+
+
+async def test_keys_are_listed_by_their_files(directory: Path) -> None:
+    """Drafts and other files are none, and without a directory there is none."""
+    signer = KeyFileSigner(directory, PASSPHRASE)
+    assert await signer.key_ids() == []
+    await signer.create_key("b", "ec-p256")
+    await signer.create_key("a@x", "ec-p256")
+    (directory / ".c.pem.draft").touch()
+    (directory / ".d.pem").touch()
+    (directory / "seal.key").touch()
+    assert await signer.key_ids() == ["a@x", "b"]

@@ -70,3 +70,18 @@ async def test_certificates_come_back_as_they_were_kept(store: SqliteStore) -> N
     moved = replace(CERTIFICATE, account_url="https://ca.example/acct/2")
     await store.keep_adopted_certificates([moved], ADOPTED)
     assert list(await store.adopted_certificates("default", "aa.bb")) == [moved]
+
+
+async def test_keys_on_record_are_those_that_something_still_needs(store: SqliteStore) -> None:
+    """Of an account, of a change that happened or may have, of an account that was replaced; not
+    of an adoption that was undone."""
+    assert list(await store.keys_on_record()) == ["old"]
+    await store.begin_upstream_key_change(CHANGE, BEGUN)
+    ended = replace(CHANGE, status=KeyChangeStatus.CHANGED, ended_at=START)
+    await store.end_upstream_key_change(ended, replace(ACCOUNT, key_id="new"), ENDED)
+    assert list(await store.keys_on_record()) == ["new", "old"]
+    other = replace(ACCOUNT, key_id="third", account_url="https://ca.example/acct/2")
+    await store.save_upstream_account(other, BEGUN)
+    assert list(await store.keys_on_record()) == ["new", "old", "third"]
+    await store.undo_adoption(other, UNDONE)
+    assert list(await store.keys_on_record()) == ["new", "old"]
