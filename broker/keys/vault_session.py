@@ -314,7 +314,18 @@ class VaultConnections:
         offline root lie there during a ceremony alone.
         """
         self.serving("")
-        self._watching = asyncio.create_task(self._watch(), name="vault watch")
+        self._begin_watching()
+
+    def _begin_watching(self, after: float = 0) -> None:
+        self._watching = asyncio.create_task(self._watch(after), name="vault watch")
+        self._watching.add_done_callback(self._watch_ended)
+
+    def _watch_ended(self, task: asyncio.Task[None]) -> None:
+        """Go on watching: without it nobody would see that Vault has returned."""
+        if task.cancelled():
+            return
+        log.error("Vault watch failed", exc_info=task.exception())
+        self._begin_watching(PROBE_SECONDS)
 
     async def close(self) -> None:
         """Give the tokens back that our logins made, and close all connections."""
@@ -373,8 +384,10 @@ class VaultConnections:
             if self.on_return is not None:
                 self.on_return()
 
-    async def _watch(self) -> None:
+    async def _watch(self, after: float) -> None:
         """Look after what is down each second, and after all the rest now and then."""
+        if after:
+            await self._pause(after)
         looked = -QUIET_SECONDS
         while True:
             await self._probe()

@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -153,11 +152,12 @@ async def test_hvac_waits_in_threads_and_not_on_the_loop(
     assert await is_signing(session)
     between.aim("/keys/key", seconds=0.3, stays=True)
     calls = [asyncio.create_task(session.run(read_key)) for _ in range(6)]
-    begun = time.monotonic()
+    signed = 0
     while not all(each.done() for each in calls):
         assert await is_signing(session)
-        await asyncio.sleep(0.02)
-    assert time.monotonic() - begun < 1.5
+        signed += 1
+    # Had they waited for the calls, there would have been one for each round of them at most.
+    assert signed > len(calls)
     await asyncio.gather(*calls)
 
 
@@ -274,13 +274,12 @@ async def test_slow_vault_is_given_up_in_time(between: Between, connect: Connect
     session = connect(url_of(between), bundle=between.ca_bundle, limit=LIMIT).serving(MOUNT)
     assert await is_signing(session)
     between.aim("/v1/", reaches_ca=False, stays=True)
-    begun = time.monotonic()
     with pytest.raises(Unreachable, match=r"no answer within 0\.5 s"):
         await is_signing(session)
-    assert time.monotonic() - begun < 2 * LIMIT
+    asked = len(between.paths)
     with pytest.raises(Unreachable, match=r"no answer within 0\.5 s"):
         await is_signing(session)
-    assert time.monotonic() - begun < 2 * LIMIT
+    assert len(between.paths) == asked
     assert session.health().state is VaultState.SLOW
 
 
@@ -379,17 +378,17 @@ async def test_next_address_is_asked_and_the_first_one_again_after_its_return(
 async def test_dead_and_silent_addresses_are_passed_over(server: Vault, connect: Connect) -> None:
     """One refuses connections, one accepts them and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(0)
         dead = f"https://127.0.0.1:{process.free_port()}"
         mute = f"https://127.0.0.1:{silent.getsockname()[1]}"
         session = connect(dead, mute, server.url, bundle=server.ca_bundle, limit=LIMIT).serving(
             MOUNT
         )
-        begun = time.monotonic()
         assert await is_signing(session)
-        assert time.monotonic() - begun < 4 * LIMIT
-        begun = time.monotonic()
+        silent.accept()[0].close()
         assert await is_signing(session)
-        assert time.monotonic() - begun < LIMIT, "both are left out meanwhile"
+        with pytest.raises(BlockingIOError):
+            silent.accept()
 
 
 async def test_redirect_is_followed_to_an_address_of_ours_alone(

@@ -219,6 +219,24 @@ async def test_watch_notices_what_nobody_asks_for(bench: Bench) -> None:
     assert bench.returns == 1
 
 
+async def test_watch_goes_on_after_a_bug(bench: Bench) -> None:
+    """Without it nobody would see that Vault has returned."""
+
+    def stumble() -> None:
+        bench.returns += 1
+        raise LookupError("a bug")
+
+    bench.connections.on_return = stumble
+    bench.connections.watch()
+    for count in (1, 2):
+        bench.vault.on("/v1/", SEALED)
+        await bench.watched(6)
+        bench.vault.on("sys/health", answer({}))
+        bench.vault.on("lookup-self", answer({"data": {}}))
+        await bench.watched(6)
+        assert bench.returns == count
+
+
 async def test_vault_that_answers_looks_and_nothing_else_is_looked_at_less_often(
     bench: Bench,
 ) -> None:
