@@ -71,7 +71,7 @@ check: ready ## Format, lint, types, import contracts and the fast tests; offlin
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
-	PYTHONDONTWRITEBYTECODE= $(VENV)/bin/pytest -q -n 2 -m 'not peers and not e2e' $(CHECK_SUITES)
+	PYTHONDONTWRITEBYTECODE= $(VENV)/bin/pytest -q -n 3 -m 'not peers and not e2e' $(CHECK_SUITES)
 
 .PHONY: peers
 peers: ready ## Put the real programs in place that the tests talk to (Debian; root or sudo)
@@ -98,9 +98,21 @@ interop: ready peers ## Every client at every CA with every verb; writes docs/in
 demo: $(RUNNABLE) $(DEMO_VENV)/$(DEMO_STAMP) ## See one certificate go through both halves; no root, no service
 	@$(VENV)/bin/penstock demo --certbot $(DEMO_VENV)/bin/certbot
 
+.PHONY: agent
+agent: ## Build the agent as one file, dist/penstock-agent.pyz: the same octets everywhere
+	@$(PYTHON) deploy/agent_zipapp.py
+
 .PHONY: bench
 bench: ready ## Measure beside the peers, about 15 min; EFFORT=--quick for 4, EFFORT=--write-docs to keep
 	bench/run $(EFFORT)
+
+# How long faults go on, in minutes, and what decides them; drawn where none is given.
+MINUTES ?= 30
+SEED ?=
+
+.PHONY: soak
+soak: ready ## Twenty agents, short certificates, kill -9 at random; MINUTES=30, SEED=; writes docs/soak.md
+	$(VENV)/bin/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 .PHONY: docs
 docs: $(DOCS_VENV)/$(DOCS_STAMP) ## Build the documents into build/docs

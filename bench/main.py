@@ -11,8 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from bench import agents, vault
+from bench import agents_report as agent_reports
 from bench import report as reports
-from bench import vault
 from bench import vault_report as vault_reports
 from bench.acme2certifier import PEER
 from bench.scenarios import EFFORTS, SCENES, measure
@@ -23,6 +24,7 @@ __all__ = ["main"]
 
 REPORT: Final = reports.ROOT / "build" / "bench" / "report.json"
 VAULT_REPORT: Final = REPORT.with_name("vault.json")
+AGENTS_REPORT: Final = REPORT.with_name("agents.json")
 PAGE: Final = reports.ROOT / "docs" / "benchmarks.md"
 
 
@@ -32,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if asked.only == "vault":
             return _vault(asked)
+        if asked.only == "agents":
+            return _agents(asked)
         asked.report = asked.report or REPORT
         if not asked.only_docs:
             _measure(asked)
@@ -63,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
         "--scene", action="append", choices=sorted(SCENES), help="only this one; may be repeated"
     )
     parser.add_argument(
-        "--only", choices=["vault"], help="account keys in Vault beside account keys in files"
+        "--only",
+        choices=["agents", "vault"],
+        help="agents and what they cost the broker; account keys in Vault beside those in files",
     )
     parser.add_argument("--report", type=Path, help="where the JSON report lies")
     parser.add_argument(
@@ -106,6 +112,26 @@ def _vault(asked: argparse.Namespace) -> int:
         print(f"written into {PAGE.relative_to(reports.ROOT)}", file=sys.stderr)
     print(text)
     return 1 if any(cell.errors for cell in report.keys.cells) and asked.effort == "smoke" else 0
+
+
+def _agents(asked: argparse.Namespace) -> int:
+    """Measure agents, which have a report of their own."""
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    path = asked.report or AGENTS_REPORT
+    if not asked.only_docs:
+        with tempfile.TemporaryDirectory(prefix="penstock-bench-") as home:
+            found = agents.measure(Path(home), agents.EFFORTS[asked.effort], tell)
+        versions = _versions() | {"Vault": VAULT.version}
+        agent_reports.write_report(agent_reports.take(found, asked.effort, versions), path)
+    text = agent_reports.render(agent_reports.read_report(path))
+    if asked.write_docs or asked.only_docs:
+        reports.write_docs(text, PAGE, start=agent_reports.START, end=agent_reports.END)
+        print(f"written into {PAGE.relative_to(reports.ROOT)}", file=sys.stderr)
+    print(text)
+    return 0
 
 
 def _rendered(path: Path) -> str:

@@ -34,6 +34,16 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "cert": ("broker.commands.requesters:cert", "Look at certificates and revoke them."),
     "account": ("broker.commands.requesters:account", "Look at accounts and deactivate them."),
     "eab": ("broker.commands.requesters:eab", "Keys that bind new accounts to a requester."),
+    "renew": ("broker.commands.deliveries:renew", "Renew certificates at nodes now."),
+    "incident": (
+        "broker.commands.incidents:incident",
+        "Replace many certificates by a deadline.",
+    ),
+    "rollout": (
+        "broker.commands.rollouts:rollout",
+        "Waves of certificates over groups of nodes.",
+    ),
+    "node": ("broker.commands.node:node", "Nodes with agents, and how they are let in."),
     "upstream": ("broker.commands.upstreams:upstream", "The CAs that the broker asks."),
     "ca": ("broker.commands.authorities:ca", "The CA that the broker is itself."),
     "vault": ("broker.commands.vault:vault", "What the broker needs in Vault."),

@@ -149,7 +149,7 @@ class Telemetry:
         """(upstream, cause) of each account that is lost, asked at each scrape."""
         self.find_ca_ends: Callable[[], Mapping[tuple[str, str], datetime]] | None = None
         """From (built-in CA, role) to the end of that certificate, asked at each scrape."""
-        self.before_render: list[Callable[[], None]] = []
+        self.before_render: list[Callable[[], Awaitable[None] | None]] = []
         """Called at each scrape, to bring those up to date."""
         self._make_counters()
         self._make_gauges(version)
@@ -327,8 +327,7 @@ class Telemetry:
             self._ca_end.clear()
             for (upstream, role), end in self.find_ca_ends().items():
                 self._ca_end.labels(upstream, role).set(end.timestamp())
-        for refresh in self.before_render:
-            refresh()
+        await asyncio.gather(*filter(None, [refresh() for refresh in self.before_render]))
         return await asyncio.to_thread(generate_latest, self.registry)
 
     def _show(self, snapshot: Snapshot) -> None:

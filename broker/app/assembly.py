@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from broker.app.agents import AgentRooms
+from broker.app.deliveries import ClientWatch, make_client_watch
 from broker.app.held import held_operations, held_workflows
 from broker.app.inspecting import DATABASE
 from broker.app.outside import Outside, go_outside, make_state
@@ -41,6 +43,10 @@ class Broker:
     renewing: Renewing
     moves: KeyMoves
     sealing: SecretSealing
+    clients: ClientWatch
+    """Looks whether clients renew by themselves."""
+    agents: AgentRooms | None = None
+    """What serves agents; None where the configuration has none."""
 
     def unless_held(self, run: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
         """Return *run*, which does nothing while a restored store has to be reconciled."""
@@ -117,6 +123,8 @@ async def _assemble(outside: Outside) -> Broker:
         renewing=workshop.renewing,
         moves=workshop.takeover.moves,
         sealing=SecretSealing(outside.store, outside.keys.sealer, outside.clock),
+        clients=make_client_watch(outside),
+        agents=workshop.agents,
         dispatcher=workshop.dispatcher,
         orders=workshop.orders,
         recovery=workshop.recovery,

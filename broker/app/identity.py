@@ -86,6 +86,11 @@ class Identity:
     # ------------------------------------------------------------------------------ what is told
 
     @property
+    def files(self) -> PairFiles:
+        """Return where the pair lies, for a listener that shows it on terms of its own."""
+        return self._files
+
+    @property
     def is_usable(self) -> bool:
         """Whether there is a certificate to serve with, ended or not."""
         return self._pair is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Final
+from typing import Final, NamedTuple
 
 from broker.app.account_key_metrics import AccountKeyMetrics
 from broker.app.account_keys import key_plans
@@ -14,6 +14,7 @@ from broker.app.keeping import BrokerKeys, open_keys
 from broker.app.key_watch import KeyFaultMetrics
 from broker.app.publishing import AuthorityPublishing
 from broker.app.secrets import Secrets
+from broker.app.settings import order_limits
 from broker.app.upstreams import ConfiguredUpstreams
 from broker.app.vault import open_vault
 from broker.clock import SystemClock
@@ -21,6 +22,8 @@ from broker.config import Config, LoadedPolicies
 from broker.issuance.account_health import AccountHealth
 from broker.issuance.errors import Broken
 from broker.issuance.key_rotation import KeyRotation
+from broker.issuance.node_challenges import NodeAnswers
+from broker.issuance.renewal_budget import RenewalBudget
 from broker.issuance.upstream_keys import UpstreamKeys
 from broker.keys.vault_session import VaultConnections
 from broker.storage.sqlite import SqliteStore
@@ -52,8 +55,10 @@ class Outside:
     account_health: AccountHealth
     answers: Http01Answers
     tls_answers: TlsAlpn01Answers
+    node_answers: NodeAnswers
     upstreams: ConfiguredUpstreams
     publishing: AuthorityPublishing
+    budget: RenewalBudget
 
     async def close(self) -> None:
         """Close all connections."""
@@ -75,6 +80,14 @@ def make_state(config: Config) -> None:
         raise Broken(f"state directory {config.state} cannot be made: {reason}") from error
 
 
+class _Tables(NamedTuple):
+    """Where answers to challenges are put: two that the broker serves, and the nodes."""
+
+    answers: Http01Answers
+    tls_answers: TlsAlpn01Answers
+    node_answers: NodeAnswers
+
+
 def go_outside(config: Config, policies: LoadedPolicies, store: SqliteStore) -> Outside:
     """Return the adapters of one broker over its store; nothing is asked of anybody yet."""
     clock = SystemClock()
@@ -83,7 +96,7 @@ def go_outside(config: Config, policies: LoadedPolicies, store: SqliteStore) -> 
     secrets = Secrets(config, vault, clock)
     keys = _keys(config, store, vault, secrets, telemetry)
     registry = open_registry(config, store, keys.rings, clock, places=keys.places)
-    answers, tls_answers = Http01Answers(), TlsAlpn01Answers(clock)
+    tables = _Tables(Http01Answers(), TlsAlpn01Answers(clock), NodeAnswers(store, store))
     upstreams = ConfiguredUpstreams(
         config,
         facts=policies.facts,
@@ -94,8 +107,7 @@ def go_outside(config: Config, policies: LoadedPolicies, store: SqliteStore) -> 
         store=store,
         clock=clock,
         telemetry=telemetry,
-        answers=answers,
-        tls_answers=tls_answers,
+        **tables._asdict(),
         user_agent=f"penstock/{VERSION}",
     )
     changes = _upstream_keys(upstreams, store, keys)
@@ -112,10 +124,10 @@ def go_outside(config: Config, policies: LoadedPolicies, store: SqliteStore) -> 
         keys=keys,
         secrets=secrets,
         vault=vault,
-        answers=answers,
-        tls_answers=tls_answers,
+        **tables._asdict(),
         upstreams=upstreams,
         publishing=_publishing(config, upstreams, clock, telemetry),
+        budget=RenewalBudget(store, order_limits(config), clock),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 import structlog
 from aiohttp import web
 
+from broker.app.agents import start_agents
 from broker.app.assembly import Broker, assembled
 from broker.app.identity import Identity
 from broker.app.outside import Outside
@@ -149,7 +150,7 @@ async def _start(broker: Broker, stack: AsyncExitStack) -> None:
     await _start_tls_alpn(outside, stack)
     opened = asyncio.Event()
     if identity.is_usable:
-        await _start_acme(broker, stack, context)
+        await _start_acme(broker, stack, context, identity)
         opened.set()
     else:
         task = asyncio.create_task(_open_later(broker, identity, stack, opened))
@@ -183,12 +184,14 @@ async def _open_later(
         await refresh()
         if not identity.is_usable:
             await asyncio.sleep(FIRST_CERTIFICATE_PAUSE_SECONDS)
-    await _start_acme(broker, stack, await identity.context())
+    await _start_acme(broker, stack, await identity.context(), identity)
     opened.set()
     log.info("listening for ACME")
 
 
-async def _start_acme(broker: Broker, stack: AsyncExitStack, context: ssl.SSLContext) -> None:
+async def _start_acme(
+    broker: Broker, stack: AsyncExitStack, context: ssl.SSLContext, identity: Identity
+) -> None:
     outside = broker.outside
     listen, limits = outside.config.listen, outside.config.limits
     acme = await start_tcp(
@@ -204,6 +207,8 @@ async def _start_acme(broker: Broker, stack: AsyncExitStack, context: ssl.SSLCon
         ),
     )
     _stop_with(stack, acme)
+    if broker.agents is not None:
+        await start_agents(broker.agents, outside, identity, stack)
 
 
 def _reconcile_beside(broker: Broker, stack: AsyncExitStack) -> None:
@@ -364,6 +369,7 @@ def _schedule(broker: Broker, identity: Identity) -> Scheduler:
         ("keys-in-use", KEYS_EVERY, broker.outside.keys.watch.look),
         ("expire-orders", EXPIRE_EVERY, broker.unless_held(expire_orders)),
         ("renewal-windows", RENEWALS_EVERY, broker.unless_held(broker.ask_about_renewals)),
+        ("clients-renewing", EXPIRE_EVERY, broker.unless_held(broker.clients.run)),
         ("own-certificate", IDENTITY_EVERY, look_at_identity),
         ("own-window", WINDOW_EVERY, identity.follow_window),
         ("reconcile", RECONCILE_EVERY, broker.reconcile),
@@ -372,6 +378,9 @@ def _schedule(broker: Broker, identity: Identity) -> Scheduler:
         ("ca-ends", CA_ENDS_EVERY, broker.outside.publishing.warn_of_ends),
     )
     scheduler = Scheduler()
+    if broker.agents is not None:
+        for name, turn in broker.agents.turns():
+            scheduler.add(name, SWEEP_EVERY, tolerant(name, broker.unless_held(turn)))
     for name, every, run in jobs:
         scheduler.add(name, every, tolerant(name, run))
     return scheduler

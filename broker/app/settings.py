@@ -10,8 +10,9 @@ from typing import Final
 from broker.app.secrets import Secrets
 from broker.config import Config, Endpoint
 from broker.config.communities import ValidationProxy
-from broker.config.upstreams import BuiltinUpstream
+from broker.config.upstreams import AcmeUpstream, BuiltinUpstream
 from broker.issuance.ports import AccountUrl
+from broker.issuance.renewal_budget import OrderLimit
 from broker.issuance.settings import CommunitySettings, DeclaredEabKey, IssuanceSettings
 from broker.upstreams.authority import IssuerSet
 from broker.upstreams.builtin import BuiltinSettings
@@ -25,6 +26,7 @@ __all__ = [
     "account_url",
     "builtin_settings",
     "issuance_settings",
+    "order_limits",
     "validation_settings",
     "web_rates",
 ]
@@ -98,6 +100,20 @@ def web_rates(config: Config) -> WebRates:
     )
 
 
+def order_limits(config: Config) -> Mapping[str, OrderLimit]:
+    """Return what CAs publish about orders of one account, by upstream."""
+    sections = {
+        name: made.orders
+        for name, made in config.upstreams.items()
+        if isinstance(made, AcmeUpstream) and made.orders is not None
+    }
+    return {
+        name: OrderLimit(made.rate, made.kept_for_renewals)
+        for name, made in sections.items()
+        if made.rate is not None
+    }
+
+
 def validation_settings(
     config: Config, credentials: Mapping[str, bytes] | None = None
 ) -> Mapping[str, ValidationSettings]:
@@ -166,7 +182,8 @@ def _listening(config: Config) -> Sequence[Endpoint]:
     listen = config.listen
     plain = [] if listen.plain is None else [listen.plain.address]
     tls_alpn = [] if listen.tls_alpn is None else [listen.tls_alpn.address]
-    return [listen.acme.address, listen.health.address, *plain, *tls_alpn]
+    agents = [] if listen.agents is None else [listen.agents.address]
+    return [listen.acme.address, listen.health.address, *plain, *tls_alpn, *agents]
 
 
 def _target(endpoint: Endpoint) -> Target:

@@ -16,13 +16,17 @@ from broker.config.solvers import (
     TlsAlpnSolver,
     WebhookSolver,
 )
+from broker.config.solvers import NodeSolver as NodeSolverSection
 from broker.config.solvers import Solver as SolverSection
 from broker.issuance.errors import Broken
 from broker.issuance.ports import Clock
 from broker.policy.names import PatternSet
+from broker.policy.node_names import node_patterns
+from broker.protocol.challenges import ChallengeType
 from broker.upstreams.hook import HookSettings, HookZone
 from broker.upstreams.http01 import Http01Answers
 from broker.upstreams.lookup import Lookup, NameServer
+from broker.upstreams.node_solver import NodePublisher, NodeSolver
 from broker.upstreams.provider import ProviderSettings, ProviderZone, ZoneLocks
 from broker.upstreams.rfc2136 import DynamicZone, Rfc2136Settings
 from broker.upstreams.selfcheck import SelfCheck
@@ -50,7 +54,9 @@ class SolverMaker:
         answers: Http01Answers,
         tls_answers: TlsAlpn01Answers,
         user_agent: str,
+        node_answers: NodePublisher | None = None,
     ) -> None:
+        self._node_answers = node_answers
         self._secrets = secrets
         self._clock = clock
         self._answers = answers
@@ -58,8 +64,8 @@ class SolverMaker:
         self._user_agent = user_agent
         self._locks = ZoneLocks()
 
-    def make(self, config: SolverSection) -> Solver:
-        """Return the solver that a section describes.
+    def make(self, config: SolverSection, communities: Sequence[str] = ()) -> Solver:
+        """Return the solver that a section describes, for an upstream of these communities.
 
         Raises:
             Broken: A secret that it names cannot be read, or something else is unusable.
@@ -67,10 +73,25 @@ class SolverMaker:
         names = PatternSet.parse(config.names)
         if isinstance(config, HttpSolver):
             return Http01Solver(self._answers, names)
+        if isinstance(config, NodeSolverSection):
+            return self._node_solver(config, names, communities)
         if isinstance(config, TlsAlpnSolver):
             return TlsAlpn01Solver(self._tls_answers, names)
         zone, resolvers = self._zone(config)
         return Dns01Solver(zone, self._check(config, resolvers), names)
+
+    def _node_solver(
+        self, config: NodeSolverSection, names: PatternSet, communities: Sequence[str]
+    ) -> Solver:
+        if self._node_answers is None:
+            raise Broken("a solver names nodes, and nothing here can reach any")
+        return NodeSolver(
+            self._node_answers,
+            ChallengeType(config.challenge),
+            nodes=node_patterns(config.nodes),
+            names=names,
+            communities=communities,
+        )
 
     def _zone(self, config: DnsSolver) -> tuple[TxtZone, tuple[NameServer, ...]]:
         """Return where records are written, and who is asked about aliases."""

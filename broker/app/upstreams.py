@@ -37,6 +37,7 @@ from broker.upstreams.builtin import BuiltinCa
 from broker.upstreams.client import AcmeClient
 from broker.upstreams.http01 import Http01Answers
 from broker.upstreams.listing import list_orders
+from broker.upstreams.node_solver import NodePublisher
 from broker.upstreams.tlsalpn01 import TlsAlpn01Answers
 from broker.upstreams.transport import HttpTransport, TransportSettings
 
@@ -61,6 +62,7 @@ class ConfiguredUpstreams:
         answers: Http01Answers,
         user_agent: str,
         tls_answers: TlsAlpn01Answers | None = None,
+        node_answers: NodePublisher | None = None,
     ) -> None:
         self._config = config
         self._signer = signer
@@ -73,9 +75,9 @@ class ConfiguredUpstreams:
             secrets=secrets,
             clock=clock,
             answers=answers,
-            # Not by truth: an empty table is one that answers may still come into.
             tls_answers=TlsAlpn01Answers(clock) if tls_answers is None else tls_answers,
             user_agent=user_agent,
+            node_answers=node_answers,
         )
         self._user_agent = user_agent
         self._facts = facts
@@ -350,7 +352,7 @@ class ConfiguredUpstreams:
         self._clients[name] = client
         if config.anchors is not None:
             self._anchors[name] = _read_anchors(config.anchors)
-        solvers = [self._solvers.make(one) for one in config.solvers]
+        solvers = [self._solvers.make(one, config.communities) for one in config.solvers]
         for community in config.communities:
             settings = AcmeUpstreamSettings(
                 name=name,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from broker.app.adopting import Takeover, make_takeover
+from broker.app.agents import AgentRooms, make_agent_rooms
 from broker.app.caa import ConfiguredIssuers, caa_watch
+from broker.app.incidents import make_incidents
 from broker.app.outside import VERSION, Outside
 from broker.app.recovering import make_account_recoveries, make_recovery
 from broker.app.settings import account_url, issuance_settings, validation_settings
@@ -19,6 +21,7 @@ from broker.issuance.dispatcher import Dispatcher
 from broker.issuance.enrollment import Enrollment
 from broker.issuance.former_revocations import FormerRevocations
 from broker.issuance.fulfilment import Fulfilment
+from broker.issuance.incidents import Incidents
 from broker.issuance.key_changes import KeyChanges
 from broker.issuance.orders import Orders
 from broker.issuance.planning import Planner
@@ -52,6 +55,10 @@ class Workshop:
     recovery: Recovery
     takeover: Takeover
     dispatcher: Dispatcher
+    agents: AgentRooms | None = None
+    """What serves agents; None where the configuration has none."""
+    incidents: Incidents | None = None
+    """Replaces many certificates."""
 
     def workflows(self) -> Workflows:
         """Return what the listener for clients serves."""
@@ -93,6 +100,12 @@ class Workshop:
                 recovery=self.recovery,
                 account_health=outside.account_health,
                 account_recoveries=make_account_recoveries(outside, self.recovery, self.dispatcher),
+                nodes=None if self.agents is None else self.agents.nodes,
+                deliveries=None if self.agents is None else self.agents.deliveries,
+                delivery_rooms=outside.store,
+                rollouts=None if self.agents is None else self.agents.fleet.rollouts,
+                incidents=self.incidents,
+                budget=outside.budget,
             )
         )
 
@@ -105,7 +118,8 @@ async def furnished(outside: Outside) -> Workshop:
     """
     store, clock = outside.store, outside.clock
     settings = issuance_settings(outside.config, outside.secrets)
-    enrollment = Enrollment(store, clock, settings, sealer=outside.keys.sealer)
+    nodes = None if outside.config.agents is None else store
+    enrollment = Enrollment(store, clock, settings, sealer=outside.keys.sealer, nodes=nodes)
     await enrollment.keep_declared()
     dispatcher = Dispatcher(store, clock)
     planner = _planner(outside, enrollment)
@@ -136,7 +150,8 @@ async def furnished(outside: Outside) -> Workshop:
     dispatcher.on(JobKind.PREPARE, fulfilment.prepare)
     dispatcher.on(JobKind.FULFIL, fulfilment.fulfil)
     dispatcher.on(JobKind.REVOKE, made.revocations.carry_out)
-    return made
+    rooms = make_agent_rooms(made)
+    return replace(made, agents=rooms, incidents=make_incidents(made, rooms))
 
 
 def _revocations(outside: Outside, dispatcher: Dispatcher) -> Revocations:
@@ -208,6 +223,7 @@ def _orders(
         clock=outside.clock,
         settings=settings,
         caa=caa,
+        budget=outside.budget,
     )
 
 

@@ -24,6 +24,7 @@ def policy() -> None:
 @click.option("--community", metavar="NAME", default="default", show_default=True)
 @click.option("--account", metavar="ID", help="Asked by this account.")
 @click.option("--eab", metavar="KEY", help="Asked by an account that this key binds.")
+@click.option("--node", metavar="NAME", help="Asked by this node.")
 @click.option("--profile", metavar="NAME", help="With this profile.")
 @config_option
 @as_json
@@ -32,8 +33,8 @@ def explain(config_path: Path, *, is_json: bool, **given: Any) -> None:
 
     Nothing is ordered. Exit status 0 whether it is allowed or not.
     """
-    if given["account"] and given["eab"]:
-        raise click.UsageError("--account and --eab exclude each other")
+    if sum(given[name] is not None for name in ("account", "eab", "node")) > 1:
+        raise click.UsageError("--account, --eab and --node exclude each other")
     given["names"] = list(given["names"])
     found = ask(config_path, "policy_explain", given)
     if is_json:

@@ -10,6 +10,13 @@ import click
 
 from broker.commands.account_recovery import order_again
 from broker.commands.connection import ask
+from broker.commands.deliveries import (
+    cert_release,
+    cert_trace,
+    cert_withdraw,
+    list_watched,
+    watch_options,
+)
 from broker.commands.options import as_json, config_option, page_options, reason_option
 from broker.commands.output import print_json, print_pairs, print_table
 from broker.commands.renewals import cert_renewal, cert_retiring
@@ -116,11 +123,15 @@ def cert_show(certificate: str, config_path: Path, *, pem: bool, is_json: bool) 
 
 @cert.command("list")
 @click.option("--community", metavar="NAME", help="Of this community only.")
+@watch_options
 @page_options
 @config_option
 @as_json
-def cert_list(config_path: Path, *, is_json: bool, **given: Any) -> None:
-    """List certificates."""
+def cert_list(config_path: Path, *, watched: str | None, is_json: bool, **given: Any) -> None:
+    """List certificates, or those among them that need somebody's attention."""
+    if watched is not None:
+        list_watched(watched, config_path, limit=given["limit"], is_json=is_json)
+        return
     columns = ["certificate", "names", "not_after", "upstream", "released", "revoked"]
     _list(ask(config_path, "cert_list", given), columns, is_json=is_json)
 
@@ -147,6 +158,9 @@ def cert_revoke(
 
 cert.add_command(cert_renewal)
 cert.add_command(cert_retiring)
+cert.add_command(cert_trace)
+cert.add_command(cert_release)
+cert.add_command(cert_withdraw)
 
 # ---------------------------------------------------------------------------------------- accounts
 

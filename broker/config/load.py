@@ -8,11 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from broker.config.agent_checks import check_agents
 from broker.config.model import Config
 from broker.config.policies import LoadedPolicies, load_policies
 from broker.config.solver_checks import check_solvers
 from broker.config.upstreams import AcmeUpstream, BuiltinUpstream
 from broker.config.vault_checks import check_vault
+from broker.config.vouching_checks import check_vouching
 from broker.issuance.errors import Broken
 from broker.policy.yamlfile import MAX_TEXT_BYTES, Fault, Faults, KeyPath, Lines, load_model
 
@@ -85,6 +87,8 @@ def _check_references(config: Config, lines: Lines) -> Iterator[Fault]:
     yield from _check_listeners(config, lines)
     yield from check_solvers(config, lines)
     yield from check_vault(config, lines)
+    yield from check_vouching(config, lines)
+    yield from check_agents(config, lines)
 
 
 def _check_communities(config: Config, lines: Lines) -> Iterator[Fault]:

@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 from pydantic import Field, model_validator
 
+from broker.config.agents import Agents
 from broker.config.communities import Community, DeclaredKey
 from broker.config.section import ConfigName, Section
 from broker.config.upstreams import UpstreamSection
@@ -22,6 +23,7 @@ from broker.policy.units import Duration, Rate, RateText, Size
 
 __all__ = [
     "AcmeListener",
+    "AgentListener",
     "Config",
     "HealthListener",
     "Keys",
@@ -102,6 +104,13 @@ class TlsAlpnListener(Section):
     """Where to listen."""
 
 
+class AgentListener(Section):
+    """The HTTPS listener that agents connect to; its certificate is the ACME listener's."""
+
+    address: EndpointText = Endpoint(_EVERYWHERE, 8445)
+    """Where to listen."""
+
+
 class HealthListener(Section):
     """The listener for probes and metrics; it tells more than clients should learn."""
 
@@ -121,6 +130,9 @@ class Listen(Section):
 
     acme: AcmeListener
     """For ACME clients."""
+
+    agents: AgentListener | None = Field(default=None, json_schema_extra={"instead": True})
+    """For agents. Without it no node can enrol."""
 
     plain: PlainListener | None = None
     """For CAs that validate and parties that verify. Without it that is not served."""
@@ -256,6 +268,9 @@ class Config(Section):
 
     external_account_bindings: tuple[DeclaredKey, ...] = ()
     """External account binding keys that stand here instead of being minted."""
+
+    agents: Agents | None = Field(default=None, json_schema_extra={"instead": True})
+    """Nodes with agents. Without it there are none."""
 
     weak_keys: WeakKeys = Field(default_factory=WeakKeys)
     """Which public keys are refused."""

@@ -44,8 +44,10 @@ EXAMPLE_NAMES: Final = {
     "Community": ("default",),
     "BuiltinUpstream": ("local",),
     "AcmeUpstream": ("lets-encrypt",),
-    "CaProfileSection": ("server",),
+    "CaProfileSection": ("server", "node"),
     "MountIdentities": ("transit-ca",),
+    "ClusterSection": ("prod",),
+    "RolloutGroup": ("web",),
 }
 """Names that things have in the sample."""
 
@@ -146,16 +148,17 @@ def _sample(
         for line in textwrap.wrap(_flat(field.description).replace("`", "'"), width):
             yield f"{pad}# {line}"
         sections, container = _sections(field.annotation)
+        extra = field.json_schema_extra
+        mark = "# " if isinstance(extra, dict) and extra.get("instead") else ""
         if not sections:
-            extra = field.json_schema_extra
-            mark = "# " if isinstance(extra, dict) and extra.get("instead") else ""
             example = given[key] if key in given else _example(section, field)
             yield f"{pad}{mark}{key}: {json.dumps(example)}"
             continue
-        yield f"{pad}{key}:"
+        yield f"{pad}{mark}{key}:"
         # Of a section that can be one of several, one can stand there: the first.
         for each in sections if container else sections[:1]:
-            yield from _sample_of(each, container, indent + 2, _inside(field))
+            lines = _sample_of(each, container, indent + 2, _inside(field))
+            yield from (f"{pad}{mark}{line[indent:]}" for line in lines)
 
 
 def _inside(field: FieldInfo) -> Mapping[str, object]:
@@ -258,7 +261,12 @@ def _schema_kind(schema: dict[str, Any]) -> str:
         return f"list of {_schema_kind(schema['items'])}"
     if schema.get("type") == "object":
         return f"mapping to {_schema_kind(schema['additionalProperties'])}"
-    words = {"string": "text", "integer": "number", "boolean": "`true` or `false`"}
+    words = {
+        "string": "text",
+        "integer": "number",
+        "number": "number",
+        "boolean": "`true` or `false`",
+    }
     return words[schema["type"]]
 
 

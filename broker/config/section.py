@@ -8,9 +8,10 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, ConfigDict
 
 from broker.policy.names import parse_pattern
+from broker.policy.node_names import parse_node_pattern
 from broker.policy.yamlfile import FileModel
 
-__all__ = ["ConfigName", "PatternText", "ProfileName", "Section"]
+__all__ = ["ConfigName", "NodePatternText", "PatternText", "ProfileName", "Section"]
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 _PROFILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
@@ -40,6 +41,9 @@ ConfigName = Annotated[str, AfterValidator(_check_name)]
 
 ProfileName = Annotated[str, AfterValidator(_check_profile)]
 """The name of a profile, which clients see."""
+
+NodePatternText = Annotated[str, AfterValidator(lambda value: str(parse_node_pattern(value)))]
+"""A pattern of names of nodes, which may have a single label."""
 
 PatternText = Annotated[str, AfterValidator(lambda value: str(parse_pattern(value)))]
 """A pattern of names, as policies have them."""

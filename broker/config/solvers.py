@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from broker.config.section import PatternText, Section
+from broker.config.section import NodePatternText, PatternText, Section
 from broker.config.values import (
     AbsolutePath,
     EndpointText,
@@ -25,6 +25,7 @@ __all__ = [
     "Exec",
     "ExecSolver",
     "HttpSolver",
+    "NodeSolver",
     "Provider",
     "ProviderSolver",
     "Rfc2136",
@@ -322,6 +323,23 @@ class TlsAlpnSolver(Section):
     is taken."""
 
 
+class NodeSolver(Section):
+    """Answers http-01 or tls-alpn-01 on the nodes themselves, to which the names lead."""
+
+    challenge: Literal["http-01", "tls-alpn-01"]
+    """What it answers."""
+
+    nodes: tuple[NodePatternText, ...] = Field(
+        min_length=1, examples=[["*.web.corp.example", "web-01"]]
+    )
+    """Patterns of names of the nodes that may answer. Of these, the ones are asked that want a
+    certificate for the name and are connected; their own configuration has to allow it too."""
+
+    names: tuple[PatternText, ...] = Field(default=EVERYTHING, min_length=1)
+    """Name patterns, and networks of addresses, that it answers for; the first solver that fits
+    is taken."""
+
+
 DnsSolver = Rfc2136Solver | ProviderSolver | WebhookSolver | ExecSolver
 """A solver for dns-01, whichever way it writes the record."""
 
@@ -329,9 +347,12 @@ DnsSolver = Rfc2136Solver | ProviderSolver | WebhookSolver | ExecSolver
 def _member(value: object) -> str | None:
     """Return which solver is meant: by its challenge, and for dns-01 by its way to write."""
     if not isinstance(value, Mapping):
-        tag = next((way for way in WAYS if hasattr(value, way)), None)
+        tag = next((way for way in (*WAYS, "nodes") if hasattr(value, way)), None)
+        tag = "node" if tag == "nodes" else tag
         return tag or getattr(value, "challenge", None)
     challenge = value.get("challenge")
+    if "nodes" in value and challenge in ("http-01", "tls-alpn-01"):
+        return "node"
     if challenge == "dns-01":
         return next((way for way in WAYS if way in value), None)
     return challenge if challenge in _MEMBERS else None
@@ -343,7 +364,8 @@ Solver = Annotated[
     | Annotated[WebhookSolver, Tag("webhook")]
     | Annotated[ExecSolver, Tag("exec")]
     | Annotated[HttpSolver, Tag("http-01")]
-    | Annotated[TlsAlpnSolver, Tag("tls-alpn-01")],
+    | Annotated[TlsAlpnSolver, Tag("tls-alpn-01")]
+    | Annotated[NodeSolver, Tag("node")],
     Discriminator(
         _member,
         custom_error_type="solver_challenge",

@@ -20,7 +20,7 @@ from broker.config.values import (
     KeyStoreText,
     Secret,
 )
-from broker.policy.units import Duration
+from broker.policy.units import Duration, RateText
 
 __all__ = [
     "AccountKey",
@@ -30,6 +30,7 @@ __all__ = [
     "ClientCertificate",
     "ExternalBinding",
     "FactOverrides",
+    "OrderLimit",
     "UpstreamSection",
 ]
 
@@ -108,7 +109,9 @@ KeyKind = Literal["ec-p256", "ec-p384", "rsa-2048", "rsa-3072", "rsa-4096"]
 class CaProfileSection(Section):
     """A class of certificates of the built-in CA."""
 
-    usages: tuple[Usage, ...] = Field(default=("server-auth",), min_length=1)
+    usages: tuple[Usage, ...] = Field(
+        default=("server-auth",), min_length=1, examples=[["server-auth", "client-auth"]]
+    )
     """Extended key usages: server-auth, client-auth, email-protection, or dotted OIDs."""
 
     key_usages: tuple[KeyUsage, ...] = Field(
@@ -273,6 +276,17 @@ class FactOverrides(Section):
     after a restore."""
 
 
+class OrderLimit(Section):
+    """How many orders the CA lets one account make, as it publishes."""
+
+    rate: RateText = Field(examples=["300/3h"])
+    """As many orders at once, and as many again in that time; `off` is no limit."""
+
+    kept_for_renewals: float = Field(default=0.5, ge=0, lt=1)
+    """Share of them that new names leave to renewals. An order for new names is told to come again
+    later once only this share is left."""
+
+
 class AcmeUpstream(Section):
     """A CA that speaks ACME; `penstock upstream register NAME` makes our account there."""
 
@@ -328,6 +342,9 @@ class AcmeUpstream(Section):
 
     caa_identities: tuple[CaaIdentity, ...] = Field(default=(), examples=[["letsencrypt.org"]])
     """Names by which CAA records mean it. Without any: those that its directory tells."""
+
+    orders: OrderLimit | None = None
+    """How many orders it lets one account make. Without it nothing is counted."""
 
     solvers: tuple[Solver, ...] = ()
     """How its challenges are answered. An empty list is for a CA that asks for no proof."""

@@ -19,7 +19,10 @@ import aiohttp
 
 from broker.demo.processes import DemoFailed, run_program
 
-__all__ = ["Instance", "Ports"]
+__all__ = ["NODE_CA", "Instance", "Ports"]
+
+NODE_CA: Final = "nodes"
+"""The built-in CA that certifies nodes to the broker."""
 
 START_TIME: Final = timedelta(seconds=30)
 """Longest wait for a broker to say that it is ready; on an idle core it takes about a second."""
@@ -41,6 +44,8 @@ class Ports:
     acme: int
     plain: int
     health: int
+    agents: int | None = None
+    """None for a broker that serves no nodes."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,6 +62,8 @@ class Instance:
     """Upstreams beside the built-in CA ``local``, first choice first."""
     names: Sequence[str]
     cap: str
+    nodes: Sequence[str] = ()
+    """Patterns of the names of nodes whose orders are trusted for *names*."""
     _process: asyncio.subprocess.Process | None = field(default=None)
 
     @property
@@ -80,6 +87,11 @@ class Instance:
         return f"{self.external_url}/acme/directory"
 
     @property
+    def agents_url(self) -> str:
+        """Return the URL that agents use."""
+        return f"https://127.0.0.1:{self.ports.agents}"
+
+    @property
     def log_file(self) -> Path:
         """Return where the broker's log goes."""
         return self.directory / "penstock.log"
@@ -95,6 +107,20 @@ class Instance:
         (policies / "default.yaml").write_text(json.dumps(self._policy(), indent=2), "utf-8")
 
     def _config(self, passphrase: Path, policies: Path) -> dict[str, Any]:
+        config = self._without_nodes(passphrase, policies)
+        if self.ports.agents is not None:
+            config["listen"]["agents"] = {"address": f"127.0.0.1:{self.ports.agents}"}
+            config["agents"] = {"identity": {"upstream": NODE_CA}}
+            config["upstreams"][NODE_CA] = {
+                "kind": "built-in",
+                "base_url": f"http://127.0.0.1:{self.ports.plain}",
+                "profiles": {
+                    "node": {"usages": ["client-auth"], "lifetime": "7d", "max_lifetime": "30d"}
+                },
+            }
+        return config
+
+    def _without_nodes(self, passphrase: Path, policies: Path) -> dict[str, Any]:
         return {
             "apiVersion": "penstock.dev/v1",
             "kind": "Broker",
@@ -151,6 +177,16 @@ class Instance:
                 }
             },
             "default_profile": "server",
+            "trusted": [
+                {
+                    "nodes": list(self.nodes),
+                    "names": list(self.names),
+                    "profiles": ["server"],
+                    "because": "nodes of the demonstration",
+                }
+            ]
+            if self.nodes
+            else [],
         }
 
     async def command(self, *arguments: str) -> str:

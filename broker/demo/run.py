@@ -25,7 +25,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from broker.demo.instance import Instance, Ports
+from broker.demo.instance import NODE_CA, Instance, Ports
+from broker.demo.node import NODE, NODE_NAME, Node, NodeFacts, play_node
+from broker.demo.node_story import check_node_facts, tell_node
 from broker.demo.processes import DemoFailed, loopback_environment, run_program
 from broker.demo.serving import serve_and_look
 from broker.demo.story import Facts, check_facts, tell
@@ -56,12 +58,17 @@ async def run_demo(directory: Path | None, *, certbot: Path, say: Say = print) -
     started = time.monotonic()
     client = _existing(certbot)
     with _empty_directory(directory) as place, _ended_by_sigterm():
-        facts = await _play(place, client, say)
+        facts, node = await _play(place, client, say)
     say("")
     for number, (title, happened) in enumerate(tell(facts), start=1):
         say(f"{number:3}  {title}")
         say(f"     {happened}")
-    faults = check_facts(facts)
+    say("")
+    say(f"and a node with an agent, {NODE}:")
+    for title, happened in tell_node(node):
+        say(f"  -  {title}")
+        say(f"     {happened}")
+    faults = [*check_facts(facts), *check_node_facts(node)]
     if faults:
         raise DemoFailed("; ".join(faults))
     say("")
@@ -110,28 +117,29 @@ def _ended_by_sigterm() -> Iterator[None]:
         loop.remove_signal_handler(signal.SIGTERM)
 
 
-async def _play(directory: Path, certbot: Path, say: Say) -> Facts:
-    ports = _free_ports(7)
+async def _play(directory: Path, certbot: Path, say: Say) -> tuple[Facts, NodeFacts]:
+    ports = _free_ports(9)
     client_port, plain_port = next(ports), next(ports)
     ca = Instance(
         name="the CA",
         directory=directory / "ca",
         ports=Ports(acme=next(ports), plain=next(ports), health=next(ports)),
         validation_port=plain_port,
-        hosts={NAME: ["127.0.0.1"]},
+        hosts={NAME: ["127.0.0.1"], NODE_NAME: ["127.0.0.1"]},
         upstreams={},
-        names=[NAME],
+        names=[NAME, NODE_NAME],
         cap=CA_CAP,
     )
     broker = Instance(
         name="the broker",
         directory=directory / "broker",
-        ports=Ports(acme=next(ports), plain=plain_port, health=next(ports)),
+        ports=Ports(acme=next(ports), plain=plain_port, health=next(ports), agents=next(ports)),
         validation_port=client_port,
         hosts={NAME: ["127.0.0.1"]},
         upstreams={"demo-ca": _upstream(ca)},
-        names=[NAME],
+        names=[NAME, NODE_NAME],
         cap=CAP,
+        nodes=[NODE],
     )
     async with AsyncExitStack() as stack:
         say("starting a CA: a Penstock whose built-in CA plays the upstream")
@@ -141,7 +149,15 @@ async def _play(directory: Path, certbot: Path, say: Say) -> Facts:
         say(f"running certbot: a certificate for {NAME} from {broker.directory_url}")
         (directory / "certbot").mkdir(mode=0o700)
         live = await _run_certbot(certbot, directory / "certbot", broker, client_port)
-        return await _gather(live, directory / "certbot", broker, ca, client_port)
+        facts = await _gather(live, directory / "certbot", broker, ca, client_port)
+        say(f"a node joins: {NODE} enrols, gets a certificate for {NODE_NAME}, has it renewed")
+        node = Node(
+            directory=directory / "node",
+            broker=broker,
+            root=ca.root_file,
+            server_port=next(ports),
+        )
+        return facts, await play_node(node)
 
 
 def _upstream(ca: Instance) -> dict[str, Any]:
@@ -160,9 +176,13 @@ def _upstream(ca: Instance) -> dict[str, Any]:
 async def _running(instance: Instance) -> AsyncIterator[Instance]:
     """Set *instance* up as an operator would, run it, and stop it in the end."""
     instance.write()
-    await instance.command("ca", "init")
-    shown = await instance.json("ca", "show")
+    await instance.command("ca", "init", "--upstream", "local")
+    shown = await instance.json("ca", "show", "--upstream", "local")
     instance.root_file.write_text(shown["root_pem"], "ascii")
+    if instance.ports.agents is not None:
+        await instance.command(
+            "ca", "init", "--upstream", NODE_CA, "--permit-name", "node.penstock.internal"
+        )
     for upstream in instance.upstreams:
         await instance.command("upstream", "register", upstream, "--reason", "demonstration")
     try:

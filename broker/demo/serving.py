@@ -10,7 +10,7 @@ from pathlib import Path
 
 from broker.demo.processes import DemoFailed
 
-__all__ = ["Seen", "serve_and_look"]
+__all__ = ["Seen", "look", "serve_and_look"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ async def serve_and_look(name: str, *, chain: Path, key: Path, root: Path) -> Se
     try:
         port = server.sockets[0].getsockname()[1]
         client_side = ssl.create_default_context(cafile=str(root))
-        return await _look(name, port, client_side)
+        return await look(name, port, client_side)
     except ssl.SSLError as error:
         raise DemoFailed(f"the TLS client did not accept the certificate: {error}") from error
     finally:
@@ -50,7 +50,8 @@ async def _greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     writer.close()
 
 
-async def _look(name: str, port: int, context: ssl.SSLContext) -> Seen:
+async def look(name: str, port: int, context: ssl.SSLContext) -> Seen:
+    """Return what is served as *name* at a port of loopback to who trusts by *context*."""
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", port, ssl=context, server_hostname=name
     )

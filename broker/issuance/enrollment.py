@@ -12,6 +12,7 @@ from typing import Final
 from broker.issuance.errors import Unreachable
 from broker.issuance.events import SYSTEM, Actor, Event, EventKind
 from broker.issuance.key_ports import Sealed, Sealer
+from broker.issuance.node_ports import NodeStatus, NodeStore
 from broker.issuance.ports import Clock, EabStore
 from broker.issuance.records import AccountRecord, EabKeyRecord
 from broker.issuance.sealing import context_of
@@ -38,8 +39,16 @@ class Enrollment:
     """Mints, lists, revokes and checks binding keys."""
 
     def __init__(
-        self, store: EabStore, clock: Clock, settings: IssuanceSettings, *, sealer: Sealer
+        self,
+        store: EabStore,
+        clock: Clock,
+        settings: IssuanceSettings,
+        *,
+        sealer: Sealer,
+        nodes: NodeStore | None = None,
     ) -> None:
+        """Check keys; *nodes* knows whose account is a node's, None where there are none."""
+        self._nodes = nodes
         self._store = store
         self._sealer = sealer
         self._clock = clock
@@ -158,13 +167,13 @@ class Enrollment:
         return verified
 
     async def grant(self, account: AccountRecord) -> EabGrant | None:
-        """Return what the account's binding key allows; None when it has none.
+        """Return what the account's binding key or its node allows; None when it has neither.
 
         Raises:
-            Problem: unauthorized, when the key has been revoked or withdrawn.
+            Problem: unauthorized, when the key or the node has been revoked.
         """
         if account.eab_key_id is None:
-            return None
+            return await self._grant_of_node(account)
         row = await self._store.find_eab_key(account.community, account.eab_key_id)
         if row is None or row.revoked_at is not None or not self._has_mac_key(row):
             raise Problem(
@@ -175,6 +184,16 @@ class Enrollment:
         declared = self._declared.get((row.community, row.key_id))
         limits = declared or row
         return EabGrant(key_id=row.key_id, names=limits.names, profiles=limits.profiles)
+
+    async def _grant_of_node(self, account: AccountRecord) -> EabGrant | None:
+        if self._nodes is None:
+            return None
+        node = await self._nodes.find_node_by_account(account.account_id)
+        if node is None:
+            return None
+        if node.status is NodeStatus.REVOKED:
+            raise Problem(ProblemType.UNAUTHORIZED, f"node {node.name!r} has been revoked")
+        return EabGrant(key_id="", names=node.names, profiles=node.profiles, node=node.name)
 
     async def _unsealed(self, row: EabKeyRecord | None) -> bytes:
         """Return the MAC key in the row, or unseal another in its stead.

@@ -39,6 +39,7 @@ from broker.issuance.records import (
     OrderRecord,
 )
 from broker.issuance.refusals import Refusals
+from broker.issuance.renewal_budget import RenewalBudget
 from broker.issuance.settings import IssuanceSettings
 from broker.issuance.succession import Succession, already_replaced
 from broker.issuance.terms import check_current
@@ -79,8 +80,10 @@ class Orders:
         clock: Clock,
         settings: IssuanceSettings,
         caa: CaaWatch | None = None,
+        budget: RenewalBudget | None = None,
     ) -> None:
         self._orders = orders
+        self._budget = budget
         self._succession = succession
         self._log = log
         self._planner = planner
@@ -105,8 +108,13 @@ class Orders:
 
     # ------------------------------------------------------------------------------- newOrder
 
-    async def create(self, account: AccountRecord, request: NewOrder) -> OrderRecord:
-        """Return a new order, or raise the Problem that policy found."""
+    async def create(
+        self, account: AccountRecord, request: NewOrder, *, order_id: str | None = None
+    ) -> OrderRecord:
+        """Return a new order, or raise the Problem that policy found.
+
+        A workflow of ours that may have to find its order again names *order_id* beforehand.
+        """
         check_current(self._settings.communities[account.community], account)
         facts = await self._planner.facts(
             account,
@@ -121,8 +129,26 @@ class Orders:
             await self._refusals.record(account, decision, resource="new-order")
             raise decision.problem()
         order = self._new_order(account, request, decision, plan, facts.at)
+        if order_id is not None:
+            order = replace(order, order_id=order_id)
         order = await self._succeeding(account, order, request.replaces)
         grounds = await self._ahead.grounds(account, decision.requirements, facts.at)
+        if self._budget is None:
+            return await self._begin_either(order, decision, plan, grounds)
+        await self._budget.take(order)
+        try:
+            return await self._begin_either(order, decision, plan, grounds)
+        except BaseException:
+            self._budget.give_back(order)
+            raise
+
+    async def _begin_either(
+        self,
+        order: OrderRecord,
+        decision: NewOrderDecision,
+        plan: CapPlan,
+        grounds: Mapping[Identifier, Ground],
+    ) -> OrderRecord:
         try:
             return await self._begin(order, decision, plan, grounds)
         except Conflict:

@@ -15,6 +15,9 @@ from typing import Protocol
 from broker.issuance.account_ports import FormerAccounts
 from broker.issuance.adoption_ports import AdoptionStore
 from broker.issuance.events import Event
+from broker.issuance.incident_ports import IncidentStore
+from broker.issuance.joining_ports import NodeWatch
+from broker.issuance.node_ports import EnrolmentStore, NodeStore, Outbox
 from broker.issuance.records import (
     AccountRecord,
     AuthorizationRecord,
@@ -858,6 +861,11 @@ class Store(
     RetirementStore,
     ChainStore,
     AdoptionStore,
+    NodeStore,
+    NodeWatch,
+    EnrolmentStore,
+    Outbox,
+    IncidentStore,
     Protocol,
 ):
     """All store ports at once: what an adapter implements and ``app`` hands around.

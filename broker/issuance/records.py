@@ -256,6 +256,10 @@ class JobKind(StrEnum):
     """subject: certificate_id; pass a revocation up"""
     RETIRE = "retire"
     """subject: certificate_id; its retirement date, or the end of its successor's grace time"""
+    INCIDENT = "incident"
+    """subject: incident_id; a mass replacement"""
+    DELIVER = "deliver"
+    """subject: delivery_id; from the wish to the server at a node that serves the certificate"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

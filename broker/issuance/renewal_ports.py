@@ -77,6 +77,10 @@ class RenewalView:
     retire_at: datetime | None
     upstream_account: str | None = None
     """Our account that ordered it, where that was kept."""
+    pulled_at: datetime | None = None
+    """Since when its client is told to renew at once, because of an incident."""
+    pulled_url: str | None = None
+    """Where that incident is explained to clients."""
 
 
 class RetirementStatus(StrEnum):

@@ -91,8 +91,12 @@ class Renewals:
             raise Problem(ProblemType.MALFORMED, "no such certificate here", status=404)
         now = self._clock.now()
         windows = [self.window(view, now) for view in found]
+        pages = [view.pulled_url for view in found if view.pulled_at is not None]
         return Suggestion(
-            info=RenewalInfo(window=min(windows, key=lambda window: window.start)),
+            info=RenewalInfo(
+                window=min(windows, key=lambda window: window.start),
+                explanation_url=pages[0] if pages else None,
+            ),
             retry_after=min(_answer_age(view, now) for view in found),
         )
 
@@ -106,6 +110,8 @@ def suggested_window(view: RenewalView, now: datetime, *, renew_at: float | None
     """Return when a certificate should be renewed; *renew_at* is policy's share, if it has one."""
     if view.revoked_at is not None or view.revocation_reason is not None:
         return window_past(view.revoked_at or now)
+    if view.pulled_at is not None:
+        return window_past(view.pulled_at)
     end = min(view.not_after, view.retire_at or view.not_after)
     ours = own_window(
         view.not_before, end, seed=view.fingerprint, renew_at=renew_at or DEFAULT_RENEW_AT
@@ -116,7 +122,12 @@ def suggested_window(view: RenewalView, now: datetime, *, renew_at: float | None
         RenewalWindow(view.window_start, view.window_end), latest_end(view.not_before, end)
     )
     is_ours_binding = renew_at is not None or view.retire_at is not None
-    return ours if is_ours_binding and ours.start < theirs.start else theirs
+    if not is_ours_binding:
+        return theirs
+    if ours.start < theirs.start:
+        return ours
+    # One that begins earlier and ends later than ours is cut: nobody is told a later moment.
+    return RenewalWindow(theirs.start, min(theirs.end, ours.end))
 
 
 class RenewalWatch:

@@ -19,6 +19,7 @@ import structlog
 
 from broker.issuance.errors import Broken, Unreachable
 from broker.issuance.ports import Clock
+from broker.keys.look_out import LookOut
 from broker.keys.vault_addresses import Addresses
 from broker.keys.vault_answers import Away, Denied, VaultNotFound, VaultState
 from broker.keys.vault_health import IdentityHealth, Silent, Standing, VaultHealth, VaultObserver
@@ -273,7 +274,7 @@ class VaultConnections:
         self._pool = HvacPool(blocking or RequestsExchange(settings), self._addresses, settings)
         self._sessions: dict[str, VaultSession] = {}
         self._logins: dict[LoginSettings, Login] = {}
-        self._watching: asyncio.Task[None] | None = None
+        self._watching = LookOut(self._watch, self._pause, PROBE_SECONDS)
         self.on_return: Callable[[], None] | None = None
         """Called when an identity that could not work can again."""
 
@@ -314,24 +315,11 @@ class VaultConnections:
         offline root lie there during a ceremony alone.
         """
         self.serving("")
-        self._begin_watching()
-
-    def _begin_watching(self, after: float = 0) -> None:
-        self._watching = asyncio.create_task(self._watch(after), name="vault watch")
-        self._watching.add_done_callback(self._watch_ended)
-
-    def _watch_ended(self, task: asyncio.Task[None]) -> None:
-        """Go on watching: without it nobody would see that Vault has returned."""
-        if task.cancelled():
-            return
-        log.error("Vault watch failed", exc_info=task.exception())
-        self._begin_watching(PROBE_SECONDS)
+        self._watching.begin()
 
     async def close(self) -> None:
         """Give the tokens back that our logins made, and close all connections."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        await self._watching.stop()
         await asyncio.gather(*(self._end(each) for each in self._sessions.values()))
         self._pool.close()
         await self._exchange.close()
@@ -384,10 +372,8 @@ class VaultConnections:
             if self.on_return is not None:
                 self.on_return()
 
-    async def _watch(self, after: float) -> None:
+    async def _watch(self) -> None:
         """Look after what is down each second, and after all the rest now and then."""
-        if after:
-            await self._pause(after)
         looked = -QUIET_SECONDS
         while True:
             await self._probe()

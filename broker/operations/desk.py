@@ -12,10 +12,14 @@ from broker.operations import views
 from broker.operations.account_recovery import AccountRecoveryDesk
 from broker.operations.adoption import AdoptionDesk
 from broker.operations.authorities import AuthorityDesk
+from broker.operations.deliveries import DeliveryDesk
+from broker.operations.incidents import IncidentDesk
 from broker.operations.keys import KeyDesk
+from broker.operations.nodes import NodeDesk
 from broker.operations.recovery import RecoveryDesk
 from broker.operations.renewals import RenewalDesk
 from broker.operations.requesters import RequesterDesk
+from broker.operations.rollouts import RolloutDesk
 from broker.operations.rotation import RotationDesk
 from broker.operations.secrets import SecretDesk
 from broker.operations.upstream_accounts import UpstreamAccountDesk
@@ -34,6 +38,10 @@ class OperatorDesk(
     AdoptionDesk,
     AccountRecoveryDesk,
     UpstreamAccountDesk,
+    NodeDesk,
+    RolloutDesk,
+    IncidentDesk,
+    DeliveryDesk,
 ):
     """Implements ``web.operator.Operations``."""
 

@@ -195,8 +195,11 @@ class RequesterDesk(Desk):
         account: str | None = None,
         eab: str | None = None,
         profile: str | None = None,
+        node: str | None = None,
     ) -> Any:
         """Return how an order for *names* would be decided, and why."""
+        if node is not None:
+            account = await self._account_of_node(node)
         asker = (
             await self._account(account) if account is not None else self._nobody(community, eab)
         )
@@ -215,6 +218,12 @@ class RequesterDesk(Desk):
             "caa": str(document.caa),
             **views.explanation_view(explain_name(document, facts)),
         }
+
+    async def _account_of_node(self, node: str) -> str:
+        found = await self._store.find_node(node)
+        if found is None:
+            raise OperationError(f"there is no node '{node}'", "see penstock node list")
+        return found.account_id
 
     def _nobody(self, community: str, eab: str | None) -> AccountRecord:
         """Return an account that is in no store, bound by *eab*, to ask in its name."""

@@ -9,16 +9,22 @@ from broker.issuance.account_recovery import AccountRecoveries
 from broker.issuance.accounts import Accounts
 from broker.issuance.adoption import Adoption
 from broker.issuance.caa_guard import CaaGuard
+from broker.issuance.deliveries import Deliveries
 from broker.issuance.dispatcher import Dispatcher
 from broker.issuance.enrollment import Enrollment
+from broker.issuance.incidents import Incidents
 from broker.issuance.key_moves import KeyMoves
 from broker.issuance.key_rotation import KeyRotation
+from broker.issuance.managed_ports import DeliveryRooms
+from broker.issuance.nodes import Nodes
 from broker.issuance.planning import Planner
 from broker.issuance.ports import Clock, Policies, Store
 from broker.issuance.reconciliation import Reconciliation
 from broker.issuance.records import AccountRecord
+from broker.issuance.renewal_budget import RenewalBudget
 from broker.issuance.renewing import Renewing
 from broker.issuance.revocations import Revocations
+from broker.issuance.rollouts import Rollouts
 from broker.issuance.standstill import Standstill
 from broker.issuance.upstream_keys import UpstreamKeys
 from broker.operations.parties import (
@@ -76,6 +82,18 @@ class Rooms:
     """Knows which of our accounts are lost; None where a desk is tried without."""
     account_recoveries: AccountRecoveries | None = None
     """Recovers them; None where a desk is tried without."""
+    nodes: Nodes | None = None
+    """Lets nodes in and revokes them; None where the configuration has none."""
+    deliveries: Deliveries | None = None
+    """Renews certificates at nodes; None where the configuration has none."""
+    delivery_rooms: DeliveryRooms | None = None
+    """What is kept of renewals; None where a desk is tried without."""
+    rollouts: Rollouts | None = None
+    """Says which nodes may be reloaded; None where the configuration has none."""
+    incidents: Incidents | None = None
+    """Replaces many certificates; None where a desk is tried without."""
+    budget: RenewalBudget | None = None
+    """Knows what CAs let us order; None where a desk is tried without."""
     recovery: Recovery | None = None
     """What a restored store needs; None where a desk is tried without."""
 

@@ -282,8 +282,8 @@ def eab_names(case: Case[Any], identifier: Identifier) -> Finding | None:
         limits = PatternSet([])  # A limit that cannot be read lets nothing through.
     if limits.covering(identifier.value) is not None:
         return None
-    key_id = printable(case.eab.key_id, 64)
-    return _refused(CheckName.EAB_NAMES, identifier, f"is outside the names of EAB key '{key_id}'")
+    holder = printable(case.eab.holder, 300)
+    return _refused(CheckName.EAB_NAMES, identifier, f"is outside the names of {holder}")
 
 
 def eab_profile(case: Case[Any]) -> Finding | None:
@@ -294,8 +294,8 @@ def eab_profile(case: Case[Any]) -> Finding | None:
     return Finding(
         check=CheckName.EAB_PROFILE,
         type=ProblemType.UNAUTHORIZED,
-        sentence=f"profile '{case.chosen.name}' is outside the profiles of EAB key "
-        f"'{printable(case.eab.key_id, 64)}': {allowed}",
+        sentence=f"profile '{case.chosen.name}' is outside the profiles of "
+        f"{printable(case.eab.holder, 300)}: {allowed}",
     )
 
 

@@ -22,13 +22,20 @@ def grant_for(
         return None
     for trusted in document.trusted:
         if (
-            eab.key_id in trusted.eab
+            _is_meant(trusted, eab)
             and profile.name in trusted.profiles
             and (trusted.wildcards or not identifier.is_wildcard)
             and trusted.names.covering(identifier.value) is not None
         ):
             return trusted
     return None
+
+
+def _is_meant(trusted: TrustedRule, eab: EabGrant) -> bool:
+    """Return whether the rule is about the holder of this key, or about this node."""
+    if eab.node is not None:
+        return trusted.nodes.covering(eab.node) is not None
+    return eab.key_id in trusted.eab
 
 
 def requirement_for(

@@ -125,11 +125,19 @@ class UpstreamFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EabGrant:
-    """What the account's external account binding key is limited to."""
+    """What the account's external account binding key, or its node, is limited to."""
 
     key_id: str
+    """Empty for the account of a node."""
     names: tuple[str, ...]
     profiles: tuple[str, ...]
+    node: str | None = None
+    """Name of the node whose account it is."""
+
+    @property
+    def holder(self) -> str:
+        """Return what the limits belong to, for people."""
+        return f"EAB key '{self.key_id}'" if self.node is None else f"node '{self.node}'"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,9 @@ from broker.policy.form import (
     CaaMode,
     ChoiceForm,
     KeyUsage,
+    Loss,
+    NodeKey,
+    OnNodesForm,
     PolicyForm,
     ProfileForm,
     TrustedForm,
@@ -32,6 +35,7 @@ from broker.protocol.challenges import ChallengeType
 __all__ = [
     "Choice",
     "NameRules",
+    "OnNodes",
     "PolicyDocument",
     "Profile",
     "RetireRule",
@@ -116,6 +120,18 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OnNodes:
+    """How certificates are renewed at nodes with an agent."""
+
+    key: NodeKey = NodeKey.NEW
+    keep_previous_key: timedelta = timedelta(days=30)
+    challenges: tuple[ChallengeType, ...] = ()
+    """What the node may answer itself; the community has to offer it too."""
+    hold: frozenset[Loss] = frozenset(Loss)
+    """What must not be lost without a person's word."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """A named class of issuance."""
 
@@ -136,6 +152,7 @@ class Profile:
     subject: frozenset[str]
     renew_at: float | None = None
     """Share of the lifetime after which renewal is suggested; None: nothing of its own."""
+    on_nodes: OnNodes = OnNodes()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +161,8 @@ class TrustedRule:
 
     rule: RuleRef
     eab: frozenset[str]
+    nodes: PatternSet
+    """Patterns of the names of nodes that it is about."""
     names: NameRules
     wildcards: bool
     profiles: frozenset[str]
@@ -280,6 +299,7 @@ class _Compiler:
             must_staple=form.must_staple,
             subject=frozenset(form.subject),
             renew_at=form.renew_at,
+            on_nodes=_on_nodes(form.on_nodes),
         )
 
     def _trusted(self, number: int, form: TrustedForm) -> TrustedRule:
@@ -287,6 +307,7 @@ class _Compiler:
         return TrustedRule(
             rule=self._ref(*path),
             eab=frozenset(form.eab),
+            nodes=PatternSet(form.nodes),
             names=self._rules((*path, "names"), form.names),
             wildcards=form.wildcards,
             profiles=frozenset(form.profiles),
@@ -299,3 +320,12 @@ def _retire_rule(form: ChoiceForm) -> RetireRule | None:
         return None
     revokes = form.retire.unreplaced == "revoke"
     return RetireRule(grace=form.retire.grace, revokes_unreplaced=revokes)
+
+
+def _on_nodes(form: OnNodesForm) -> OnNodes:
+    return OnNodes(
+        key=form.key,
+        keep_previous_key=form.keep_previous_key,
+        challenges=form.challenges,
+        hold=frozenset(form.hold),
+    )

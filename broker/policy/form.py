@@ -24,6 +24,8 @@ __all__ = [
     "CaaMode",
     "KeyKind",
     "KeyUsage",
+    "Loss",
+    "NodeKey",
     "Pattern",
     "PolicyForm",
     "Usage",
@@ -153,6 +155,46 @@ class ChoiceForm(FileModel):
     )
 
 
+class NodeKey(StrEnum):
+    """Which key a certificate that a node renews is for."""
+
+    NEW = "new"
+    KEPT = "kept"
+    CSR = "csr"
+
+
+class Loss(StrEnum):
+    """What a renewed certificate can have less of than the one it replaces."""
+
+    NAMES = "names"
+    USAGES = "usages"
+    KEY = "key"
+    ANCHORS = "anchors"
+
+
+class OnNodesForm(FileModel):
+    """How certificates of a profile are renewed at nodes with an agent."""
+
+    key: NodeKey = Field(
+        default=NodeKey.NEW,
+        description="At each renewal: a new key, the key that was kept, or the CSR that was kept, "
+        "which the node is not even asked for.",
+    )
+    keep_previous_key: Duration = Field(
+        default=timedelta(days=30),
+        description="How long a node keeps the key before, at the least.",
+    )
+    challenges: tuple[ChallengeType, ...] = Field(
+        default=(),
+        description="Challenges that the node answers itself where its names need proof.",
+    )
+    hold: tuple[Loss, ...] = Field(
+        default=tuple(Loss),
+        description="What a renewed certificate must not have less of; else it is held until a "
+        "person lets it go.",
+    )
+
+
 class ProfileForm(FileModel):
     """A named class of issuance, offered to clients in the directory."""
 
@@ -187,6 +229,9 @@ class ProfileForm(FileModel):
     subject: tuple[SubjectAttribute, ...] = Field(
         default=(), description="Subject attributes beside CN that a CSR may carry, such as O or C."
     )
+    on_nodes: OnNodesForm = Field(
+        default=OnNodesForm(), description="How they are renewed at nodes with an agent."
+    )
 
 
 class CapForm(FileModel):
@@ -200,7 +245,10 @@ class CapForm(FileModel):
 class TrustedForm(FileModel):
     """Who may have which names without a challenge: a trusted requester."""
 
-    eab: tuple[Text, ...] = Field(description="Ids of external account binding keys.")
+    eab: tuple[Text, ...] = Field(default=(), description="Ids of external account binding keys.")
+    nodes: tuple[Pattern, ...] = Field(
+        default=(), description="Patterns of the names of nodes with agents."
+    )
     names: tuple[Pattern, ...]
     wildcards: bool = False
     profiles: tuple[str, ...]

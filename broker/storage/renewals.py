@@ -18,6 +18,7 @@ from broker.issuance.renewal_ports import (
 )
 from broker.storage.attached import refuse, upsert_jobs
 from broker.storage.part import Part
+from broker.storage.renewal_looks import keep_look
 from broker.storage.rows import CERTIFICATES, RowCodec, moment_of, time_of
 from broker.storage.transaction import Snapshot, Transaction
 
@@ -34,6 +35,8 @@ _VIEW_COLUMNS: Final = {
     "explanation_url": "r.explanation_url",
     "due_at": "r.due_at",
     "retire_at": "t.retire_at",
+    "pulled_at": "p.pulled_at",
+    "pulled_url": "p.pulled_url",
 }
 """Columns of a `RenewalView` that lie elsewhere than with the certificate."""
 
@@ -44,6 +47,7 @@ _VIEW: Final = " ".join(
         "FROM certificates c JOIN orders o USING (order_id)",
         "LEFT JOIN renewals r ON r.certificate_id = c.certificate_id",
         "LEFT JOIN retirements t ON t.certificate_id = c.certificate_id",
+        "LEFT JOIN pulled_renewals p ON p.certificate_id = c.certificate_id",
         "WHERE c.cert_id = ? AND c.community = ? AND c.is_released = 1 LIMIT 4",
     )
 )
@@ -250,6 +254,7 @@ def keep_renewal(transaction: Transaction, closing: OrderClosing) -> None:
     certificate = closing.certificate
     if certificate is None:
         return
+    keep_look(transaction, closing)
     transaction.change_each(
         "INSERT INTO alternate_chains (certificate_id, position, chain_pem) VALUES (?, ?, ?)",
         [

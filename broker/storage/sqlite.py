@@ -11,15 +11,25 @@ from broker.issuance.events import Event
 from broker.storage.accounts import Accounts, EabKeys
 from broker.storage.adoptions import Adoptions
 from broker.storage.authority import Authority, AuthorityRegister
+from broker.storage.bundles import Bundles
 from broker.storage.certificates import Certificates
 from broker.storage.database import StoreStats, open_database
+from broker.storage.deliveries import Deliveries
 from broker.storage.former_accounts import FormerAccounts
+from broker.storage.incidents import Incidents
 from broker.storage.journal import Jobs, Journal
 from broker.storage.key_uses import KeyUses
+from broker.storage.managed import Managed
+from broker.storage.node_names import NodeNames
+from broker.storage.nodes import Enrolments, Nodes
+from broker.storage.order_history import OrderHistories
 from broker.storage.orders import Orders
+from broker.storage.outbox import Outboxes
 from broker.storage.owned import Owned
+from broker.storage.renewal_looks import Looks
 from broker.storage.renewals import Chains, Renewals, Retirements
 from broker.storage.restorations import Restorations
+from broker.storage.rollouts import Rollouts
 from broker.storage.sealing import SealedSecrets
 from broker.storage.transaction import Transaction
 from broker.storage.upstream_keys import UpstreamKeyChanges
@@ -53,6 +63,17 @@ class SqliteStore(
     Chains,
     SealedSecrets,
     Adoptions,
+    Nodes,
+    Enrolments,
+    Outboxes,
+    Rollouts,
+    OrderHistories,
+    Incidents,
+    NodeNames,
+    Bundles,
+    Managed,
+    Deliveries,
+    Looks,
 ):
     """All store ports over one SQLite file.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from broker.demo.node_story import NODE_STEPS
 from broker.demo.story import STEPS
 from tests.peers import process
 
@@ -117,6 +118,8 @@ def test_twelve_steps_are_told(demonstration: Demonstration) -> None:
     assert "byte for byte the same" in happened["the CSR travels upstream"]
     assert "lever: ask" in happened["policy answers"]
     assert "the very same certificate" in happened["it is handed over and used"]
+    at_node = re.findall(r"^  -  (.+)\n +(\S.*)$", done.stdout, re.MULTILINE)
+    assert [title for title, _ in at_node] == [title for title, _ in NODE_STEPS]
     assert "everything that was started has ended" in done.stdout
     chain = demonstration.kept / "certbot" / "config" / "live" / "demo" / "fullchain.pem"
     leaf = x509.load_pem_x509_certificate(chain.read_bytes())

@@ -182,6 +182,17 @@ DEBIAN_PEERS: Final = {
     "uacme": ("uacme", "uacme"),
     "ualpn": ("uacme", "ualpn"),
     "apache2": ("apache2-bin", "apache2"),
+    "nginx": ("nginx", "nginx"),
+    "haproxy": ("haproxy", "haproxy"),
+    "postfix": ("postfix", "postfix"),
+    "dovecot": ("dovecot-imapd", "dovecot"),
+    "slapd": ("slapd", "slapd"),
+    "sshd": ("openssh-server", "sshd"),
+    "softhsm2": ("softhsm2", "softhsm2-util"),
+    "keytool": ("openjdk-17-jre-headless", "keytool"),
+    "pkcs11-tool": ("opensc", "pkcs11-tool"),
+    "systemd-analyze": ("systemd", "systemd-analyze"),
+    "strace": ("strace", "strace"),
 }
 """Peer → Debian package, and its command.
 

@@ -73,14 +73,24 @@ def has_library(name: str) -> Callable[[], bool]:
     return probe
 
 
+def has_openssl_engine(name: str) -> Callable[[], bool]:
+    """Return a probe for an engine that the system's OpenSSL 3 can load."""
+    return lambda: any(Path("/usr/lib").glob(f"*/engines-3/{name}.so"))
+
+
 def has_ensurepip() -> bool:
     """Say whether this Python can make a virtual environment with pip in it."""
     importlib.invalidate_caches()  # Debian splits it off into python3-venv, installed meanwhile
     return importlib.util.find_spec("ensurepip") is not None
 
 
+START_POLICY: Final = Path("/usr/sbin/policy-rc.d")
+"""Program that Debian asks whether a service that was just installed may be started."""
+
 CERTBOT_DNS_PLUGIN: Final = Path("/usr/lib/python3/dist-packages/certbot_dns_rfc2136")
 APACHE_MD: Final = Path("/usr/lib/apache2/modules/mod_md.so")
+
+DOVECOT_IMAP: Final = Path("/usr/lib/dovecot/imap-login")
 
 SYSTEM_NEEDS: Final = (
     SystemNeed("ca-certificates", lambda: Path("/etc/ssl/certs/ca-certificates.crt").exists()),
@@ -93,6 +103,16 @@ SYSTEM_NEEDS: Final = (
     SystemNeed("dehydrated", has_command("dehydrated")),
     SystemNeed("uacme", has_command("uacme")),
     SystemNeed("apache2-bin", APACHE_MD.exists),
+    SystemNeed("nginx", has_command("nginx")),
+    SystemNeed("haproxy", has_command("haproxy")),
+    SystemNeed("postfix", has_command("postfix")),
+    SystemNeed("dovecot-imapd", DOVECOT_IMAP.exists),
+    SystemNeed("slapd", has_command("slapd")),
+    SystemNeed("openssh-server", has_command("sshd")),
+    SystemNeed("softhsm2", has_command("softhsm2-util")),
+    SystemNeed("opensc", has_command("pkcs11-tool")),
+    SystemNeed("libengine-pkcs11-openssl", has_openssl_engine("pkcs11")),
+    SystemNeed("systemd", has_command("systemd-analyze")),
     SystemNeed("pdns-server", has_command("pdns_server")),
     SystemNeed(
         "pdns-backend-sqlite3",
@@ -168,6 +188,27 @@ def built_once(home: Path) -> Iterator[Path | None]:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def services_left_off(prefix: list[str]) -> Iterator[None]:
+    """Keep what is installed meanwhile from being started: tests start servers of their own.
+
+    A machine that has a policy for this already keeps it.
+    """
+    if START_POLICY.exists():
+        yield
+        return
+    with tempfile.NamedTemporaryFile("w", encoding="ascii") as refusing:
+        refusing.write("#!/bin/sh\nexit 101\n")
+        refusing.flush()
+        place = [*prefix, "install", "-m", "755", refusing.name, str(START_POLICY)]
+        subprocess.run(place, check=False, stdin=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        remove = [*prefix, "rm", "-f", str(START_POLICY)]
+        subprocess.run(remove, check=False, stdin=subprocess.DEVNULL)
+
+
 def install_system_packages() -> None:
     """Install what Debian brings, and ask apt nothing when all of it is there."""
     missing = [need.package for need in SYSTEM_NEEDS if not need.probe()]
@@ -185,7 +226,8 @@ def install_system_packages() -> None:
     with contextlib.suppress(CannotInstall):  # one broken source needn't spoil the others
         run(label, [*prefix, apt, "update", "-qq"], cwd=HERE, env=env, advice=advice)
     install = [*prefix, apt, "install", "-qq", "-y", "--no-install-recommends", *missing]
-    run(label, install, cwd=HERE, env=env, advice=advice)
+    with services_left_off(prefix):
+        run(label, install, cwd=HERE, env=env, advice=advice)
     still = [need.package for need in SYSTEM_NEEDS if need.package in missing and not need.probe()]
     if still:
         raise CannotInstall(f"{' '.join(still)}: installed by apt-get, and still not found")

@@ -7,9 +7,13 @@ from collections.abc import Callable
 import pytest
 
 from broker.app.account_key_metrics import AccountKeyMetrics
+from broker.app.delivery_metrics import DeliveryMetrics
+from broker.app.node_metrics import NodeMetrics
 from broker.app.vault_metrics import VaultMetrics
+from broker.issuance.delivery_stages import render_diagram
 from broker.issuance.events import EventKind
 from broker.issuance.key_rotation import AccountKeyView
+from broker.issuance.node_ports import DeliveryStage, NodeStatus
 from broker.protocol.problems import ProblemType
 from broker.protocol.transitions import render_diagrams
 from broker.telemetry import Snapshot, Telemetry
@@ -72,7 +76,8 @@ def errors_page() -> str:
 
 def statuses_page() -> str:
     """Return the page with the diagrams."""
-    return STATUSES + render_diagrams().replace("### ", "## ").rstrip() + "\n"
+    ours = "\n\n## Delivery\n\n" + render_diagram().rstrip()
+    return STATUSES + render_diagrams().replace("### ", "## ").rstrip() + ours + "\n"
 
 
 def metrics_page() -> str:
@@ -93,6 +98,12 @@ def metrics_page() -> str:
     )
     AccountKeyMetrics(telemetry.registry).show([key])
     VaultMetrics(telemetry.registry, ["default"])
+    nodes = NodeMetrics(telemetry.registry)
+    nodes.show({NodeStatus.ACTIVE: 1}, connections=1, waiting=0)
+    nodes.sent("certificate")
+    nodes.received("csr", "taken")
+    nodes.enrolled("token", "enrolled")
+    DeliveryMetrics(telemetry.registry).show({DeliveryStage.ASKED: 1}, {}, oldest=None, unrenewed=0)
     text = asyncio.run(telemetry.render()).decode()
     rows = []
     for name, kind in re.findall(r"^# TYPE (penstock_\w+) (\w+)$", text, re.MULTILINE):
@@ -128,7 +139,7 @@ def test_every_problem_type_and_every_metric_has_its_row() -> None:
     """The pages are not empty, whatever the code that writes them does."""
     assert len(table_rows("docs/errors.md", "Type")) == len(ProblemType)
     assert len(table_rows("docs/metrics.md", "Metric")) >= 15
-    assert read("docs/statuses.md").count("stateDiagram-v2") == 4
+    assert read("docs/statuses.md").count("stateDiagram-v2") == 5
 
 
 def test_every_kind_of_event_is_explained() -> None:

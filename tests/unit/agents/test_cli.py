@@ -1,8 +1,54 @@
-"""The agent's command line, as far as it goes in this version."""
+"""The agent's command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import pytest
 
 from agents import __version__, cli
+from agents.state import State
+
+CONFIG = """
+[node]
+name = "web.example.test"
+state = "{0}/state"
+allowed = ["{0}"]
+[broker]
+url = "https://broker.example.test"
+anchors = "{0}/anchors.pem"
+[enrol]
+method = "approval"
+[[certificate]]
+name = "www"
+names = ["www.example.test"]
+[certificate.files]
+directory = "{0}/www"
+"""
+
+DAY_SECONDS = 86_400
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    """Return the path of a configuration with one certificate, which is not there yet."""
+    path = tmp_path / "agent.toml"
+    path.write_text(CONFIG.format(tmp_path))
+    return str(path)
+
+
+def put_in_place(config: str, *, begun: float, ends: float) -> None:
+    """Have the certificate be there, from days ago and for days."""
+    now = round(Path(config).stat().st_mtime)
+    document = {
+        "generation": 1,
+        "fingerprint": "f",
+        "not_before": now - round(begun * DAY_SECONDS),
+        "not_after": now + round(ends * DAY_SECONDS),
+        "is_seen": True,
+    }
+    State(str(Path(config).parent / "state")).certificates.put("www", document)
 
 
 def test_version_goes_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
@@ -11,21 +57,94 @@ def test_version_goes_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["--version"])
     assert left.value.code == 0
     assert capsys.readouterr().out == f"penstock-agent {__version__}\n"
+    assert cli.main(["version"]) == 0
+    assert capsys.readouterr().out == f"penstock-agent {__version__}\n"
+    assert cli.main(["version", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["version"] == __version__
 
 
-def test_no_work_given_is_misuse_with_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without work to do the command says so on stderr, and does not pretend success."""
-    assert cli.main([]) == cli.EXIT_MISUSED
-    said = capsys.readouterr()
-    assert said.out == ""
-    error, hint = said.err.splitlines()
-    assert error.startswith("penstock-agent: error: ")
-    assert hint.startswith("penstock-agent: hint: ")
-
-
-def test_unknown_subcommand_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """A feature that does not exist yet is refused by name."""
+@pytest.mark.parametrize("words", [[], ["sing"], ["run", "--sing"], ["needs-renewal"]])
+def test_a_command_line_that_cannot_be_used_is_misuse(words: list[str]) -> None:
+    """Exit 2, as everywhere."""
     with pytest.raises(SystemExit) as left:
-        cli.main(["run"])
+        cli.main(words)
     assert left.value.code == cli.EXIT_MISUSED
-    assert "run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["ready"], ["status"], ["check"], ["needs-renewal", "www"]])
+def test_a_configuration_that_cannot_be_used_is_misuse(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each fault on a line of its own, then a hint."""
+    path = tmp_path / "agent.toml"
+    path.write_text('[node]\nname = "Web"\n')
+    assert cli.main([words[0], "--config", str(path), *words[1:]]) == cli.EXIT_MISUSED
+    said = capsys.readouterr()
+    *errors, hint = said.err.splitlines()
+    assert len(errors) > 2
+    assert all(line.startswith("penstock-agent: error: ") for line in errors)
+    assert hint.startswith("penstock-agent: hint: ")
+    assert said.out == ""
+
+
+def test_ready_tells_by_its_exit_code(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """For a pod's start-up probe; nothing goes to stdout."""
+    assert cli.main(["ready", "--config", config]) == cli.EXIT_FAILED
+    assert "'www' is missing" in capsys.readouterr().err
+    put_in_place(config, begun=1, ends=1)
+    assert cli.main(["ready", "--config", config]) == cli.EXIT_DONE
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("begun", "ends", "code"),
+    [(1, 9, 1), (8, 2, 0), (9, -1, 0)],
+    ids=["fresh", "past-two-thirds", "ended"],
+)
+def test_needs_renewal_answers_by_its_exit_code(
+    config: str, begun: float, ends: float, code: int
+) -> None:
+    """0: it does, 1: it does not, 2: there is nothing."""
+    assert cli.main(["needs-renewal", "--config", config, "www"]) == 2
+    put_in_place(config, begun=begun, ends=ends)
+    assert cli.main(["needs-renewal", "--config", config, "www"]) == code
+
+
+def test_status_shows_each_certificate(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As text and as JSON."""
+    put_in_place(config, begun=1, ends=1)
+    assert cli.main(["status", "--config", config]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[1] == "agent     not running"
+    assert shown[2].startswith("seen      www  until ")
+    assert cli.main(["status", "--config", config, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["certificates"][0]["state"] == "seen"
+    assert document["process"] is None
+
+
+def test_check_looks_the_host_over(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is missing is data; a host that has all of it is fine."""
+    assert cli.main(["check", "--config", config]) == cli.EXIT_FAILED
+    assert "broker.anchors" in capsys.readouterr().out
+    (Path(config).parent / "anchors.pem").touch()
+    assert cli.main(["check", "--config", config, "--json"]) == cli.EXIT_DONE
+    assert json.loads(capsys.readouterr().out) == {"findings": []}
+
+
+def test_what_cannot_be_adopted_is_told(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing lies there."""
+    path = str(Path(config).parent / "www")
+    assert cli.main(["adopt", "--config", config, path]) == cli.EXIT_FAILED
+    assert capsys.readouterr().err.startswith("penstock-agent: error: ")
+
+
+def test_only_one_agent_runs_on_a_state(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The second one says why it does not."""
+    state = State(str(Path(config).parent / "state"))
+    state.hold()
+    try:
+        assert cli.main(["once", "--config", config, "--timeout", "1"]) == cli.EXIT_FAILED
+    finally:
+        state.release()
+    assert "another agent runs on it" in capsys.readouterr().err

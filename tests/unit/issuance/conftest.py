@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.delivery_world import DeliveryWorld
 from tests.fakes.memory_folder import memory_folder
 from tests.fakes.world import World
 
@@ -14,4 +15,12 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     """A broker that has just been started."""
     with memory_folder(tmp_path) as folder:
         async with World(folder) as made:
+            yield made
+
+
+@pytest.fixture
+async def hosts(tmp_path: Path) -> AsyncIterator[DeliveryWorld]:
+    """A broker that has just been started and serves nodes."""
+    with memory_folder(tmp_path) as folder:
+        async with DeliveryWorld(folder) as made:
             yield made

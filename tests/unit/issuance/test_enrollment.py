@@ -15,12 +15,14 @@ from broker.issuance.enrollment import Enrollment
 from broker.issuance.errors import Broken, Conflict, Unreachable
 from broker.issuance.events import SYSTEM, Actor, EventKind
 from broker.issuance.key_ports import Sealed, known_secret
+from broker.issuance.node_ports import NodeStatus
 from broker.issuance.records import EabKeyRecord
 from broker.issuance.settings import DeclaredEabKey
 from broker.policy.decisions import EabGrant
 from broker.protocol import jws
 from broker.protocol.problems import Problem, ProblemType
 from broker.protocol.requests import NewAccount
+from tests.contract.storage import test_nodes as nodes
 from tests.fakes.clock import START
 from tests.fakes.world import ROBOT_KEY, World, jwk_of, new_key
 
@@ -506,3 +508,22 @@ async def test_key_id_that_clients_could_not_be_given_is_refused(world: World, k
     with pytest.raises(Problem) as refused:
         await mint(world, key_id=key_id)
     assert refused.value.type is ProblemType.MALFORMED
+
+
+async def test_account_of_a_node_is_limited_to_what_the_node_may_have(world: World) -> None:
+    """Until the node is revoked; then it orders nothing more."""
+    node, account = nodes.node(), nodes.account()
+    await nodes.add(world.store)
+    enrollment = Enrollment(
+        world.store, world.clock, world.settings, sealer=world.sealer, nodes=world.store
+    )
+    grant = await enrollment.grant(account)
+    assert grant == EabGrant(
+        key_id="", names=("*.corp.example",), profiles=("server",), node=node.name
+    )
+    assert await enrollment.grant(replace(account, account_id="another")) is None
+    await world.store.change_node(
+        replace(node, status=NodeStatus.REVOKED), expected=(NodeStatus.ACTIVE,), events=()
+    )
+    with pytest.raises(Problem, match="has been revoked"):
+        await enrollment.grant(account)

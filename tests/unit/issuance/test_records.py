@@ -34,7 +34,10 @@ def test_record_with_an_owner_always_has_one(record: type) -> None:
     ("words", "expected"),
     [
         (WorkStatus, ["intended", "opened", "finalizing", "accepted", "spent", "dead"]),
-        (JobKind, ["validate", "prepare", "fulfil", "caa", "revoke", "retire"]),
+        (
+            JobKind,
+            ["validate", "prepare", "fulfil", "caa", "revoke", "retire", "incident", "deliver"],
+        ),
         (Proof, ["challenge", "policy"]),
     ],
     ids=["work", "jobs", "proof"],

@@ -1,6 +1,7 @@
 """When a client is told to renew, and how the CAs are asked about it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -9,7 +10,13 @@ from broker.issuance.errors import Broken, Refused, Unreachable
 from broker.issuance.events import EventKind
 from broker.issuance.records import CertificateRecord
 from broker.issuance.renewal_ports import RenewalAnswer, RenewalRecord
-from broker.issuance.renewals import ANSWER_AGE, BATCH, LONG_TERM_PAUSE, NOT_OFFERED_PAUSE
+from broker.issuance.renewals import (
+    ANSWER_AGE,
+    BATCH,
+    LONG_TERM_PAUSE,
+    NOT_OFFERED_PAUSE,
+    suggested_window,
+)
 from broker.protocol.problems import Problem, ProblemType
 from broker.protocol.renewal import RenewalInfo, RenewalWindow
 from tests.fakes.world import Client, World
@@ -119,6 +126,19 @@ async def test_policy_pulls_the_window_and_never_pushes_it(
     after = await window(world, found)
     assert (after.start < before.start) is is_pulled
     assert after.start <= before.start
+
+
+async def test_wide_window_of_the_ca_is_cut_at_the_end_of_policys(world: World) -> None:
+    """One that lasts from issuance to the end leaves nobody later than policy says."""
+    found = await issued(world)
+    (view,) = await world.store.renewal_views("default", found.cert_id or "")
+    wide = replace(view, window_start=found.not_before, window_end=found.not_after)
+    lifetime = found.not_after - found.not_before
+    cut = suggested_window(wide, world.clock.now(), renew_at=0.4)
+    assert cut.start == found.not_before
+    assert cut.end < found.not_before + lifetime / 2
+    whole = suggested_window(wide, world.clock.now(), renew_at=None)
+    assert whole.end > found.not_before + lifetime * 0.9
 
 
 async def test_revoked_certificate_is_to_be_renewed_at_once(world: World) -> None:

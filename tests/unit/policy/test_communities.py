@@ -80,6 +80,28 @@ def test_a_trusted_requester_needs_no_challenge_for_its_names(
     assert (grant_for(document, profile, who, identifier) is not None) is is_granted
 
 
+@pytest.mark.parametrize(
+    ("nodes", "who", "is_granted"),
+    [
+        (["*.web.example"], "a.web.example", True),
+        (["**.web.example", "db.example"], "db.example", True),
+        (["*.web.example"], "web.example", False),
+        (["*.web.example"], "a.b.web.example", False),
+        (["*.web.example"], "evilweb.example", False),
+        ([], "a.web.example", False),
+    ],
+    ids=["fits", "one of them", "the base", "deeper", "look-alike", "none"],
+)
+def test_a_trusted_node_needs_no_challenge(nodes: list[str], who: str, is_granted: bool) -> None:
+    """By the name that it was let in under; a key id that reads alike is none."""
+    rule = {**TRUST, "eab": [who], "nodes": nodes}
+    document = policy(trusted=[rule])
+    [identifier] = names("x.ci.a.example")
+    profile = document.profiles["server"]
+    node = EabGrant(key_id="", names=(), profiles=(), node=who)
+    assert (grant_for(document, profile, node, identifier) is not None) is is_granted
+
+
 def test_the_rule_that_grants_is_named() -> None:
     """The first that fits, so that the record of the order tells why no challenge was asked."""
     document = policy(trusted=[{**TRUST, "eab": ["other"]}, TRUST, TRUST])

@@ -11,7 +11,8 @@ import pytest
 
 from broker.policy.chains import decide_new_order
 from broker.policy.decisions import RuleRef
-from broker.policy.document import parse_policy
+from broker.policy.document import OnNodes, parse_policy
+from broker.policy.form import Loss, NodeKey
 from broker.policy.yamlfile import Faults
 from broker.protocol.challenges import ChallengeType
 from tests.unit.policy.builders import POLICY, PROFILE, SOURCE, new_order, policy, policy_text
@@ -241,3 +242,22 @@ def test_the_smallest_policy_loads_and_refuses() -> None:
         key: None for key in POLICY if key not in {"apiVersion", "kind", "community", "cap"}
     }
     assert decide_new_order(policy(**smallest), new_order()).is_refused
+
+
+def test_profile_says_how_it_is_renewed_at_nodes() -> None:
+    """A new key each time, kept for a month, and held for any loss, unless it says otherwise."""
+    plain = parse_policy(TEXT, source=SOURCE).profiles["server"].on_nodes
+    assert plain == OnNodes()
+    assert (plain.key, plain.hold) == (NodeKey.NEW, frozenset(Loss))
+    text = TEXT.replace(
+        "    description: servers\n",
+        "    description: servers\n"
+        "    on_nodes: {key: csr, keep_previous_key: 90d, challenges: [http-01], hold: [names]}\n",
+    )
+    told = parse_policy(text, source=SOURCE).profiles["server"].on_nodes
+    assert told == OnNodes(
+        key=NodeKey.CSR,
+        keep_previous_key=timedelta(days=90),
+        challenges=(ChallengeType.HTTP_01,),
+        hold=frozenset({Loss.NAMES}),
+    )

@@ -1,6 +1,7 @@
 """What the web calls is what the workflows offer."""
 
 import inspect
+from collections.abc import Iterable
 
 import pytest
 
@@ -41,13 +42,17 @@ METHODS = [
     ids=[f"{workflow.__name__}.{name}" for name, _, workflow in METHODS],
 )
 def test_workflow_has_the_method_that_the_web_calls(name: str, port: type, workflow: type) -> None:
-    """Same name, as many arguments by position, and the same ones by name."""
+    """Same name, as many arguments by position, and the same ones by name; it may have more by
+    name that can be left out."""
     asked = inspect.signature(getattr(port, name)).parameters.values()
     offered = inspect.signature(getattr(workflow, name)).parameters.values()
 
-    def shape(parameters: object) -> tuple[int, set[str]]:
-        by_name = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}  # type: ignore[attr-defined]
-        return len(list(parameters)) - len(by_name), by_name  # type: ignore[call-overload]
+    wanted = {p.name for p in asked if p.kind is p.KEYWORD_ONLY}
+
+    def shape(parameters: Iterable[inspect.Parameter]) -> tuple[int, set[str]]:
+        by_name = {p for p in parameters if p.kind is p.KEYWORD_ONLY}
+        needed = {p.name for p in by_name if p.default is p.empty or p.name in wanted}
+        return len(list(parameters)) - len(by_name), needed
 
     assert shape(asked) == shape(offered)
     assert inspect.iscoroutinefunction(getattr(workflow, name))

@@ -1,0 +1,191 @@
+"""Sends what the outbox holds, with the acknowledgement of what has come in.
+
+The thread that sends is there only while there is something to send.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from agents import wire
+from agents.errors import NotKnown, Refused, Unreachable
+from agents.identity import Identities
+from agents.log import Log
+from agents.mailbox import SENT_AT_ONCE, Inbox, Outbox, new_id
+from agents.pauses import Pauses
+from agents.state import StateFault
+from agents.transport import Transport
+
+__all__ = ["Sender"]
+
+GATHER_SECONDS: Final = 0.05
+"""How long a message waits for others to travel with, in seconds: the stages of one delivery that
+follow on each other at once share a request."""
+
+STACK_BYTES: Final = 512 * 1024
+"""Stack of a thread, in bytes; TLS and JSON take less than a fifth of it."""
+
+
+class Sender:
+    """Posts batches until nothing waits."""
+
+    def __init__(
+        self,
+        *,
+        transport: Transport,
+        identities: Identities,
+        inbox: Inbox,
+        outbox: Outbox,
+        statement: Callable[[], Mapping[str, Any]],
+        stopped: threading.Event,
+        log: Log,
+    ) -> None:
+        self._transport = transport
+        self._identities = identities
+        self._inbox = inbox
+        self._outbox = outbox
+        self._statement = statement
+        self._stopped = stopped
+        self._log = log
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._is_open = False
+        self._is_statement_due = False
+        self._acknowledged = -1
+        self._at_once = SENT_AT_ONCE
+        self._pauses = Pauses()
+
+    def open(self) -> None:
+        """Begin to send: the broker has been reached."""
+        with self._lock:
+            self._is_open = True
+        self.kick()
+
+    def close(self) -> None:
+        """Keep what there is until the broker is reached again."""
+        with self._lock:
+            self._is_open = False
+
+    def state_anew(self) -> None:
+        """Send the node's statement with what goes out next."""
+        with self._lock:
+            self._is_statement_due = True
+        self.kick()
+
+    def kick(self) -> None:
+        """Send what waits, if the broker can be reached."""
+        with self._lock:
+            if not self._is_open or self._thread is not None or not self._has_work():
+                return
+            self._thread = threading.Thread(target=self._run, name="send", daemon=True)
+            self._thread.start()
+
+    def send_once(self) -> None:
+        """Send one batch now; raises Unreachable, Refused."""
+        named = self._outbox.next(self._at_once)
+        messages = [message for _, message in named]
+        statement = self._take_statement()
+        if statement is not None:
+            messages.insert(0, statement)
+        taken = self._inbox.taken
+        batch = wire.Batch(wire.VERSION, taken, tuple(messages))
+        try:
+            answer = self._transport.call(
+                "POST",
+                wire.PATHS["messages"],
+                body=batch.encode(),
+                pair=self._identities.pair(),
+                sign=self._identities.signer(),
+            )
+            reply = wire.parse_reply(answer.body)
+            wire.negotiate(reply.version)
+        except wire.WireFault as fault:
+            self._put_back(statement)
+            raise Unreachable(f"the broker's answer cannot be read: {fault}") from None
+        except (Unreachable, Refused):
+            self._put_back(statement)
+            raise
+        self._acknowledged = taken
+        self._settle(named, reply, statement)
+
+    # ------------------------------------------------------------------------------ inside
+
+    def _run(self) -> None:
+        while True:
+            wait = GATHER_SECONDS
+            with self._lock:
+                if not self._is_open or self._stopped.is_set() or not self._has_work():
+                    self._thread = None
+                    return
+            self._stopped.wait(wait)
+            try:
+                self.send_once()
+                self._pauses.reset()
+            except NotKnown as refusal:
+                self._log.warning("messages were refused", reason=refusal)
+                self.close()
+            except Refused as refusal:
+                self._log.error("messages were refused", reason=refusal)
+                self.single_out()
+                self._stopped.wait(self._pauses.next())
+            except (Unreachable, StateFault) as fault:
+                self._log.warning("messages could not be sent", reason=fault)
+                asked = fault.retry_seconds if isinstance(fault, Unreachable) else None
+                self._stopped.wait(self._pauses.next(asked))
+
+    def single_out(self) -> None:
+        """Find the one that spoils a batch: send each alone, and give up one refused alone."""
+        if self._at_once > 1:
+            self._at_once = 1
+            return
+        for name, message in self._outbox.next(1):
+            self._log.error("a message is given up", kind=message.kind, id=message.id)
+            self._outbox.drop(name)
+
+    def _has_work(self) -> bool:
+        return bool(
+            self._is_statement_due or len(self._outbox) or self._inbox.taken != self._acknowledged
+        )
+
+    def _take_statement(self) -> wire.Message | None:
+        with self._lock:
+            is_due, self._is_statement_due = self._is_statement_due, False
+        return wire.Message(new_id(), "stated", self._statement()) if is_due else None
+
+    def _put_back(self, statement: wire.Message | None) -> None:
+        if statement is not None:
+            with self._lock:
+                self._is_statement_due = True
+
+    def _settle(
+        self,
+        named: list[tuple[str, wire.Message]],
+        reply: wire.Reply,
+        statement: wire.Message | None,
+    ) -> None:
+        accepted = set(reply.accepted)
+        refused = {one.id: one for one in reply.refused}
+        is_stuck = False
+        for name, message in named:
+            if message.id in accepted:
+                self._outbox.drop(name)
+                continue
+            is_stuck = True
+            refusal = refused.get(message.id)
+            if refusal is not None and refusal.is_final:
+                self._log.warning("message was refused", kind=message.kind, reason=refusal.reason)
+                self._outbox.drop(name)
+                is_stuck = False
+            elif refusal is not None:
+                self._outbox.put_behind(name)
+        if statement is not None and statement.id not in accepted:
+            refusal = refused.get(statement.id)
+            if refusal is not None and refusal.is_final:
+                self._log.error("the node's statement was refused", reason=refusal.reason)
+            else:
+                is_stuck = True
+                self._put_back(statement)
+        if is_stuck:
+            raise Unreachable("the broker could not take every message")

@@ -1,0 +1,252 @@
+"""Nodes that enrol by a cluster's token and by a client certificate, at a real broker."""
+
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from tests.deployments.node_agents import NodeAgent
+from tests.deployments.nodes import NodesPenstock, PlainAgent
+from tests.fakes.cluster_issuer import ClusterIssuer
+from tests.peers import authority, process
+from tests.peers.token_reviews import TokenReviews
+from tests.unit.protocol.builders import Authority
+
+pytestmark = pytest.mark.e2e
+
+REVIEWED = "https://kubernetes.default.svc"
+"""What the stand-in of an API server calls itself as an issuer."""
+
+CLIENT = [(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), False)]
+HOST = "web-01.hosts.corp.example"
+
+
+def real_now() -> datetime:
+    """Return the time of the machine, which the broker goes by."""
+    return authority.real_now()
+
+
+def pki(life: timedelta = timedelta(hours=1)) -> dict[str, Any]:
+    """Return the ends of what a test issues."""
+    now = real_now()
+    return {"not_before": now - timedelta(minutes=1), "not_after": now + life}
+
+
+@dataclass
+class Scene:
+    """A broker with two clusters and a root of machines."""
+
+    broker: NodesPenstock
+    issuer: ClusterIssuer
+    reviews: TokenReviews
+    root: Authority
+    issuing: Authority
+    folder: Path
+    count: int = 0
+
+    def agent(self, name: str) -> PlainAgent:
+        """Return an agent with a key of its own that has not enrolled."""
+        self.count += 1
+        folder = self.folder / f"agent-{self.count}"
+        folder.mkdir()
+        return PlainAgent(self.broker.agents_url, self.broker.ca_bundle, folder, name)
+
+    def node(self, name: str) -> dict[str, Any]:
+        """Return what the broker says of a node."""
+        listed = {one["node"]: one for one in self.broker.json("node", "list")}
+        found: dict[str, Any] = listed.get(name, {"connected": False})
+        return found
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """Run the broker once for all tests: each has nodes of its own."""
+    tmp = tmp_path_factory.mktemp("vouching")
+    issuer = ClusterIssuer(rsa.generate_private_key(65537, 2048))
+    (tmp / "prod.jwks").write_bytes(issuer.key_set())
+    root = Authority.root("Machines", key=ec.generate_private_key(ec.SECP256R1()), **pki())
+    issuing = root.intermediate("Machines 1", key=ec.generate_private_key(ec.SECP256R1()), **pki())
+    (tmp / "machines.pem").write_bytes(root.pem)
+    with TokenReviews(tmp / "reviews") as reviews:
+        (tmp / "reviewer").write_text(reviews.reviewer_token)
+        rule = {"namespaces": ["mail"], "service_accounts": ["postfix"], "owner": "Mail"}
+        reviewed = {**rule, "node": "{service_account}.{namespace}.{cluster}"}
+        agents = {
+            "client_anchors": str(tmp / "machines.pem"),
+            "client_certificates": [
+                {"names": ["*.hosts.corp.example"], "may_have": ["www.corp.example"]}
+            ],
+            "clusters": {
+                "prod": {
+                    "issuer": issuer.issuer,
+                    "keys": str(tmp / "prod.jwks"),
+                    "rules": [rule],
+                },
+                "test": {
+                    "issuer": REVIEWED,
+                    "ca_bundle": str(reviews.ca_bundle),
+                    "review": {"server": reviews.url, "token": f"file:{tmp / 'reviewer'}"},
+                    "rules": [reviewed],
+                },
+            },
+        }
+        with NodesPenstock(tmp / "broker", agents=agents) as broker:
+            yield Scene(broker, issuer, reviews, root, issuing, tmp)
+
+
+def test_pod_enrols_by_its_token(scene: Scene) -> None:
+    """What it is called, may have and whose it is comes from the token and its rule."""
+    agent = scene.agent("whatever.example")
+    token = scene.issuer.token(real_now())
+    status, answer = agent.enrol(method="kubernetes", credential=token)
+    assert (status, answer.get("node")) == (200, "postfix-0.mail.prod"), answer
+    assert scene.node("postfix-0.mail.prod")["owner"] == "Mail"
+    assert agent.poll()[0] == 200
+
+
+class PodAgent(NodeAgent):
+    """A real agent whose file says that it is in a pod."""
+
+    def write(self) -> None:
+        """Write agent.toml with the other method."""
+        super().write()
+        text = self.config.read_text("utf-8")
+        self.config.write_text(text.replace('method = "token"', 'method = "kubernetes"'), "utf-8")
+
+
+def test_real_agent_comes_by_the_token_of_its_pod(scene: Scene) -> None:
+    """It reads the token from its projected file, and is called what the token says."""
+    folder = scene.folder / "pod"
+    folder.mkdir()
+    agent = PodAgent(
+        folder,
+        "sidecar.example",
+        url=scene.broker.agents_url,
+        anchors=scene.broker.ca_bundle,
+        token=of_pod(scene, "postfix-5"),
+    )
+    with agent:
+        process.wait_until(
+            lambda: bool(scene.node("postfix-5.mail.prod")["connected"]), 30, "the agent"
+        )
+    assert scene.node("postfix-5.mail.prod")["method"] == "kubernetes"
+
+
+def of_pod(scene: Scene, pod: str, **changes: Any) -> str:
+    """Return the token of another pod of the service account."""
+    told = {**scene.issuer.claims(real_now())["kubernetes.io"], "pod": {"name": pod}}
+    return scene.issuer.token(real_now(), **{"kubernetes.io": told}, **changes)
+
+
+def test_pod_that_starts_anew_takes_its_place(scene: Scene) -> None:
+    """It comes with another key; the former one is a stranger from then on."""
+    first, second = scene.agent("x.example"), scene.agent("x.example")
+    for agent in (first, second):
+        token = of_pod(scene, "postfix-7")
+        status, answer = agent.enrol(method="kubernetes", credential=token)
+        assert status == 200, answer
+    assert second.poll()[0] == 200
+    assert first.poll()[0] in (401, 403)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda scene: scene.issuer.token(real_now(), aud=["vault"]),
+        lambda scene: scene.issuer.token(real_now() - timedelta(hours=2)),
+        lambda scene: of_pod(scene, "postfix-9", sub="system:serviceaccount:mail:dovecot"),
+        lambda _scene: ClusterIssuer(rsa.generate_private_key(65537, 2048)).token(real_now()),
+        lambda _scene: "not-a-token",
+        lambda _scene: "",
+        lambda _scene: None,
+    ],
+    ids=["audience", "ended", "subject", "stranger", "no token", "empty", "none"],
+)
+def test_tokens_that_let_nobody_in(scene: Scene, spoil: Any) -> None:
+    """Each gets the same answer, which says nothing of clusters, rules or nodes."""
+    status, answer = scene.agent("x.example").enrol(method="kubernetes", credential=spoil(scene))
+    assert status == 403, answer
+    assert answer["type"].endswith(":unauthorized")
+    for word in ("cluster", "issuer", "audience", "rule", "postfix"):
+        assert word not in answer["detail"]
+
+
+def test_token_is_reviewed_by_its_api_server(scene: Scene) -> None:
+    """A token that the API server knows lets in, one that it forgot does not."""
+    minted = scene.reviews.mint("postfix", namespace="mail", audience="penstock")
+    status, answer = scene.agent("x.example").enrol(method="kubernetes", credential=minted)
+    assert (status, answer.get("node")) == (200, "postfix.mail.test"), answer
+    gone = scene.reviews.mint("postfix", namespace="mail", audience="penstock")
+    scene.reviews.revoke(gone)
+    assert scene.agent("x.example").enrol(method="kubernetes", credential=gone)[0] == 403
+
+
+def showing(agent: PlainAgent, leaf: x509.Certificate, key: Any, *issuers: Authority) -> PlainAgent:
+    """Let *agent* show a client certificate that is not from the broker."""
+    path = agent._folder / "machine.pem"
+    own = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    chain = leaf.public_bytes(Encoding.PEM) + b"".join(one.pem for one in issuers)
+    path.write_bytes(own + chain)
+    bare = agent.connection
+
+    def connection(*, is_shown: bool = True) -> Any:
+        made = bare(is_shown=is_shown)
+        if agent.chain_pem is None:
+            made._context.load_cert_chain(path)
+        return made
+
+    agent.connection = connection  # type: ignore[method-assign]
+    return agent
+
+
+def machine(scene: Scene, name: str, issuer: Authority) -> tuple[x509.Certificate, Any]:
+    """Return a client certificate of a machine, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    return issuer.leaf(name, key=key, extensions=CLIENT, **pki()), key
+
+
+def test_host_enrols_by_its_client_certificate(scene: Scene) -> None:
+    """Its intermediate comes along in the handshake; the name is the certificate's."""
+    leaf, key = machine(scene, HOST, scene.issuing)
+    agent = showing(scene.agent(HOST), leaf, key, scene.issuing)
+    status, answer = agent.enrol(method="certificate")
+    assert (status, answer.get("node")) == (200, HOST), answer
+    assert scene.node(HOST)["names"] == ["www.corp.example"]
+
+
+def test_host_is_not_another_host(scene: Scene) -> None:
+    """A certificate of one machine is no other's, and no name outside the rules is a node's."""
+    leaf, key = machine(scene, "web-02.hosts.corp.example", scene.root)
+    agent = showing(scene.agent("web-03.hosts.corp.example"), leaf, key)
+    assert agent.enrol(method="certificate")[0] == 403
+    leaf, key = machine(scene, "web.other.example", scene.root)
+    agent = showing(scene.agent("web.other.example"), leaf, key)
+    assert agent.enrol(method="certificate")[0] == 403
+    assert scene.agent(HOST).enrol(method="certificate")[0] == 403
+
+
+def test_certificate_of_another_root_does_not_get_through_tls(scene: Scene) -> None:
+    """The handshake ends before anything is asked."""
+    stranger = Authority.root("S", key=ec.generate_private_key(ec.SECP256R1()), **pki())
+    leaf, key = machine(scene, "web-04.hosts.corp.example", stranger)
+    agent = showing(scene.agent("web-04.hosts.corp.example"), leaf, key)
+    with pytest.raises((ssl.SSLError, OSError)):
+        agent.enrol(method="certificate")
+
+
+def test_identity_of_a_node_is_no_client_certificate(scene: Scene) -> None:
+    """Our own node CA lets through TLS, and vouches for nobody."""
+    agent = scene.agent("x.example")
+    status, _ = agent.enrol(method="kubernetes", credential=of_pod(scene, "postfix-3"))
+    assert status == 200
+    body = {"version": "1.0", "node": HOST, "csr_der": agent.csr(), "method": "certificate"}
+    status, answer = agent.ask("POST", "enrol", {**body, "agent": "0", "facts": {}})
+    assert status == 403, answer

@@ -1,0 +1,171 @@
+"""Sending what the outbox holds."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from agents import wire
+from agents.errors import Refused, Unreachable
+from agents.identity import Identities
+from agents.log import Log
+from agents.mailbox import Inbox, Outbox
+from agents.sending import Sender
+from agents.state import State
+from agents.transport import Answer, Transport
+from tests.fakes.node_clock import NodeClock
+
+Judge = Callable[[wire.Batch], wire.Reply]
+
+
+class Line:
+    """A broker's answer to batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[wire.Batch] = []
+        self.judge: Judge = keep_all
+        self.arrived = threading.Event()
+
+    def call(self, method: str, path: str, *, body: bytes, **_: Any) -> Answer:
+        """Take a batch."""
+        batch = wire.parse_batch(body)
+        self.batches.append(batch)
+        reply = self.judge(batch)
+        self.arrived.set()
+        return Answer(200, reply.encode())
+
+
+class Nobody:
+    """An identity of no interest."""
+
+    def pair(self) -> None:
+        """Show nothing."""
+
+    def signer(self) -> None:
+        """Sign nothing."""
+
+
+def keep_all(batch: wire.Batch) -> wire.Reply:
+    """Keep every message."""
+    return wire.Reply(wire.VERSION, tuple(one.id for one in batch.messages))
+
+
+class Node:
+    """A sender with its boxes."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        state = State(str(tmp_path))
+        self.line = Line()
+        self.inbox = Inbox(state.inbox, state.own)
+        self.outbox = Outbox(state.outbox)
+        self.stopped = threading.Event()
+        self.sender = Sender(
+            transport=cast(Transport, self.line),
+            identities=cast(Identities, Nobody()),
+            inbox=self.inbox,
+            outbox=self.outbox,
+            statement=lambda: {"instance": "i", "agent": "0.1", "certificates": []},
+            stopped=self.stopped,
+            log=Log(NodeClock(), to=io.StringIO()),
+        )
+        self.outbox.on_put = self.sender.kick
+
+    def put(self, name: str) -> None:
+        """Put a message into the outbox."""
+        self.outbox.put("challenge-answered", {"challenge": name})
+
+
+def names(batch: wire.Batch) -> list[str]:
+    """Return what is in a batch, by kind or challenge."""
+    return [str(one.body.get("challenge", one.kind)) for one in batch.messages]
+
+
+def test_what_the_broker_keeps_is_forgotten(tmp_path: Path) -> None:
+    """The statement goes first, and what has come in is acknowledged."""
+    node = Node(tmp_path)
+    node.put("a")
+    node.inbox.take(wire.Message("m", "renew-identity", {}, 5))
+    node.sender.state_anew()
+    node.sender.send_once()
+    assert names(node.line.batches[0]) == ["stated", "a"]
+    assert node.line.batches[0].ack == 5
+    assert len(node.outbox) == 0
+
+
+def test_what_is_refused_for_good_is_not_sent_again(tmp_path: Path) -> None:
+    """And what cannot be taken now is, behind the others."""
+    node = Node(tmp_path)
+    for name in "abc":
+        node.put(name)
+
+    def judge(batch: wire.Batch) -> wire.Reply:
+        a, b, c = (one.id for one in batch.messages)
+        refused = (wire.Refusal(a, "no", is_final=True), wire.Refusal(b, "later", is_final=False))
+        return wire.Reply(wire.VERSION, (c,), refused)
+
+    node.line.judge = judge
+    with pytest.raises(Unreachable):
+        node.sender.send_once()
+    assert [message.body["challenge"] for _, message in node.outbox.next()] == ["b"]
+
+
+def test_a_statement_that_did_not_arrive_is_made_anew(tmp_path: Path) -> None:
+    """It tells how things stand when it is sent."""
+    node = Node(tmp_path)
+    node.line.judge = lambda _: wire.Reply(wire.VERSION)
+    node.sender.state_anew()
+    with pytest.raises(Unreachable):
+        node.sender.send_once()
+    node.line.judge = keep_all
+    node.sender.send_once()
+    first, second = (batch.messages[0] for batch in node.line.batches)
+    assert first.kind == second.kind == "stated"
+    assert first.id != second.id
+
+
+def test_an_answer_of_another_major_version_is_no_answer(tmp_path: Path) -> None:
+    """Nothing is dropped for it."""
+    node = Node(tmp_path)
+    node.put("a")
+    node.line.judge = lambda batch: wire.Reply(wire.Version(2, 0), keep_all(batch).accepted)
+    with pytest.raises(Unreachable, match="cannot be spoken with"):
+        node.sender.send_once()
+    assert len(node.outbox) == 1
+
+
+def test_nothing_is_sent_before_the_broker_is_reached(tmp_path: Path) -> None:
+    """Then all of it is, by a thread that ends with its work."""
+    node = Node(tmp_path)
+    node.put("a")
+    assert node.line.batches == []
+    node.sender.open()
+    assert node.line.arrived.wait(20)
+    assert names(node.line.batches[0]) == ["a"]
+    node.stopped.set()
+
+
+def test_one_message_that_spoils_a_batch_is_found_and_given_up(tmp_path: Path) -> None:
+    """The others arrive."""
+    node = Node(tmp_path)
+    arrived: list[str] = []
+
+    def judge(batch: wire.Batch) -> wire.Reply:
+        if "bad" in names(batch):
+            raise Refused(400, "malformed", "")
+        arrived.extend(names(batch))
+        return keep_all(batch)
+
+    node.line.judge = judge
+    for name in ("a", "bad", "b"):
+        node.put(name)
+    while len(node.outbox):
+        try:
+            node.sender.send_once()
+        except Refused:
+            node.sender.single_out()
+    assert arrived == ["a", "b"]
