@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from agents.config import StartTls
@@ -13,7 +16,7 @@ from tests.peers.tls_server import TlsServer
 CONFIG: Final = """\
 protocols = imap
 listen = 127.0.0.1
-base_dir = {directory}/run
+base_dir = {run}
 instance_name = {directory}
 log_path = /dev/stderr
 ssl = required
@@ -54,6 +57,17 @@ class Dovecot(TlsServer):
     name = "dovecot"
     starttls = StartTls.IMAP
 
+    def __init__(self, tmp: Path, pair: Path) -> None:
+        super().__init__(tmp, pair)
+        # Paths of sockets are short (unix(7)), and those of tests may be long.
+        self._run = Path(tempfile.mkdtemp(prefix="penstock-dovecot-"))
+        self._run.chmod(0o755)
+
+    def stop(self) -> None:
+        """End it, and remove the folder of its sockets."""
+        super().stop()
+        shutil.rmtree(self._run, ignore_errors=True)
+
     def command(self) -> Sequence[str]:
         """Write dovecot.conf and return the command line."""
         self.write()
@@ -64,6 +78,7 @@ class Dovecot(TlsServer):
         users = "" if os.geteuid() == 0 else OF_ONE_USER.format(user=os.environ.get("USER", ""))
         text = CONFIG.format(
             directory=self.directory,
+            run=self._run,
             certificate=self.certificate,
             key=self.key,
             port=self.port,
@@ -77,7 +92,7 @@ class Dovecot(TlsServer):
         """Check the configuration, then signal the master."""
         return {
             "signal": "HUP",
-            "pid_file": str(self.directory / "run" / "master.pid"),
+            "pid_file": str(self._run / "master.pid"),
             "process": str(installed("dovecot")),
             "check": ("/usr/bin/doveconf", "-c", str(self.directory / "dovecot.conf"), "-n"),
         }
