@@ -77,14 +77,22 @@ _COMMANDS: Final = {
     "check": "read the configuration and look at the host, and change nothing",
     "adopt": "take over a pair that is already being served, without a new certificate",
     "needs-renewal": "exit 0 if the certificate is due, 1 if not, 2 if there is none",
+    "driver": "answer for a device that cannot run an agent; the agent itself calls this",
     "version": "show the version",
 }
+
+
+_DRIVERS: Final = {"redfish": "agents.drivers_redfish", "ssh": "agents.drivers_ssh"}
+"""Kind of device → the module that speaks to it."""
 
 
 def _add_arguments(command: argparse.ArgumentParser, name: str) -> None:
     from agents.config import DEFAULT_PATH
 
-    if name != "version":
+    if name == "driver":
+        command.add_argument("kind", choices=sorted(_DRIVERS), help="how the device is spoken to")
+        command.add_argument("settings", metavar="FILE", help="settings of the device")
+    elif name != "version":
         command.add_argument(
             "--config", metavar="FILE", default=DEFAULT_PATH, help=f"default {DEFAULT_PATH}"
         )
@@ -117,6 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = chosen.pop("command")
     if name == "version":
         return _version(**chosen)
+    if name == "driver":
+        return _drive(**chosen)
     if name in {"run", "once"}:
         _drop_parser()
         if name == "run" and not is_resident():
@@ -147,6 +157,14 @@ def _drop_parser() -> None:
     """Forget the parser before anything long-lived is made, so that its memory is used again."""
     for module in ("argparse", "gettext", "locale"):
         sys.modules.pop(module, None)
+
+
+def _drive(*, kind: str, settings: str) -> int:
+    """Answer the question on standard input; see docs/operations/devices.md."""
+    import importlib
+
+    answer: int = importlib.import_module(_DRIVERS[kind]).main([settings])
+    return answer
 
 
 def _version(*, json: bool) -> int:

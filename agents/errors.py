@@ -6,7 +6,7 @@ that are in place stay in place.
 
 from __future__ import annotations
 
-__all__ = ["Impostor", "NotKnown", "Refused", "Unreachable"]
+__all__ = ["Impostor", "NotKnown", "Refused", "Silent", "Unreachable"]
 
 
 class Unreachable(Exception):
@@ -15,6 +15,11 @@ class Unreachable(Exception):
     def __init__(self, reason: str, retry_seconds: float | None = None) -> None:
         super().__init__(reason)
         self.retry_seconds = retry_seconds
+
+
+class Silent(Unreachable):
+    """Somebody took the request and answered nothing in time: the broker hangs, or something in
+    between holds its answer back."""
 
 
 class Impostor(Unreachable):

@@ -1,8 +1,8 @@
 """One request and its answer in HTTP/1.1 over a connection that is there (RFC 9112).
 
 By hand because the library's client brings the whole of e-mail into memory.  It speaks to one
-server that it chose itself: one exchange for each connection, no redirects, no content encodings;
-what it does not expect it refuses.
+server that it chose itself: one request after the other, no redirects, no content encodings; what
+it does not expect it refuses.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class HttpFault(Exception):
 
 
 class Exchange:
-    """A connection on which one request is sent."""
+    """A connection on which requests are sent, each when the answer before it was read whole."""
 
     def __init__(self, connected: socket.socket) -> None:
         self.socket = connected
@@ -45,6 +45,15 @@ class Exchange:
         """Bytes of the body, or of this chunk, that are still to come; None: until it is closed."""
         self._is_chunked = False
         self._is_behind_chunk = False
+        self._may_last = False
+        self.has_answered = False
+        """Whether anything came since the last request was sent."""
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether the answer was read whole and another request may follow (RFC 9112 §9.3)."""
+        is_whole = self._left == 0 and not self._is_chunked and not self._buffer
+        return self._may_last and is_whole
 
     def send(self, method: str, target: str, fields: Mapping[str, str], body: bytes = b"") -> None:
         """Send the request; raises HttpFault for what no field can hold, and OSError."""
@@ -56,6 +65,7 @@ class Exchange:
                 raise HttpFault(f"field {name} cannot have a line break")
             lines.append(f"{name}: {value}")
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+        self.has_answered = self._may_last = False
         self.socket.sendall(head + body)
 
     def receive_head(self, *, is_tunnel: bool = False) -> tuple[int, dict[str, str]]:
@@ -66,7 +76,8 @@ class Exchange:
             OSError: Nothing came in time, or the connection broke.
         """
         for _ in range(MAX_INTERIM):
-            status, fields = _parse_head(self._until(b"\r\n\r\n", MAX_HEAD_BYTES))
+            head = self._until(b"\r\n\r\n", MAX_HEAD_BYTES)
+            status, fields = _parse_head(head)
             if status >= 200:
                 break
         else:
@@ -76,6 +87,8 @@ class Exchange:
                 raise HttpFault("the proxy sent more than its answer")
             return status, fields
         self._begin_body(status, fields)
+        is_closed = "close" in fields.get("connection", "").lower()
+        self._may_last = head.startswith(b"HTTP/1.1") and not is_closed
         return status, fields
 
     def receive(self) -> bytes:
@@ -144,6 +157,7 @@ class Exchange:
             octets = self.socket.recv(READ_BYTES)
             if not octets:
                 raise HttpFault("the answer broke off" if buffer else "no answer came")
+            self.has_answered = True
             buffer += octets
         if found > limit:
             raise HttpFault("a head or a line past the limit")

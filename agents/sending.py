@@ -1,6 +1,7 @@
 """Sends what the outbox holds, with the acknowledgement of what has come in.
 
-The thread that sends is there only while there is something to send.
+The thread that sends is there only while there is something to send, and as long as the connection
+for it is kept.
 """
 
 from __future__ import annotations
@@ -24,6 +25,17 @@ GATHER_SECONDS: Final = 0.05
 """How long a message waits for others to travel with, in seconds: the stages of one delivery that
 follow on each other at once share a request."""
 
+COMPANY_SECONDS: Final = 0.15
+"""How long an acknowledgement waits before that for a message to travel with, in seconds: most
+messages are answered at once, and the broker repeats what is not acknowledged only much later."""
+
+KEEP_SECONDS: Final = 10.0
+"""How long the connection is kept for the next request, in seconds: reloads and looks take a few,
+and who waits for longer shall be small."""
+
+URGENT_KINDS: Final = frozenset({"csr"})
+"""What waits for nothing: the broker orders a certificate as soon as it has this."""
+
 STACK_BYTES: Final = 512 * 1024
 """Stack of a thread, in bytes; TLS and JSON take less than a fifth of it."""
 
@@ -41,6 +53,7 @@ class Sender:
         statement: Callable[[], Mapping[str, Any]],
         stopped: threading.Event,
         log: Log,
+        keep_seconds: float = KEEP_SECONDS,
     ) -> None:
         self._transport = transport
         self._identities = identities
@@ -49,41 +62,48 @@ class Sender:
         self._statement = statement
         self._stopped = stopped
         self._log = log
-        self._lock = threading.Lock()
+        self._keep_seconds = keep_seconds
+        self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._is_open = False
         self._is_statement_due = False
+        self._is_urgent = False
         self._acknowledged = -1
         self._at_once = SENT_AT_ONCE
         self._pauses = Pauses()
 
     def open(self) -> None:
         """Begin to send: the broker has been reached."""
-        with self._lock:
+        with self._changed:
             self._is_open = True
         self.kick()
 
     def close(self) -> None:
         """Keep what there is until the broker is reached again."""
-        with self._lock:
+        with self._changed:
             self._is_open = False
+            self._changed.notify_all()
 
     def state_anew(self) -> None:
         """Send the node's statement with what goes out next."""
-        with self._lock:
+        with self._changed:
             self._is_statement_due = True
         self.kick()
 
-    def kick(self) -> None:
-        """Send what waits, if the broker can be reached."""
-        with self._lock:
-            if not self._is_open or self._thread is not None or not self._has_work():
+    def kick(self, kind: str = "") -> None:
+        """Send what waits, now of that *kind* too, if the broker can be reached."""
+        with self._changed:
+            self._is_urgent = self._is_urgent or kind in URGENT_KINDS
+            if not self._is_open or not self._has_work():
                 return
-            self._thread = threading.Thread(target=self._run, name="send", daemon=True)
-            self._thread.start()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="send", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
 
     def send_once(self) -> None:
         """Send one batch now; raises Unreachable, Refused."""
+        self._is_urgent = False
         named = self._outbox.next(self._at_once)
         messages = [message for _, message in named]
         statement = self._take_statement()
@@ -98,6 +118,7 @@ class Sender:
                 body=batch.encode(),
                 pair=self._identities.pair(),
                 sign=self._identities.signer(),
+                is_repeatable=True,  # the broker takes a message once, by its id
             )
             reply = wire.parse_reply(answer.body)
             wire.negotiate(reply.version)
@@ -113,13 +134,8 @@ class Sender:
     # ------------------------------------------------------------------------------ inside
 
     def _run(self) -> None:
-        while True:
-            wait = GATHER_SECONDS
-            with self._lock:
-                if not self._is_open or self._stopped.is_set() or not self._has_work():
-                    self._thread = None
-                    return
-            self._stopped.wait(wait)
+        while self._await_work():
+            self._gather()
             try:
                 self.send_once()
                 self._pauses.reset()
@@ -135,6 +151,25 @@ class Sender:
                 asked = fault.retry_seconds if isinstance(fault, Unreachable) else None
                 self._stopped.wait(self._pauses.next(asked))
 
+    def _await_work(self) -> bool:
+        """Return whether there is work, at the latest when the connection is kept no longer."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_over() or self._has_work(), self._keep_seconds)
+            if self._has_work() and not self._is_over():
+                return True
+            self._transport.release()
+            self._thread = None
+            return False
+
+    def _gather(self) -> None:
+        """Wait for what may travel together."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_over() or self._has_messages(), COMPANY_SECONDS)
+            self._changed.wait_for(lambda: self._is_over() or self._is_urgent, GATHER_SECONDS)
+
+    def _is_over(self) -> bool:
+        return not self._is_open or self._stopped.is_set()
+
     def single_out(self) -> None:
         """Find the one that spoils a batch: send each alone, and give up one refused alone."""
         if self._at_once > 1:
@@ -145,18 +180,19 @@ class Sender:
             self._outbox.drop(name)
 
     def _has_work(self) -> bool:
-        return bool(
-            self._is_statement_due or len(self._outbox) or self._inbox.taken != self._acknowledged
-        )
+        return self._has_messages() or self._inbox.taken != self._acknowledged
+
+    def _has_messages(self) -> bool:
+        return self._is_statement_due or len(self._outbox) > 0
 
     def _take_statement(self) -> wire.Message | None:
-        with self._lock:
+        with self._changed:
             is_due, self._is_statement_due = self._is_statement_due, False
         return wire.Message(new_id(), "stated", self._statement()) if is_due else None
 
     def _put_back(self, statement: wire.Message | None) -> None:
         if statement is not None:
-            with self._lock:
+            with self._changed:
                 self._is_statement_due = True
 
     def _settle(

@@ -14,7 +14,7 @@ from typing import Final
 
 from agents import wire
 from agents.clock import Clock
-from agents.errors import Impostor, NotKnown, Refused, Unreachable
+from agents.errors import Impostor, NotKnown, Refused, Silent, Unreachable
 from agents.identity import Identities, Waiting
 from agents.log import Log
 from agents.mailbox import Inbox
@@ -182,12 +182,16 @@ class Session:
         if self._clock.monotonic() < self._poll_until:
             self._poll()
             return
-        stream = self._transport.open_stream(
-            wire.PATHS["stream"],
-            query=f"after={self._inbox.taken}",
-            pair=self._identities.pair(),
-            sign=self._identities.signer(),
-        )
+        try:
+            stream = self._transport.open_stream(
+                wire.PATHS["stream"],
+                query=f"after={self._inbox.taken}",
+                pair=self._identities.pair(),
+                sign=self._identities.signer(),
+            )
+        except Silent:
+            self._give_up_streams()
+            return
         self._stream = stream
         try:
             if not self._stopped.is_set():
@@ -200,8 +204,7 @@ class Session:
         try:
             lines = [stream.line(FIRST_LINE_SECONDS)]
         except TimeoutError:
-            self._poll_until = self._clock.monotonic() + STREAM_AGAIN_SECONDS
-            self._log.warning("the stream stays silent, polling instead")
+            self._give_up_streams()
             return
         self._connected("stream")
         event = _Event()
@@ -216,15 +219,22 @@ class Session:
             except TimeoutError:
                 raise Unreachable(f"nothing came for {SILENT_SECONDS:g} s") from None
 
+    def _give_up_streams(self) -> None:
+        """Poll from now on: something holds the stream back, its head or all that follows."""
+        self._poll_until = self._clock.monotonic() + STREAM_AGAIN_SECONDS
+        self._log.warning("the stream stays silent, polling instead")
+
     def _poll(self) -> None:
         while not self._stopped.is_set() and self._clock.monotonic() < self._poll_until:
+            # The first one tells that polling works, and lets everything else begin.
+            wait = POLL_SECONDS if self.is_connected else 0
             answer = self._transport.call(
                 "GET",
                 wire.PATHS["messages"],
-                query=f"after={self._inbox.taken}&wait={POLL_SECONDS}",
+                query=f"after={self._inbox.taken}&wait={wait}",
                 pair=self._identities.pair(),
                 sign=self._identities.signer(),
-                seconds=POLL_SECONDS + 30.0,
+                seconds=wait + 30.0,
             )
             try:
                 reply = wire.parse_reply(answer.body)

@@ -7,18 +7,19 @@ how much may come over it.  Does not know what the messages mean.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from agents.answers import Answer, judge, printable
 from agents.clock import Clock
 from agents.config import BrokerSection
-from agents.errors import Impostor, NotKnown, Refused, Unreachable
+from agents.errors import Impostor, NotKnown, Silent, Unreachable
 from agents.exchange import Exchange, HttpFault
+from agents.kept import Kept
 from agents.proxies import Proxy, ProxyFault, find_proxy, split_address
 from agents.wire import MAX_BATCH_BYTES
 
@@ -33,9 +34,6 @@ ANSWER_SECONDS: Final = 30.0
 SILENT_SECONDS: Final = 60.0
 """After how many seconds without a line a stream is given up: the broker beats every 20 s, and two
 beats may be lost with a proxy that sends late."""
-
-MAX_RETRY_SECONDS: Final = 900.0
-"""Longest wait that the broker can ask for, in seconds: a day's would be an outage."""
 
 HTTPS_PORT: Final = 443
 """Port of a broker whose URL names none."""
@@ -80,25 +78,7 @@ class _Request:
     pair: ClientPair | None
     sign: Signer | None
     seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the broker answered, with a status below 300."""
-
-    status: int
-    body: bytes
-    retry_seconds: float | None = None
-
-    def members(self) -> dict[str, Any]:
-        """Return the body, which has to be a JSON object; raises Unreachable."""
-        try:
-            found = json.loads(self.body)
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
-            raise Unreachable("the answer is no JSON object: something else answers for the broker")
-        return found
+    is_repeatable: bool = False
 
 
 class Stream:
@@ -163,6 +143,7 @@ class Transport:
         self._clock = clock
         self._environment = environment
         self._agent = agent
+        self._kept = Kept()
 
     def use(self, broker: BrokerSection) -> None:
         """Speak to that broker from the next connection on."""
@@ -184,24 +165,32 @@ class Transport:
         pair: ClientPair | None = None,
         sign: Signer | None = None,
         seconds: float = ANSWER_SECONDS,
+        is_repeatable: bool = False,
     ) -> Answer:
         """Send a request and return the answer.
 
         A refusal for the age of its signature is answered by a new signature, once: what was signed
-        before the broker started is not believed.
+        before the broker started is not believed.  What is repeatable goes over the connection that
+        is kept, and once more over a new one where the broker has closed that without an answer.
 
         Raises:
             Refused: The broker says no.
             NotKnown: It does not know who asks.
             Unreachable: No answer, or one that asks to come again later.
         """
-        request = _Request(method, self._below + path, query, body, pair, sign, seconds)
+        request = _Request(
+            method, self._below + path, query, body, pair, sign, seconds, is_repeatable
+        )
         try:
             return self._call(request)
         except NotKnown as refusal:
             if sign is None or refusal.type != STALE:
                 raise
         return self._call(request)
+
+    def release(self) -> None:
+        """Close the connection that is kept."""
+        self._kept.release()
 
     def open_stream(
         self,
@@ -223,32 +212,59 @@ class Transport:
 
     def _call(self, request: _Request) -> Answer:
         exchange, status, fields = self._send(request)
-        return self._answer(exchange, status, fields, request.seconds)
+        return self._answer(exchange, status, fields, request)
 
     def _open(self, request: _Request) -> Stream:
         exchange, status, fields = self._send(request)
         if status == 200 and fields.get("content-type", "").startswith("text/event-stream"):
             return Stream(exchange)
-        self._answer(exchange, status, fields, request.seconds)
+        self._answer(exchange, status, fields, request)
         raise Unreachable("what answers is no stream: something else answers for the broker")
 
     def _answer(
-        self, exchange: Exchange, status: int, fields: Mapping[str, str], seconds: float
+        self, exchange: Exchange, status: int, fields: Mapping[str, str], request: _Request
     ) -> Answer:
+        is_kept = False
         try:
-            octets = self._read(exchange, seconds)
+            octets = self._read(exchange, request.seconds)
+            is_kept = request.is_repeatable and status < 300 and exchange.is_lasting
         finally:
-            exchange.close()
-        return _judge(status, fields, octets)
+            if not is_kept:
+                exchange.close()
+        if is_kept:
+            self._kept.give(self._way(request), exchange)
+        return judge(status, fields, octets)
 
     # ------------------------------------------------------------------------- one connection
 
+    def _way(self, request: _Request) -> Hashable:
+        """Return what a connection has to have in common with that of *request*."""
+        pair = request.pair
+        made = None
+        if pair is not None:
+            with contextlib.suppress(OSError):
+                made = os.stat(pair.certificate).st_mtime_ns  # renewed in place
+        return self._broker, pair, made
+
     def _send(self, request: _Request) -> tuple[Exchange, int, dict[str, str]]:
+        head = self._head(request)
+        kept = self._kept.take(self._way(request)) if request.is_repeatable else None
+        if kept is not None:
+            try:
+                return kept, *self._ask(kept, request, *head)
+            except Unreachable as fault:
+                if kept.has_answered or isinstance(fault, Silent):
+                    raise
+            head = self._head(request)  # a signature is good once
+        exchange = self._connect(request.pair)
+        return exchange, *self._ask(exchange, request, *head)
+
+    def _head(self, request: _Request) -> tuple[str, dict[str, str]]:
         fields = {
             "Host": self._host_field,
             "User-Agent": self._agent,
             "Accept": "text/event-stream, application/json",
-            "Connection": "close",
+            "Connection": "keep-alive" if request.is_repeatable else "close",
         }
         if request.body:
             fields["Content-Type"] = "application/json"
@@ -258,11 +274,19 @@ class Transport:
             fields.update(request.sign(request.method, request.path, query, request.body))
         if request.query:
             target += f"?{request.query}"
-        exchange = self._connect(request.pair)
+        return target, fields
+
+    def _ask(
+        self, exchange: Exchange, request: _Request, target: str, fields: Mapping[str, str]
+    ) -> tuple[int, dict[str, str]]:
+        """Send the request and return the answer's head; closes the connection on a fault."""
         try:
             exchange.socket.settimeout(request.seconds)
             exchange.send(request.method, target, fields, request.body)
-            return exchange, *exchange.receive_head()
+            return exchange.receive_head()
+        except TimeoutError:
+            exchange.close()
+            raise Silent(f"no answer within {request.seconds:g} s") from None
         except (OSError, HttpFault, ValueError) as error:
             exchange.close()
             raise self._fault(error) from None
@@ -354,42 +378,6 @@ class Transport:
         return f"{said}; look at broker.anchors and at who answers there"
 
 
-def _judge(status: int, fields: Mapping[str, str], octets: bytes) -> Answer:
-    """Return the answer, or raise what it says."""
-    retry = _retry_seconds(fields.get("retry-after"))
-    if 200 <= status < 300:
-        return Answer(status, octets, retry)
-    type_, detail = _problem(octets)
-    if status in (401, 403):
-        raise NotKnown(status, type_, detail)
-    if status in (408, 425, 429) or status >= 500:
-        raise Unreachable(f"answered {status} {type_}: {detail}".rstrip(": "), retry)
-    raise Refused(status, type_, detail)
-
-
-def _problem(octets: bytes) -> tuple[str, str]:
-    """Return the last part of a problem's type and its detail, in a length fit for a log."""
-    try:
-        found = json.loads(octets)
-    except (ValueError, RecursionError):
-        return "", ""
-    if not isinstance(found, dict):
-        return "", ""
-    type_, detail = found.get("type"), found.get("detail")
-    last = type_.replace("/", ":").rpartition(":")[2] if isinstance(type_, str) else ""
-    return _printable(last, 60), _printable(detail, 300) if isinstance(detail, str) else ""
-
-
-def _printable(text: str, limit: int) -> str:
-    return "".join(c if c.isprintable() else " " for c in text[:limit])
-
-
-def _retry_seconds(header: str | None) -> float | None:
-    if header is None or not (header.isascii() and header.isdigit() and len(header) < 10):
-        return None
-    return min(float(header), MAX_RETRY_SECONDS)
-
-
 def _name(error: Exception) -> str:
     text = error.strerror if isinstance(error, OSError) else str(error)
-    return _printable(text or type(error).__name__, 200)
+    return printable(text or type(error).__name__, 200)

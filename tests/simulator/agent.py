@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 import time
@@ -11,8 +12,9 @@ from typing import Any, Final
 
 from agents import wire
 from agents.pauses import Pauses
+from agents.sending import URGENT_KINDS
 from tests.simulator.behaviour import Behaviour, Seen
-from tests.simulator.http import Broken, Connection
+from tests.simulator.http import Answer, Broken, Connection
 from tests.simulator.identity import make_csr, spki_sha256
 from tests.simulator.line import AGENT_VERSION, Line, Part, fingerprint_of
 
@@ -40,7 +42,13 @@ class Agent:
         """The same as the broker was told it."""
         self._waiting: dict[str, wire.Message] = {}
         self._posting: asyncio.Task[None] | None = None
-        self._requests: Connection | None = None
+        self._company = asyncio.Event()
+        """Set while messages wait, not only an acknowledgement."""
+        self._urgent = asyncio.Event()
+        """Set while one waits that shall wait for no other."""
+        self._kept: Connection | None = None
+        """Nobody speaks on it now."""
+        self._used: set[Connection] = set()
         self._stream: Connection | None = None
         self._closing: asyncio.TimerHandle | None = None
         self._dropping: asyncio.TimerHandle | None = None
@@ -105,8 +113,7 @@ class Agent:
         self._came()
         while True:
             target = f"{wire.PATHS['messages']}?after={self._taken}&wait=25"
-            connection = await self._connection()
-            answer = await connection.request("GET", target, b"", self.line.headers("GET", target))
+            answer = await self._request("GET", target)
             if answer.status != 200:
                 return self._refused(answer.status, answer.headers)
             self.heard_at = time.monotonic()
@@ -134,13 +141,13 @@ class Agent:
 
     def drop(self) -> None:
         """End every connection, without a word."""
-        for connection in (self._stream, self._requests):
+        for connection in (self._stream, self._kept, *self._used):
             if connection is not None:
                 connection.close()
         for timer in (self._closing, self._dropping):
             if timer is not None:
                 timer.cancel()
-        self._stream = self._requests = self._closing = self._dropping = None
+        self._stream = self._kept = self._closing = self._dropping = None
 
     def check_silence(self, longest_seconds: float) -> None:
         """Give a stream up that has been silent for too long."""
@@ -161,6 +168,9 @@ class Agent:
         """Queue a message; those that wait go out together."""
         message = wire.Message(secrets.token_urlsafe(16), kind, body, 0, re)
         self._waiting[message.id] = message
+        self._company.set()
+        if kind in URGENT_KINDS:
+            self._urgent.set()
         self._wake()
 
     def _wake(self) -> None:
@@ -170,7 +180,9 @@ class Agent:
     async def _post_all(self) -> None:
         pauses = Pauses()
         while self._waiting or self._told < self._taken:
-            await asyncio.sleep(self.behaviour.gather_seconds)
+            if not self._waiting:
+                await _wait(self._company, self.behaviour.company_seconds)
+            await _wait(self._urgent, self.behaviour.gather_seconds)
             try:
                 await self._post()
                 pauses.reset()
@@ -180,16 +192,12 @@ class Agent:
 
     async def _post(self) -> None:
         sent = tuple(self._waiting.values())[: wire.MAX_BATCH]
+        self._company.clear()
+        self._urgent.clear()
         ack = self._taken
         body = wire.Batch(wire.VERSION, ack, sent).encode()
-        target = wire.PATHS["messages"]
-        connection = await self._connection()
-        answer = await connection.request(
-            "POST", target, body, self.line.headers("POST", target, body)
-        )
+        answer = await self._request("POST", wire.PATHS["messages"], body)
         self._seen.counts["posts"] += 1
-        if not self.behaviour.keep_seconds:
-            connection.close()
         if answer.status != 200:
             self._seen.counts[f"post {answer.status}"] += 1
             raise Broken(f"post answered {answer.status}")
@@ -208,17 +216,38 @@ class Agent:
         if any(not one.is_final for one in reply.refused):
             raise Broken("post to be repeated")
 
-    async def _connection(self) -> Connection:
-        if self._requests is None or not self._requests.is_open:
-            self._requests = await self.line.open()
-            self._seen.counts["request connections"] += 1
+    async def _request(self, method: str, target: str, body: bytes = b"") -> Answer:
+        """Do a request over the connection that is kept, or a new one; raises Broken."""
+        kept, self._kept = self._kept, None
         if self._closing is not None:
             self._closing.cancel()
-        loop = asyncio.get_running_loop()
-        # A request takes its time as well, and a poll is held for 25 s.
-        keep = self.behaviour.keep_seconds + 60
-        self._closing = loop.call_later(keep, self._requests.close)
-        return self._requests
+        if kept is not None and kept.is_open:
+            try:
+                return await self._over(kept, method, target, body)
+            except Broken:
+                if kept.has_answered:
+                    raise
+                self._seen.counts["kept connections gone"] += 1
+        self._seen.counts["request connections"] += 1
+        return await self._over(await self.line.open(), method, target, body)
+
+    async def _over(self, connection: Connection, method: str, target: str, body: bytes) -> Answer:
+        self._used.add(connection)
+        try:
+            headers = self.line.headers(method, target, body)
+            answer = await connection.request(method, target, body, headers)
+        except BaseException:
+            connection.close()
+            raise
+        finally:
+            self._used.discard(connection)
+        if self._kept is not None or not self.behaviour.keep_seconds:
+            connection.close()
+        elif connection.is_open:
+            self._kept = connection
+            loop = asyncio.get_running_loop()
+            self._closing = loop.call_later(self.behaviour.keep_seconds, connection.close)
+        return answer
 
     # ------------------------------------------------------------------------------- answering
 
@@ -324,6 +353,13 @@ class Agent:
     def _note_refusal(self, message: wire.Message) -> None:
         self._seen.fault(f"{self.node}: refused: {message.body['reason']}")
         self._wake()
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Wait for *event*, but no longer than so many seconds."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 _ANSWERS: Final[Mapping[str, Callable[[Agent, wire.Message], None]]] = {

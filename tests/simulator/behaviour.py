@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from agents.sending import GATHER_SECONDS
+from agents.sending import COMPANY_SECONDS, GATHER_SECONDS, KEEP_SECONDS
 
 __all__ = ["Behaviour", "Seen"]
 
@@ -35,10 +35,12 @@ class Behaviour:
     """Signs its requests rather than showing a client certificate."""
     is_polling: bool = False
     """Polls rather than holding a stream."""
-    keep_seconds: float = 0.0
+    keep_seconds: float = KEEP_SECONDS
     """How long an idle connection for requests is kept; 0: each has one of its own."""
     gather_seconds: float = GATHER_SECONDS
     """How long is waited for more to send together with the first."""
+    company_seconds: float = COMPANY_SECONDS
+    """How long an acknowledgement waits before that for a message."""
 
 
 @dataclass(slots=True)

@@ -47,6 +47,8 @@ class Connection:
         self._host = f"{place.host}:{place.port}"
         self._reader = reader
         self._writer = writer
+        self.has_answered = False
+        """Whether anything came since the last request was sent."""
 
     @classmethod
     async def open(cls, place: Place, context: ssl.SSLContext | None) -> Self:
@@ -93,16 +95,19 @@ class Connection:
         head += [f"{name}: {value}" for name, value in (headers or {}).items()]
         if body or method == "POST":
             head.append(f"Content-Length: {len(body)}")
+        self.has_answered = False
         try:
             self._writer.write("\r\n".join([*head, "", ""]).encode("latin-1") + body)
             await self._writer.drain()
             return await self._head()
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
+            self.has_answered |= bool(getattr(error, "partial", b""))
             self.close()
             raise Broken(f"no answer: {error}") from error
 
     async def _head(self) -> tuple[int, dict[str, str]]:
         text = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        self.has_answered = True
         first, *lines = text.split("\r\n")
         got = {}
         for line in lines:

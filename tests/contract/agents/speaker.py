@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.peers import authority
 
-__all__ = ["Connected", "Speaker", "answering", "read_request"]
+__all__ = ["Connected", "Speaker", "Speech", "answering", "read_request"]
 
 Connected = ssl.SSLSocket
 Speech = Callable[[Connected], None]

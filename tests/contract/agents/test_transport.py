@@ -21,7 +21,14 @@ from agents.config import BrokerSection
 from agents.errors import Impostor, NotKnown, Refused, Unreachable
 from agents.transport import ClientPair, Transport
 from agents.wire import MAX_BATCH_BYTES
-from tests.contract.agents.speaker import SECONDS, Connected, Speaker, answering, read_request
+from tests.contract.agents.speaker import (
+    SECONDS,
+    Connected,
+    Speaker,
+    Speech,
+    answering,
+    read_request,
+)
 from tests.peers import authority, process
 
 
@@ -197,6 +204,109 @@ def test_a_stale_signature_is_made_anew_once(tmp_path: Path) -> None:
             side.call("GET", "/x", sign=sign)
     assert made == ["GET /x?a=b"] * 2 + ["GET /x?"] * 2
     assert b"Signature: penstock=:2:" in requests[1]
+
+
+def speak_for_long(*answers: bytes, requests: list[bytes]) -> Speech:
+    """Return a speech that reads and answers several requests, then waits for the end."""
+
+    def say(connected: Connected) -> None:
+        for one in answers:
+            requests.append(read_request(connected))
+            connected.sendall(one)
+        requests.append(read_request(connected))
+
+    return say
+
+
+def test_what_is_repeatable_goes_over_one_connection(tmp_path: Path) -> None:
+    """Until it is released; what is not has one of its own, and the kept one stays."""
+    first: list[bytes] = []
+    second: list[bytes] = []
+    ok = answer("200 OK")
+    speeches = [speak_for_long(ok, ok, requests=first), *answering(ok, requests=second)]
+    with Speaker(tmp_path, speeches).serving() as speaker:
+        side = transport(speaker)
+        for number in (b"1", b"2"):
+            side.call("POST", "/x", body=number, is_repeatable=True)
+        side.release()
+        side.call("POST", "/x", body=b"3")
+    assert [one[-1:] for one in first] == [b"1", b"2", b""]
+    assert [b"Connection: keep-alive\r\n" in one for one in first[:2]] == [True, True]
+    assert b"Connection: close\r\n" in second[0]
+
+
+def test_one_that_the_broker_closed_is_replaced(tmp_path: Path) -> None:
+    """It restarts, or thinks that it has waited for long enough; each request is answered once."""
+    requests: list[bytes] = []
+    ok = answer("200 OK")
+    with Speaker(tmp_path, answering(ok, ok, ok, requests=requests)).serving() as speaker:
+        side = transport(speaker)
+        for number in (b"1", b"2", b"3"):
+            side.call("POST", "/x", body=number, is_repeatable=True)
+        side.release()
+    assert [one[-1:] for one in requests] == [b"1", b"2", b"3"]
+
+
+def test_one_that_is_closed_when_it_is_asked_is_replaced_once(tmp_path: Path) -> None:
+    """The broker read and gave up; what is signed is signed anew, as a signature is good once."""
+    requests: list[bytes] = []
+    ok = answer("200 OK")
+    made: list[str] = []
+
+    def sign(*_: object) -> Mapping[str, str]:
+        made.append("")
+        return {"Signature": f"penstock=:{len(made)}:"}
+
+    speeches = [speak_for_long(ok, requests=requests), *answering(ok, requests=requests)]
+    with Speaker(tmp_path, speeches).serving() as speaker:
+        side = transport(speaker)
+        for number in (b"1", b"2"):
+            side.call("POST", "/x", body=number, sign=sign, is_repeatable=True)
+        side.release()
+    assert [one[-1:] for one in requests] == [b"1", b"2", b"2"]
+    assert [b"Signature: penstock=:%d:" % n in one for n, one in enumerate(requests, 1)] == [
+        True
+    ] * 3
+
+
+def test_half_an_answer_over_a_kept_connection_is_not_asked_for_at_once(tmp_path: Path) -> None:
+    """Something did happen; the sender tries again in its own time."""
+    requests: list[bytes] = []
+    ok, half = answer("200 OK"), b"HTTP/1.1 2"
+
+    def say(connected: Connected) -> None:
+        for one in (ok, half):
+            requests.append(read_request(connected))
+            connected.sendall(one)
+
+    speeches = [say, *answering(ok, requests=requests)]
+    with Speaker(tmp_path, speeches).serving() as speaker:
+        side = transport(speaker)
+        side.call("POST", "/x", body=b"1", is_repeatable=True)
+        with pytest.raises(Unreachable):
+            side.call("POST", "/x", body=b"2", is_repeatable=True)
+        side.call("POST", "/x", body=b"3", is_repeatable=True)
+        side.release()
+    assert [one[-1:] for one in requests] == [b"1", b"2", b"3"]
+
+
+def test_another_identity_has_a_connection_of_its_own(tmp_path: Path) -> None:
+    """What was kept shows the one before, and is closed."""
+    requests: list[bytes] = []
+    ok = answer("200 OK")
+    speaker = Speaker(
+        tmp_path,
+        [speak_for_long(ok, requests=requests), *answering(ok, requests=requests)],
+    )
+    client = authority.make_client(speaker.root, "node")
+    certificate, key, _ = authority.write_server_files(tmp_path / "c", client, speaker.root)
+    pair = ClientPair(str(certificate), str(key))
+    with speaker.serving():
+        side = transport(speaker)
+        side.call("POST", "/x", body=b"1", is_repeatable=True)
+        side.call("POST", "/x", body=b"2", pair=pair, is_repeatable=True)
+        side.release()
+    assert [one[-1:] for one in requests] == [b"1", b"", b"2"]
 
 
 def test_a_stream_brings_its_lines_and_tells_its_silence(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -69,6 +70,29 @@ def test_a_command_line_that_cannot_be_used_is_misuse(words: list[str]) -> None:
     with pytest.raises(SystemExit) as left:
         cli.main(words)
     assert left.value.code == cli.EXIT_MISUSED
+
+
+@pytest.mark.parametrize("kind", ["ssh", "redfish"])
+def test_a_driver_answers_for_its_device(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the settings that are named; one question comes in, one answer goes out."""
+    question = {
+        "version": 1,
+        "operation": "csr",
+        "certificate": "device",
+        "names": ["device.example.test"],
+        "key_kind": "ec-p256",
+        "is_new_key": True,
+    }
+    asked = io.TextIOWrapper(io.BytesIO(json.dumps(question).encode()))
+    monkeypatch.setattr("sys.stdin", asked)
+    settings = tmp_path / "device.toml"
+    settings.write_text('colour = "red"\n')
+    assert cli.main(["driver", kind, str(settings)]) == cli.EXIT_FAILED
+    answer = json.loads(capsys.readouterr().out)
+    assert str(settings) in answer["error"]
+    assert "colour" in answer["error"]
 
 
 @pytest.mark.parametrize("words", [["ready"], ["status"], ["check"], ["needs-renewal", "www"]])

@@ -117,3 +117,25 @@ def test_a_field_cannot_smuggle_another() -> None:
     """A line break in a value is refused."""
     with pytest.raises(HttpFault, match="line break"):
         Exchange(cast(Any, Line())).send("GET", "/", {"Host": "h\r\nX: y"})
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_lasting"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", True),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", True),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}", False),
+        (b"HTTP/1.1 200 OK\r\nConnection: Close\r\nContent-Length: 2\r\n\r\n{}", False),
+        (b"HTTP/1.1 200 OK\r\n\r\n{}", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 200 OK", False),
+    ],
+    ids=["length", "chunked", "old-version", "close", "until-closed", "more-than-asked"],
+)
+def test_another_request_may_follow_a_whole_answer(answer: bytes, is_lasting: bool) -> None:
+    """RFC 9112 §9.3; what brings more than it was asked for is out of step."""
+    exchange = over(answer)
+    exchange.send("GET", "/", {})
+    told = [(exchange.has_answered, exchange.is_lasting)]
+    whole(exchange)
+    told.append((exchange.has_answered, exchange.is_lasting))
+    assert told == [(False, False), (True, is_lasting)]

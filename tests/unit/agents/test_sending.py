@@ -30,6 +30,11 @@ class Line:
         self.batches: list[wire.Batch] = []
         self.judge: Judge = keep_all
         self.arrived = threading.Event()
+        self.released = threading.Event()
+
+    def release(self) -> None:
+        """Close what is kept."""
+        self.released.set()
 
     def call(self, method: str, path: str, *, body: bytes, **_: Any) -> Answer:
         """Take a batch."""
@@ -58,7 +63,7 @@ def keep_all(batch: wire.Batch) -> wire.Reply:
 class Node:
     """A sender with its boxes."""
 
-    def __init__(self, tmp_path: Path) -> None:
+    def __init__(self, tmp_path: Path, *, keep_seconds: float = 0.0) -> None:
         state = State(str(tmp_path))
         self.line = Line()
         self.inbox = Inbox(state.inbox, state.own)
@@ -72,6 +77,7 @@ class Node:
             statement=lambda: {"instance": "i", "agent": "0.1", "certificates": []},
             stopped=self.stopped,
             log=Log(NodeClock(), to=io.StringIO()),
+            keep_seconds=keep_seconds,
         )
         self.outbox.on_put = self.sender.kick
 
@@ -169,3 +175,64 @@ def test_one_message_that_spoils_a_batch_is_found_and_given_up(tmp_path: Path) -
         except Refused:
             node.sender.single_out()
     assert arrived == ["a", "b"]
+
+
+def test_the_connection_is_released_when_nothing_waits(tmp_path: Path) -> None:
+    """An agent that waits is small; what comes later begins anew."""
+    node = Node(tmp_path)
+    node.sender.open()
+    for name in "ab":
+        node.line.released.clear()
+        node.put(name)
+        assert node.line.released.wait(20)
+    assert [names(batch) for batch in node.line.batches] == [["a"], ["b"]]
+
+
+def test_the_connection_is_released_when_the_session_ends(tmp_path: Path) -> None:
+    """Whatever time it had left; the identity may be another one next time."""
+    node = Node(tmp_path, keep_seconds=1e6)
+    node.sender.open()
+    node.put("a")
+    assert node.line.arrived.wait(20)
+    node.sender.close()
+    assert node.line.released.wait(20)
+
+
+def test_who_sends_stays_as_long_as_the_connection_is_kept(tmp_path: Path) -> None:
+    """One thread sends what comes meanwhile."""
+    node = Node(tmp_path, keep_seconds=1e6)
+    node.sender.open()
+    senders = set()
+
+    def judge(batch: wire.Batch) -> wire.Reply:
+        senders.add(threading.get_ident())
+        return keep_all(batch)
+
+    node.line.judge = judge
+    for name in "ab":
+        node.line.arrived.clear()
+        node.put(name)
+        assert node.line.arrived.wait(20)
+    assert len(senders) == 1
+    assert not node.line.released.is_set()
+    node.sender.close()
+
+
+def test_an_acknowledgement_travels_with_the_answer_that_follows(tmp_path: Path) -> None:
+    """A CSR waits for nothing, and takes along what waits for company."""
+    node = Node(tmp_path)
+    node.inbox.take(wire.Message("m", "renew-identity", {}, 5))
+    node.outbox.put("csr", {"delivery": "d", "certificate": "c", "csr_der": "AA"})
+    node.sender.open()
+    assert node.line.arrived.wait(20)
+    (batch,) = node.line.batches
+    assert (names(batch), batch.ack) == (["csr"], 5)
+
+
+def test_an_acknowledgement_goes_alone_where_nothing_follows(tmp_path: Path) -> None:
+    """The broker shall not take the node for deaf."""
+    node = Node(tmp_path)
+    node.inbox.take(wire.Message("m", "renew-identity", {}, 5))
+    node.sender.open()
+    assert node.line.arrived.wait(20)
+    assert (node.line.batches[0].messages, node.line.batches[0].ack) == ((), 5)

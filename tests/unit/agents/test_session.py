@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 
 from agents import wire
-from agents.errors import Impostor, NotKnown, Refused, Unreachable
+from agents.errors import Impostor, NotKnown, Refused, Silent, Unreachable
 from agents.identity import Identities, Identity, Waiting
 from agents.log import Log
 from agents.mailbox import Inbox
@@ -216,12 +216,15 @@ def test_what_is_no_json_ends_the_stream(tmp_path: Path, data: str) -> None:
     assert node.got == []
 
 
+@pytest.mark.parametrize(
+    "silence", [Lines([], TimeoutError()), Silent("no answer within 30 s")], ids=["lines", "head"]
+)
 def test_a_stream_that_stays_silent_is_polled_instead_and_tried_again_later(
-    tmp_path: Path,
+    tmp_path: Path, silence: Any
 ) -> None:
-    """Something in between holds its lines back."""
+    """Something in between holds its lines back, or its head already."""
     node = Node(tmp_path)
-    node.turn(Lines([], TimeoutError()))
+    node.turn(silence)
     message = wire.Message("m1", "answer-challenge", ANSWER, 1)
 
     def later() -> wire.Reply:
@@ -231,7 +234,7 @@ def test_a_stream_that_stays_silent_is_polled_instead_and_tried_again_later(
     node.line.polls = [wire.Reply(wire.VERSION, messages=(message,)), later]
     node.turn()
     assert [one.seq for one in node.got] == [1]
-    assert node.line.queries[1:] == ["after=0&wait=25", "after=1&wait=25"]
+    assert node.line.queries[1:] == ["after=0&wait=0", "after=1&wait=25"]
     node.turn(ENDED)
     assert node.line.queries[-1] == "after=1"
 
