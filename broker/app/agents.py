@@ -113,6 +113,7 @@ def make_agent_rooms(made: Workshop) -> AgentRooms | None:
         windows=fleet.rollouts,
         challenges=fleet.validations,
     )
+    fleet.rollouts.on_free = deliveries.pushing.begin
     return AgentRooms(
         section=section,
         node_ca=node_ca,

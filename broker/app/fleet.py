@@ -11,7 +11,7 @@ from broker.config.agents import Agents
 from broker.issuance.bundles import Bundles
 from broker.issuance.node_challenges import NodeValidations
 from broker.issuance.node_ports import Connections
-from broker.issuance.records import Job, JobKind, OrderRecord
+from broker.issuance.records import OrderRecord
 from broker.issuance.rollouts import Rollouts
 from broker.protocol.challenges import ChallengeType
 
@@ -45,13 +45,6 @@ def make_fleet(made: Workshop, section: Agents, connections: Connections) -> Fle
     metrics = RolloutMetrics(outside.telemetry.registry)
 
     outside.telemetry.before_render.append(lambda: metrics.show(rollouts.known_views()))
-
-    def judge_again(deliveries: Sequence[str]) -> None:
-        now = outside.clock.now()
-        for one in deliveries:
-            made.dispatcher.kick(Job(kind=JobKind.DELIVER, subject=one, due_at=now))
-
-    rollouts.on_free = judge_again
     outside.node_answers.connections = connections
 
     def offered(order: OrderRecord) -> Sequence[ChallengeType]:

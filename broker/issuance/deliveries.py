@@ -31,9 +31,10 @@ from broker.issuance.node_ports import (
     Statement,
 )
 from broker.issuance.ordering import Ordering, order_id_of
+from broker.issuance.pushing import Pushing
 from broker.issuance.receipts import Receipts
 from broker.issuance.records import CertificateRecord, Job
-from broker.issuance.releasing import Releasing
+from broker.issuance.releasing import JUDGED_AGAIN, Releasing
 from broker.issuance.renewal_times import RenewalTimes, late_at
 from broker.issuance.sweeping import Sweep
 
@@ -96,6 +97,7 @@ class Deliveries:
         self._ends = DeliveryEnds(rooms, self.times)
         self.asking = Asking(rooms, self._ends)
         self.releasing = Releasing(rooms, self._ends)
+        self.pushing = Pushing(rooms, self.releasing)
         self._ordering = Ordering(rooms, self._ends)
         self._receipts = Receipts(rooms, self.asking, self.releasing, self._ends)
         self.sweep = Sweep(rooms, self.asking, self._ends, self.times)
@@ -150,6 +152,8 @@ class Deliveries:
     async def advance(self, job: Job) -> None:
         """Carry a delivery on as far as it goes: the handler of DELIVER jobs."""
         while True:
+            if self.pushing.has(job.subject):
+                raise Postponed(self._rooms.clock.now() + JUDGED_AGAIN, "it is pushed with others")
             view = await self._store.find_delivery(job.subject)
             if view is None:
                 return
@@ -178,10 +182,11 @@ class Deliveries:
         if view.delivery.stage is DeliveryStage.SEEN and self._rooms.retirements is not None:
             # Nobody fetches it: a node's is in use once it was seen.
             await self._rooms.retirements.note_use(await self.releasing.certificate(view))
-        for delivery_id in await self._rooms.gate.ended(view):
-            if delivery_id != view.delivery.delivery_id:
-                job = deliver_job(delivery_id, self._rooms.clock.now())
-                self._rooms.dispatcher.kick(job)
+        is_busy = self.pushing.is_busy
+        freed = await self._rooms.gate.ended(view, is_asked=not is_busy)
+        if is_busy:
+            self.pushing.look_again()
+        self.pushing.begin([one for one in freed if one != view.delivery.delivery_id])
 
     async def _wait(self, view: DeliveryView) -> None:
         """Wait for the node or for a person, telling whoever should know that it takes long."""
@@ -268,6 +273,7 @@ class Deliveries:
 
     async def stop(self) -> None:
         """End what this module began beside the jobs."""
+        await self.pushing.stop()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

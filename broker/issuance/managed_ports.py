@@ -17,8 +17,10 @@ from broker.issuance.node_ports import (
     DeliveryRecord,
     DeliveryStage,
     DeliveryStore,
+    DeliveryView,
     ManagedRecord,
     ManagedStore,
+    NodeMessage,
     NodeRecord,
     NodeStore,
     Unmanaged,
@@ -34,6 +36,9 @@ __all__ = [
     "ManagedLists",
     "NodeChallenges",
     "NodeOrders",
+    "Push",
+    "PushStore",
+    "Releasable",
     "ReloadWindows",
     "RenewalLook",
     "RenewalLooks",
@@ -79,6 +84,40 @@ class DeliveryLists(Protocol):
 
     async def oldest_push(self) -> datetime | None:
         """Return when the oldest was pushed that has not ended; None: there is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Releasable:
+    """A delivery that is ISSUED, with all that is looked at before it is pushed."""
+
+    view: DeliveryView
+    certificate: CertificateRecord
+    before_pem: bytes | None
+    """The chain that it takes the place of; None: there is none, or it is not known."""
+    cap_seconds: int
+    """The validity cap of its order, in seconds; 0 where the order is gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Push:
+    """A delivery as it is once it is pushed, and what goes with that."""
+
+    delivery: DeliveryRecord
+    message: NodeMessage
+    event: Event
+
+
+class PushStore(Protocol):
+    """Many deliveries at once, from ISSUED to PUSHED."""
+
+    async def releasable(self, delivery_ids: Sequence[str]) -> Sequence[Releasable]:
+        """Return those of these that are ISSUED and have their certificate, in the same order."""
+        ...
+
+    async def push_deliveries(self, pushes: Sequence[Push]) -> Sequence[str]:
+        """Keep them all in one transaction, and return the ids of those that were not ISSUED any
+        more: these are left as they are, and nothing is queued for them."""
         ...
 
 
@@ -164,6 +203,7 @@ class DeliveryRooms(
     ManagedLists,
     DeliveryStore,
     DeliveryLists,
+    PushStore,
     RenewalLooks,
     NodeStore,
     AccountStore,

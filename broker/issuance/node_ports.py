@@ -568,9 +568,17 @@ class RolloutGate(Protocol):
 
     async def judge(self, view: DeliveryView, now: datetime) -> Verdict: ...
 
-    async def ended(self, view: DeliveryView) -> Sequence[str]:
+    async def judge_all(self, views: Sequence[DeliveryView], now: datetime) -> Sequence[Verdict]:
+        """Judge these in their order, each knowing who of those before it was let go."""
+        ...
+
+    async def ended(self, view: DeliveryView, *, is_asked: bool = True) -> Sequence[str]:
         """Note how a delivery ended, halting its wave where too many came back, and return the
-        ids of those that should be judged again now."""
+        ids of those that should be judged again now; nobody's unless *is_asked*."""
+        ...
+
+    async def freed(self) -> Sequence[str]:
+        """Return the ids of those that should be judged again now."""
         ...
 
 

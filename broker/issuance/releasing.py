@@ -16,6 +16,7 @@ from broker.issuance.delivery_stages import DeliveryEvent, advance_delivery
 from broker.issuance.dispatcher import Postponed
 from broker.issuance.errors import Conflict
 from broker.issuance.events import Actor, EventKind
+from broker.issuance.managed_ports import Push
 from broker.issuance.node_ports import (
     DeliveryStage,
     DeliveryView,
@@ -28,7 +29,7 @@ from broker.policy.form import Loss
 from broker.protocol.certificates import ChainError, parse_chain
 from broker.protocol.problems import Problem, ProblemType
 
-__all__ = ["Releasing"]
+__all__ = ["JUDGED_AGAIN", "Releasing"]
 
 JUDGED_AGAIN: Final = timedelta(minutes=1)
 """How often a delivery that may not be pushed is judged again where nobody wakes it before."""
@@ -55,7 +56,7 @@ class Releasing:
         if why is not None:
             await self._ends.fail(view, DeliveryEvent.SPENT, why)
             return
-        lost = () if view.delivery.released_at is not None else await self._lost(view, certificate)
+        lost = self.lost(view, certificate, await self._before(view))
         if lost:
             await self._hold(view, lost)
             return
@@ -148,16 +149,22 @@ class Releasing:
 
     # ---------------------------------------------------------------------------- the two ways
 
-    async def _lost(self, view: DeliveryView, after: CertificateRecord) -> Sequence[Lost]:
-        pem = view.managed.served_pem
-        if view.delivery.replaces is not None:
-            found = await self._store.find_certificate(view.delivery.replaces)
-            pem = None if found is None else found.chain_pem
-        if pem is None:
+    async def _before(self, view: DeliveryView) -> bytes | None:
+        """Return the chain that it takes the place of, None where there is none."""
+        if view.delivery.replaces is None or view.delivery.released_at is not None:
+            return view.managed.served_pem
+        found = await self._store.find_certificate(view.delivery.replaces)
+        return None if found is None else found.chain_pem
+
+    def lost(
+        self, view: DeliveryView, after: CertificateRecord, before_pem: bytes | None
+    ) -> Sequence[Lost]:
+        """Return what the certificate has less than the one before it, that nobody released."""
+        if before_pem is None or view.delivery.released_at is not None:
             return ()
         hold = self._rooms.on_nodes(view.managed).hold
         try:
-            return compare_renewed(parse_chain(pem), parse_chain(after.chain_pem), hold)
+            return compare_renewed(parse_chain(before_pem), parse_chain(after.chain_pem), hold)
         except ChainError as error:
             return (Lost(Loss.ANCHORS, f"it cannot be compared: {error}"),)
 
@@ -189,8 +196,26 @@ class Releasing:
     async def _push(
         self, view: DeliveryView, certificate: CertificateRecord, group: str | None
     ) -> None:
+        order = await self._store.load_order(certificate.order_id)
+        push = self.pushed(view, certificate, 0 if order is None else order.cap_seconds, group)
+        await self._store.change_delivery(
+            push.delivery,
+            expected=(DeliveryStage.ISSUED,),
+            events=(push.event,),
+            messages=(push.message,),
+        )
+        self._rooms.connections.wake(view.node.node_id)
+
+    def pushed(
+        self,
+        view: DeliveryView,
+        certificate: CertificateRecord,
+        cap_seconds: int,
+        group: str | None,
+    ) -> Push:
+        """Return the delivery as it is once it is pushed, and what goes with that."""
         now = self._rooms.clock.now()
-        pushed = replace(
+        delivery = replace(
             view.delivery,
             stage=advance_delivery(view.delivery.stage, DeliveryEvent.ADMITTED),
             rollout_group=group,
@@ -198,22 +223,21 @@ class Releasing:
             note=None,
         )
         event = delivery_event(
-            EventKind.DELIVERY_MOVED, view, pushed, now, fingerprint=certificate.fingerprint
+            EventKind.DELIVERY_MOVED, view, delivery, now, fingerprint=certificate.fingerprint
         )
-        await self._store.change_delivery(
-            pushed,
-            expected=(DeliveryStage.ISSUED,),
-            events=(event,),
-            messages=(await self.message(view),),
-        )
-        self._rooms.connections.wake(view.node.node_id)
+        message = self._message(view, certificate, cap_seconds)
+        return Push(delivery=delivery, message=message, event=event)
 
     async def message(self, view: DeliveryView) -> NodeMessage:
         """Return what the node is sent; it may be sent again."""
         certificate = await self.certificate(view)
         order = await self._store.load_order(certificate.order_id)
+        return self._message(view, certificate, 0 if order is None else order.cap_seconds)
+
+    def _message(
+        self, view: DeliveryView, certificate: CertificateRecord, cap_seconds: int
+    ) -> NodeMessage:
         lifetime = int((certificate.not_after - certificate.not_before).total_seconds()) + 1
-        cap = 0 if order is None else order.cap_seconds
         keep = self._rooms.on_nodes(view.managed).keep_previous_key
         return message_about(
             view.managed,
@@ -224,7 +248,7 @@ class Releasing:
                 "chain_pem": certificate.chain_pem.decode("ascii", "replace"),
                 "spki_sha256": certificate.spki_sha256,
                 # Counted from receipt it is within the cap; its own beginning lies a little before.
-                "longest_seconds": max(cap, lifetime),
+                "longest_seconds": max(cap_seconds, lifetime),
                 "keep_previous_seconds": int(keep.total_seconds()),
             },
         )

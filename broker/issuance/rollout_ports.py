@@ -106,6 +106,8 @@ class Waiting:
     why: str
     asked_at: datetime
     is_canary: bool
+    is_shut: bool = False
+    """Whether it waits for a window."""
 
 
 def in_turn(one: Waiting) -> tuple[bool, str, str]:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from broker.issuance.events import SYSTEM, Actor, EventKind
 from broker.issuance.node_ports import DeliveryView, Verdict
 from broker.issuance.ports import Clock
+from broker.issuance.rollout_claims import Begun, Claims, Flight, Party
 from broker.issuance.rollout_ports import (
     BEGUN,
     OUTCOMES,
@@ -54,28 +55,6 @@ BEGUN_AGE: Final = timedelta(seconds=2)
 """How old the list of deliveries that were begun may be: a wave of thousands reads it each time
 that one of them is judged, until its canaries were seen."""
 
-MAX_REMEMBERED: Final = 50_000
-"""Most nodes whose group is remembered: a few MiB."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Flight:
-    """A delivery that has been let go."""
-
-    node: str
-    since: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class _Begun:
-    """Deliveries that are begun and not pushed, as they were read."""
-
-    at: datetime
-    deliveries: Sequence[OpenDelivery]
-    parties: dict[tuple[str, bool], frozenset[str]]
-    landed: set[str] = field(default_factory=set)
-    """Nodes whose delivery has been pushed since and has ended."""
-
 
 class Rollouts:
     """Implements ``node_ports.RolloutGate``."""
@@ -94,12 +73,11 @@ class Rollouts:
         self._is_connected = is_connected
         self._lock = asyncio.Lock()
         self._loaded_at: datetime | None = None
-        self._flights: dict[str, _Flight] = {}
+        self._claims = Claims(plan)
         self._waiting: dict[str, Waiting] = {}
         self._waves = Waves(store, clock)
-        self._begun: _Begun | None = None
+        self._begun: Begun | None = None
         self._queue: list[str] | None = None
-        self._groups: dict[str, tuple[Group | None, bool]] = {}
         self.on_free: Callable[[Sequence[str]], None] = lambda _ids: None
         """Told which deliveries should be judged again, where nobody waits for an answer."""
 
@@ -107,40 +85,39 @@ class Rollouts:
 
     async def judge(self, view: DeliveryView, now: datetime) -> Verdict:
         """Return whether a delivery may be pushed now; that it may is a claim on its place."""
-        node, delivery_id = view.node.name, view.delivery.delivery_id
-        group = self.group_of(node)
-        if not self._plan.has_rules_for(node):
+        if not self._claims.has_rules_for(view.node.name):
             return Verdict(may_go=True)
+        freed: Sequence[str] = ()
         async with self._lock:
             await self._load()
-            name = None if group is None else group.name
-            if delivery_id in self._flights:
-                return Verdict(may_go=True, group=name)
-            if self._is_absent(view.node.node_id):
-                why = f"node '{node}' is not connected"
-                return Verdict(may_go=False, group=name, why=why, retry_at=now + ASK_ABSENT)
-            judgement = await self._judge(node, group, now)
-            if judgement.is_clear:
-                self._waiting.pop(delivery_id, None)
-                self._flights[delivery_id] = _Flight(node, now)
-                return Verdict(may_go=True, group=name)
-            why, asked_at = judgement.why or "", judgement.opens_at or now
-            is_canary = self.is_canary(node)
-            if delivery_id not in self._waiting:
-                self._queue = None
-                if self.is_canary(node):
-                    self._begun = None
-            self._waiting[delivery_id] = Waiting(delivery_id, node, why, asked_at, is_canary)
-            retry_at = judgement.opens_at or now + ASK_AGAIN
-            return Verdict(may_go=False, group=name, why=why, retry_at=retry_at)
+            before = self._waiting.get(view.delivery.delivery_id)
+            verdict = await self._verdict(view, now)
+            if verdict.may_go and before is not None and before.is_shut:
+                # Its window has opened, for others as well.
+                freed = await self._let_go()
+        if freed:
+            self.on_free(freed)
+        return verdict
 
-    async def ended(self, view: DeliveryView) -> Sequence[str]:
-        """Note how a delivery ended, and return the ids of those that may go now."""
+    async def judge_all(self, views: Sequence[DeliveryView], now: datetime) -> Sequence[Verdict]:
+        """Return the same for many, as if they had been asked about one after the other."""
+        async with self._lock:
+            await self._load()
+            return [await self._verdict(view, now) for view in views]
+
+    async def ended(self, view: DeliveryView, *, is_asked: bool = True) -> Sequence[str]:
+        """Note how a delivery ended, and return the ids of those that may go now, if *is_asked*."""
         outcome = OUTCOMES.get(view.delivery.stage, Outcome.DROPPED)
         async with self._lock:
             await self._load()
             await self._land(view.delivery.delivery_id, outcome)
             self._waiting.pop(view.delivery.delivery_id, None)
+            return await self._let_go() if is_asked else ()
+
+    async def freed(self) -> Sequence[str]:
+        """Return the ids of those that may go now."""
+        async with self._lock:
+            await self._load()
             return await self._let_go()
 
     async def take_turn(self) -> None:
@@ -153,7 +130,7 @@ class Rollouts:
         async with self._lock:
             await self._load()
             now = self._clock.now()
-            late = [one for one, flight in self._flights.items() if self._is_late(flight, now)]
+            late = [one for one, flight in self._claims if self._is_late(flight, now)]
             if not late:
                 return
             known = {one.delivery_id: one for one in await self._store.stages_of(late)}
@@ -175,7 +152,7 @@ class Rollouts:
 
     def is_canary(self, node: str) -> bool:
         """Return whether *node* is named as a canary of its group."""
-        return self._placed(node)[1]
+        return self._claims.is_canary(node)
 
     # -------------------------------------------------------------------------------- for people
 
@@ -233,8 +210,8 @@ class Rollouts:
         now = self._clock.now()
         kept = await self._waves.load()
         for one in await self._store.open_deliveries(UNDER_WAY):
-            if self._plan.has_rules_for(one.node) and not self._was_counted(one, kept):
-                self._flights[one.delivery_id] = _Flight(one.node, now)
+            if self._claims.has_rules_for(one.node) and not self._was_counted(one, kept):
+                self._claims.take(one.delivery_id, one.node, now)
         begin = min((one.noted_at for one in kept.values()), default=now)
         for one in await self._store.failed_since(begin):
             group = self.group_of(one.node)
@@ -251,45 +228,79 @@ class Rollouts:
             return False
         return one.pushed_at + group.answer_within <= record.noted_at
 
+    async def _verdict(self, view: DeliveryView, now: datetime) -> Verdict:
+        node, delivery_id = view.node.name, view.delivery.delivery_id
+        if not self._claims.has_rules_for(node):
+            return Verdict(may_go=True)
+        group = self.group_of(node)
+        name = None if group is None else group.name
+        if delivery_id in self._claims:
+            return Verdict(may_go=True, group=name)
+        if self._is_absent(view.node.node_id):
+            why = f"node '{node}' is not connected"
+            return Verdict(may_go=False, group=name, why=why, retry_at=now + ASK_ABSENT)
+        judgement = await self._judge(node, group, now)
+        if judgement.is_clear:
+            self._waiting.pop(delivery_id, None)
+            self._claims.take(delivery_id, node, now)
+            return Verdict(may_go=True, group=name)
+        self._have_wait(delivery_id, node, judgement, now)
+        retry_at = judgement.opens_at or now + ASK_AGAIN
+        return Verdict(may_go=False, group=name, why=judgement.why or "", retry_at=retry_at)
+
+    def _have_wait(self, delivery_id: str, node: str, judgement: Judgement, now: datetime) -> None:
+        is_canary = self.is_canary(node)
+        if delivery_id not in self._waiting:
+            self._queue = None
+            if is_canary:
+                self._begun = None
+        self._waiting[delivery_id] = Waiting(
+            delivery_id,
+            node,
+            judgement.why or "",
+            judgement.opens_at or now,
+            is_canary,
+            is_shut=judgement.opens_at is not None,
+        )
+
     async def _judge(self, node: str, group: Group | None, now: datetime) -> Judgement:
-        under_way = {flight.node for flight in self._flights.values()}
-        apart_from = self._plan.kept_apart(node, under_way)
+        apart_from = self._claims.apart_from(node)
         if group is None:
             if apart_from is None:
                 return Judgement()
             why = f"node '{apart_from}' is reloaded, and they stay apart"
             return Judgement(hindrance=Hindrance.APART, why=why)
-        taking_part = await self._taking_part(group, now)
-        of_it = {one for one in under_way if self.group_of(one) is group}
+        party = await self._taking_part(group, now)
         facts = GroupFacts(
             wave=self._waves.of(group, now),
-            under_way=of_it,
-            taking_part=taking_part,
-            canaries={one for one in taking_part | of_it if self.is_canary(one)},
+            under_way=self._claims.nodes_of(group),
+            taking_part=party.nodes,
+            canaries=party.canaries | self._claims.canaries_of(group),
         )
         return judge_delivery(node, group, facts, now=now, apart_from=apart_from)
 
-    async def _taking_part(self, group: Group, now: datetime) -> frozenset[str]:
+    async def _taking_part(self, group: Group, now: datetime) -> Party:
         """Return the names of the group's nodes that have a delivery which is not pushed yet; once
         the wave is proven, only those of canaries, for nobody else is waited for."""
         only_named = bool(self._waves.of(group, now).proofs(now))
         if only_named and group.canaries is None:
-            return frozenset()
+            return Party()
         if self._begun is None or now - self._begun.at >= BEGUN_AGE:
-            self._begun = _Begun(now, await self._store.open_deliveries(BEGUN), {})
+            self._begun = Begun(now, await self._store.open_deliveries(BEGUN), {})
         known = self._begun.parties.get((group.name, only_named))
         if known is None:
-            known = frozenset(
+            nodes = frozenset(
                 one.node
                 for one in self._begun.deliveries
                 if self._takes_part(one, group, now)
                 and not (only_named and not self.is_canary(one.node))
             )
+            known = Party(nodes, frozenset(one for one in nodes if self.is_canary(one)))
             self._begun.parties[group.name, only_named] = known
-        return known - self._begun.landed
+        return known.without(self._begun.landed)
 
     def _takes_part(self, one: OpenDelivery, group: Group, now: datetime) -> bool:
-        is_of_it = self.group_of(one.node) is group and one.delivery_id not in self._flights
+        is_of_it = self.group_of(one.node) is group and one.delivery_id not in self._claims
         return is_of_it and now - self._last_heard(one) < group.answer_within
 
     def _last_heard(self, one: OpenDelivery) -> datetime:
@@ -302,35 +313,22 @@ class Rollouts:
 
     def group_of(self, node: str) -> Group | None:
         """Return the node's group, None for a node that goes at once."""
-        return self._placed(node)[0]
+        return self._claims.group_of(node)
 
-    def _placed(self, node: str) -> tuple[Group | None, bool]:
-        """Return a node's group and whether it is a canary of it; remembered, since thousands are
-        asked about at each step."""
-        known = self._groups.get(node)
-        if known is None:
-            if len(self._groups) >= MAX_REMEMBERED:
-                self._groups.clear()
-            group = self._plan.group_of(node)
-            named = None if group is None else group.canaries
-            known = group, named is not None and named.covering(node) is not None
-            self._groups[node] = known
-        return known
-
-    def _is_late(self, flight: _Flight, now: datetime) -> bool:
+    def _is_late(self, flight: Flight, now: datetime) -> bool:
         group = self.group_of(flight.node)
         limit = timedelta(hours=1) if group is None else group.answer_within
         return now - flight.since >= limit
 
     async def _land(self, delivery_id: str, outcome: Outcome) -> None:
         """Take a delivery off those that are under way, and count how it ended."""
-        flight = self._flights.get(delivery_id)
+        flight = self._claims.find(delivery_id)
         if flight is None:
             return
         group = self.group_of(flight.node)
         if group is not None:
             await self._waves.count(group, flight.node, outcome)
-        del self._flights[delivery_id]
+        self._claims.drop(delivery_id)
         if self._begun is not None:
             self._begun.landed.add(flight.node)
         if group is not None:
@@ -340,10 +338,10 @@ class Rollouts:
         """Forget what the wave has shown once nothing of it is left: the next proves itself."""
         now = self._clock.now()
         wave = self._waves.of(group, now)
-        nodes = [flight.node for flight in self._flights.values()]
-        nodes += [waiting.node for waiting in self._waiting.values()]
         is_spent = bool(wave.served or wave.failures) and not wave.is_halted
-        if not is_spent or any(self.group_of(one) is group for one in nodes):
+        if not is_spent or self._claims.nodes_of(group):
+            return
+        if any(self.group_of(one.node) is group for one in self._waiting.values()):
             return
         begun = await self._store.open_deliveries(BEGUN)
         if not any(self._takes_part(one, group, now) for one in begun):
@@ -366,12 +364,12 @@ class Rollouts:
                 judgement = await self._judge(one.node, group, now)
                 if judgement.is_clear:
                     chosen.append(one.delivery_id)
-                    self._flights[one.delivery_id] = _Flight(one.node, now)
+                    self._claims.take(one.delivery_id, one.node, now)
                 elif judgement.hindrance is not Hindrance.APART:
                     full.add(name)
         finally:
             for delivery_id in chosen:
-                del self._flights[delivery_id]
+                self._claims.drop(delivery_id)
         return chosen
 
     def _in_order(self) -> Iterator[Waiting]:
@@ -388,10 +386,9 @@ class Rollouts:
         return group
 
     def _view(self, group: Group) -> GroupView:
-        flights = self._flights.values()
         return GroupView(
             group=group,
             wave=self._waves.of(group, self._clock.now()),
-            under_way=sorted({one.node for one in flights if self.group_of(one.node) is group}),
+            under_way=sorted(self._claims.nodes_of(group)),
             waiting=[one for one in self._in_order() if self.group_of(one.node) is group],
         )

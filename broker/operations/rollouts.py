@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from broker.issuance.dispatcher import Dispatcher
 from broker.issuance.events import Actor
-from broker.issuance.records import Job, JobKind
 from broker.issuance.rollout_ports import GroupView
 from broker.issuance.rollouts import Rollouts
 from broker.operations.rooms import Desk
@@ -66,8 +63,7 @@ class RolloutDesk(Desk):
         """Begin a halted group's wave anew, its canaries first."""
         if not (await self._rollout(group)).wave.is_halted:
             raise OperationError(f"rollout group '{group}' is not halted")
-        freed = await self._rollouts.resume(group, actor=actor)
-        self._judge_again(freed)
+        self._rollouts.on_free(await self._rollouts.resume(group, actor=actor))
         return self._rollout_row(await self._rollout(group))
 
     async def _rollout(self, group: str) -> GroupView:
@@ -77,15 +73,6 @@ class RolloutDesk(Desk):
             names = ", ".join(view.group.name for view in views) or "none"
             raise OperationError(f"there is no rollout group '{group}'", f"there is {names}")
         return found
-
-    def _judge_again(self, deliveries: Sequence[str]) -> None:
-        recovery = self._rooms.recovery
-        dispatcher: Dispatcher | None = None if recovery is None else recovery.dispatcher
-        now = self._rooms.clock.now()
-        for delivery_id in deliveries:
-            if dispatcher is not None:
-                job = Job(kind=JobKind.DELIVER, subject=delivery_id, due_at=now)
-                dispatcher.kick(job)
 
     def _rollout_row(self, view: GroupView) -> View:
         now = self._rooms.clock.now()

@@ -26,6 +26,7 @@ from broker.storage.order_history import OrderHistories
 from broker.storage.orders import Orders
 from broker.storage.outbox import Outboxes
 from broker.storage.owned import Owned
+from broker.storage.pushes import Pushes
 from broker.storage.renewal_looks import Looks
 from broker.storage.renewals import Chains, Renewals, Retirements
 from broker.storage.restorations import Restorations
@@ -67,6 +68,7 @@ class SqliteStore(
     Enrolments,
     Outboxes,
     Rollouts,
+    Pushes,
     OrderHistories,
     Incidents,
     NodeNames,

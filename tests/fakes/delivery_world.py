@@ -27,6 +27,7 @@ from broker.issuance.node_ports import (
     NodeStatus,
     QueuedMessage,
     Receipt,
+    RolloutGate,
     Statement,
 )
 from broker.issuance.records import JobKind
@@ -48,6 +49,8 @@ class DeliveryWorld(World):
         super().__init__(folder, **changes)
         self.runs_due = False
         self.rollout = FakeRollout()
+        self.make_gate: Callable[[], RolloutGate] = lambda: self.rollout
+        """Makes the gate of the next process."""
         self.connections = FakeConnections()
         self.windows: ReloadWindows | None = None
         self.challenges: NodeChallenges | None = None
@@ -64,7 +67,7 @@ class DeliveryWorld(World):
                 policies=self.policies,
                 planner=self.planner,
                 orders=self.node_orders(self.orders),
-                gate=self.rollout,
+                gate=self.make_gate(),
                 connections=self.connections,
                 outbox=store,
                 dispatcher=self.dispatcher,

@@ -24,8 +24,16 @@ class FakeRollout:
         self.judged.append(view.delivery.delivery_id)
         return self.verdict
 
-    async def ended(self, view: DeliveryView) -> Sequence[str]:
+    async def judge_all(self, views: Sequence[DeliveryView], now: datetime) -> Sequence[Verdict]:
+        """See the port."""
+        return [await self.judge(view, now) for view in views]
+
+    async def ended(self, view: DeliveryView, *, is_asked: bool = True) -> Sequence[str]:
         """See the port."""
         self.ends.append((view.delivery.delivery_id, str(view.delivery.stage)))
+        return await self.freed() if is_asked else ()
+
+    async def freed(self) -> Sequence[str]:
+        """See the port."""
         woken, self.woken = self.woken, ()
         return woken

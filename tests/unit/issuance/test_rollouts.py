@@ -155,6 +155,88 @@ def test_no_wave_overshoots(at_once: int, halt_after: int, bad: set[int], seed: 
     asyncio.run(check())
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    at_once=st.integers(1, 7),
+    has_canaries=st.booleans(),
+    is_proven=st.booleans(),
+    is_halted=st.booleans(),
+    absent=st.sets(st.integers(0, 19), max_size=4),
+    batch=st.integers(1, 20),
+    seed=st.integers(0, 1000),
+)
+def test_batch_is_judged_as_one_after_the_other(
+    at_once: int,
+    has_canaries: bool,
+    is_proven: bool,
+    is_halted: bool,
+    absent: set[int],
+    batch: int,
+    seed: int,
+) -> None:
+    """The same verdicts, the same claims and the same queue, whatever the order and the size."""
+
+    async def judged(size: int) -> tuple[object, ...]:
+        how = {} if has_canaries else {"canaries": None}
+        wave = Wave(20, at_once=at_once, apart=(("n003", "n004"), ("n004", "n010")), **how)
+        away = {f"n{number:03}" for number in absent}
+        wave.gate = Rollouts(
+            wave.store, wave.plan, wave.clock, is_connected=lambda node: node not in away
+        )
+        if is_proven:
+            for node in wave.nodes[:2]:
+                if await wave.push(node):
+                    await wave.end(node, SEEN)
+        if is_halted:
+            await wave.gate.halt("web", actor=Actor("operator:ann"), why="stop")
+        rest = wave.nodes[2:] + wave.nodes[2:5]
+        random.Random(seed).shuffle(rest)
+        verdicts = []
+        now = wave.clock.now()
+        for begin in range(0, len(rest), size):
+            views = [wave.store.view(one, now) for one in rest[begin : begin + size]]
+            if size == 1:
+                verdicts += [await wave.gate.judge(views[0], now)]
+            else:
+                verdicts += await wave.gate.judge_all(views, now)
+        (view,) = await wave.gate.views()
+        assert len(view.under_way) <= at_once
+        freed = await wave.gate.freed()
+        return verdicts, view.wave, view.under_way, view.waiting, freed
+
+    async def check() -> None:
+        assert await judged(1) == await judged(batch)
+
+    asyncio.run(check())
+
+
+async def test_window_that_opens_for_one_wakes_those_that_wait_for_it() -> None:
+    """They need not be judged one by one to be found."""
+    wave = Wave(4, windows=(parse_window("22:00-23:00"),), canaries=None, at_once=9)
+    freed: list[str] = []
+    wave.gate.on_free = freed.extend
+    for node in wave.nodes:
+        assert not await wave.push(node)
+    wave.clock.advance(timedelta(hours=10))
+    assert await wave.push("n000")
+    assert not freed
+    assert await wave.end("n000", SEEN) == ["n001", "n002", "n003"]
+    wave.store.put("n000", ISSUED, wave.clock.now())
+    assert await wave.push("n001")
+    assert freed == ["n002", "n003"]
+
+
+async def test_end_names_nobody_where_nobody_asks() -> None:
+    """Who asks later is told."""
+    wave = Wave(3, at_once=1, canaries=None)
+    assert await wave.push("n000")
+    assert not await wave.push("n001")
+    wave.store.put("n000", SEEN, wave.clock.now())
+    view = wave.store.view("n000", wave.clock.now())
+    assert await wave.gate.ended(view, is_asked=False) == ()
+    assert await wave.gate.freed() == ["n001"]
+
+
 async def test_claim_holds_until_the_delivery_ends() -> None:
     """The same delivery is let through again; another is not."""
     wave = Wave(3, at_once=1, canaries=None)

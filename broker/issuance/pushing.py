@@ -1,0 +1,147 @@
+"""Many deliveries at once: a wave that is freed is pushed in batches, not one job after the other.
+
+A batch is read, judged in one pass and written in one transaction; its nodes are woken after it.
+Between two batches everybody else has a turn, and a halt is seen.  The jobs of the deliveries stay
+as they are: what cannot go along goes the way of its job, and so does everything after a crash, so
+that a batch is never more than a shorter way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Final
+
+import structlog
+
+from broker.issuance.delivery_rooms import Workrooms, deliver_job
+from broker.issuance.errors import Broken, Conflict, Unreachable
+from broker.issuance.managed_ports import Push, Releasable
+from broker.issuance.node_ports import NodeStatus
+from broker.issuance.releasing import Releasing
+
+__all__ = ["BATCH", "Pushing"]
+
+BATCH: Final = 400
+"""Most deliveries that are pushed in one transaction: it takes some 100 ms, which a receipt that
+comes meanwhile waits for.  Fewer would have the last of thousands wait behind more receipts."""
+
+LEAST: Final = 2
+"""Fewest deliveries that make a batch."""
+
+log = structlog.get_logger(__name__)
+
+
+class Pushing:
+    """Pushes what was let go together."""
+
+    def __init__(self, rooms: Workrooms, releasing: Releasing) -> None:
+        self._rooms = rooms
+        self._releasing = releasing
+        self.batch = BATCH
+        """Most deliveries of one transaction."""
+        self._called: dict[str, None] = {}
+        """Deliveries that are to be pushed, in their order."""
+        self._is_stirred = False
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether batches are under way: it is asked who else may go when they are done."""
+        return self._task is not None
+
+    def has(self, delivery_id: str) -> bool:
+        """Return whether a delivery is about to be pushed with others."""
+        return delivery_id in self._called
+
+    def begin(self, delivery_ids: Sequence[str]) -> None:
+        """Push these as far as they may be; one alone goes the way of its job."""
+        if len(delivery_ids) < LEAST and not self.is_busy:
+            self._kick(delivery_ids)
+            return
+        self._called.update(dict.fromkeys(delivery_ids))
+        self._start()
+
+    def look_again(self) -> None:
+        """Ask who may go once the batches that are under way are done."""
+        self._is_stirred = True
+        self._start()
+
+    async def stop(self) -> None:
+        """End; what was not pushed is found by its job at the next start."""
+        task = self._task
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    # ------------------------------------------------------------------------------- in batches
+
+    def _start(self) -> None:
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            while self._called or self._is_stirred:
+                if not self._called:
+                    self._is_stirred = False
+                    self._called.update(dict.fromkeys(await self._freed()))
+                batch = list(islice(self._called, self.batch))
+                left = await self._tried(batch)
+                for delivery_id in batch:
+                    self._called.pop(delivery_id, None)
+                self._kick(left)
+                await asyncio.sleep(0)
+        finally:
+            self._task = None
+            left, self._called = list(self._called), {}
+            self._kick(left)
+
+    async def _freed(self) -> Sequence[str]:
+        try:
+            return await self._rooms.gate.freed()
+        except (Unreachable, Broken) as error:
+            # They are judged again by their jobs, two minutes later at the most.
+            log.warning("not known who may go", reason=error.reason)
+            return ()
+
+    async def _tried(self, batch: Sequence[str]) -> Sequence[str]:
+        """Push what may be, and return the others."""
+        try:
+            pushed = await self._push(batch)
+        except (Unreachable, Broken, Conflict) as error:
+            log.warning("not pushed together", deliveries=len(batch), reason=error.reason)
+            return batch
+        return [one for one in batch if one not in pushed]
+
+    async def _push(self, batch: Sequence[str]) -> set[str]:
+        """Push what may be, and return the ids of what was pushed."""
+        store, gate, now = self._rooms.store, self._rooms.gate, self._rooms.clock.now()
+        found = [one for one in await store.releasable(batch) if self._is_plain(one)]
+        verdicts = await gate.judge_all([one.view for one in found], now)
+        pushes: list[Push] = [
+            self._releasing.pushed(one.view, one.certificate, one.cap_seconds, verdict.group)
+            for one, verdict in zip(found, verdicts, strict=True)
+            if verdict.may_go
+        ]
+        if not pushes:
+            return set()
+        late = set(await store.push_deliveries(pushes))
+        for push in pushes:
+            if push.delivery.delivery_id not in late:
+                self._rooms.connections.wake(push.delivery.node_id)
+        return {one.delivery.delivery_id for one in pushes} - late
+
+    def _is_plain(self, one: Releasable) -> bool:
+        """Return whether nothing but its rollout may keep it; all else is its job's matter."""
+        return (
+            one.view.node.status is NodeStatus.ACTIVE
+            and self._releasing.spent(one.certificate) is None
+            and not self._releasing.lost(one.view, one.certificate, one.before_pem)
+        )
+
+    def _kick(self, delivery_ids: Iterable[str]) -> None:
+        now = self._rooms.clock.now()
+        for delivery_id in delivery_ids:
+            self._rooms.dispatcher.kick(deliver_job(delivery_id, now))
