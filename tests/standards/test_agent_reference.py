@@ -1,6 +1,5 @@
 """The page of the agent's configuration says what the code reads."""
 
-import argparse
 import dataclasses
 
 import pytest
@@ -17,7 +16,9 @@ HELP = "tests/golden/agent-help.txt"
 def help_text() -> str:
     """Return what `penstock-agent --help` and that of each command print."""
     parser = build_parser()
-    (commands,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))
+    # By name: a run of the agent in this process may have dropped the module, and brought another.
+    (commands,) = (one for one in parser._actions if type(one).__name__ == "_SubParsersAction")
+    assert commands.choices is not None
     parts = [parser.format_help()]
     parts += [commands.choices[name].format_help() for name in commands.choices]
     return "\n".join(parts)

@@ -97,9 +97,11 @@ async def test_a_program_that_hangs_is_killed_with_its_children(tmp_path: Path) 
 async def test_a_grandchild_that_got_away_does_not_hold_the_answer(tmp_path: Path) -> None:
     """It keeps the pipes open in a session of its own; the program itself has ended well."""
     pids = tmp_path / "pids"
+    # The program ends once its grandchild is in a session of its own, and not before.
     body = (
-        "child = os.fork()\nif child == 0:\n    os.setsid()\n    time.sleep(20)\n"
-        f"else:\n    print(child, file=open({str(pids)!r}, 'w'), flush=True)\n"
+        "ours, theirs = os.pipe()\nchild = os.fork()\n"
+        "if child == 0:\n    os.setsid()\n    os.write(theirs, b'x')\n    time.sleep(20)\n"
+        f"else:\n    os.read(ours, 1)\n    open({str(pids)!r}, 'w').write(str(child))\n"
     )
     zone = hook(tmp_path, body, timeout=timedelta(seconds=10))
     await zone.publish(NAME, "value")
