@@ -44,3 +44,24 @@ async def test_it_ends_when_it_is_told_to() -> None:
     await watch.stop()
     await asyncio.sleep(0)
     assert runs == 1
+
+
+async def test_it_ends_though_a_cancellation_is_lost() -> None:
+    """As one can be that meets an answer in the same turn of the loop."""
+    lost = 0
+
+    async def run() -> None:
+        nonlocal lost
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                lost += 1
+                if lost > 1:
+                    raise
+
+    watch = LookOut(run, asyncio.sleep, 0)
+    watch.begin()
+    await asyncio.sleep(0)
+    await watch.stop()
+    assert lost == 2
