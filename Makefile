@@ -84,7 +84,7 @@ test: ## Everything: dev, check, real peers, whole deployments, both wheels
 	@$(MAKE) --no-print-directory peers
 	@$(MAKE) --no-print-directory $(DEMO_VENV)/$(DEMO_STAMP)
 	$(VENV)/bin/pytest -q -n 2 --hypothesis-profile=whole tests/property
-	$(VENV)/bin/pytest -q -p no:randomly -n 2 --dist loadfile --timeout=$(PEER_TIMEOUT_SECONDS) \
+	$(VENV)/bin/pytest -q -p no:randomly -n 3 --dist loadfile --timeout=$(PEER_TIMEOUT_SECONDS) \
 		-m 'peers or e2e' $(PEER_SUITES)
 
 .PHONY: interop
