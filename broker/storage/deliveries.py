@@ -19,7 +19,7 @@ from broker.issuance.node_ports import (
 )
 from broker.issuance.records import Job, JobKind
 from broker.storage.attached import refuse, upsert_jobs
-from broker.storage.managed import put_managed, read_managed
+from broker.storage.managed import keep_csr, put_managed, read_managed
 from broker.storage.nodes import NODES
 from broker.storage.outbox import queue
 from broker.storage.part import Part
@@ -116,6 +116,8 @@ class Deliveries(Part):
             _put(transaction, delivery)
             if managed is not None:
                 put_managed(transaction, managed)
+                if DeliveryStage.ASKED in expected:
+                    keep_csr(transaction, managed)
             upsert_jobs(transaction, jobs)
             queue(transaction, messages)
             transaction.record(events)

@@ -12,7 +12,7 @@ from broker.storage.part import Part
 from broker.storage.rows import RowCodec, time_of
 from broker.storage.transaction import Snapshot, Transaction
 
-__all__ = ["MANAGED", "Managed", "put_managed"]
+__all__ = ["MANAGED", "Managed", "keep_csr", "put_managed"]
 
 MANAGED: Final = RowCodec("managed", ManagedRecord)
 
@@ -20,7 +20,13 @@ MAX_OF_NODE: Final = 20_000
 """Most certificates of one node that are read at once; a mail host of a thousand organisations
 has 5,000."""
 
-_CHANGED: Final = tuple(name for name in MANAGED.columns if name not in ("managed_id", "node_id"))
+_CHANGED: Final = tuple(
+    # The CSR is kept by the delivery that asked for it: a statement that was read just before must
+    # not take it back.
+    name
+    for name in MANAGED.columns
+    if name not in ("managed_id", "node_id", "csr_der")
+)
 _PUT: Final = " ".join(
     (
         MANAGED.insert,
@@ -145,6 +151,13 @@ def read_managed(snapshot: Snapshot, managed_id: str) -> ManagedRecord | None:
     """Return the record of that id, or None."""
     row = snapshot.first(_BY_ID, managed_id)
     return None if row is None else MANAGED.read(row)
+
+
+def keep_csr(transaction: Transaction, managed: ManagedRecord) -> None:
+    """Keep the newest CSR of *managed*, which `put_managed` leaves as it is."""
+    transaction.change(
+        "UPDATE managed SET csr_der = ? WHERE managed_id = ?", managed.csr_der, managed.managed_id
+    )
 
 
 def put_managed(transaction: Transaction, record: ManagedRecord) -> None:
