@@ -79,3 +79,21 @@ async def test_deliveries_are_found_from_every_side(tmp_path: Path) -> None:
         assert sum(counts.values()) == 1
         assert await store.oldest_push() == delivery.pushed_at
         assert await store.find_delivery("nothing") is None
+
+
+async def test_csr_stays_though_the_record_was_read_before_it_came(tmp_path: Path) -> None:
+    """A statement and a CSR of one node are dealt with at the same time."""
+    async with DeliveryWorld(tmp_path) as world:
+        node = await world.node()
+        await node.wants("www")
+        before = await node.managed()
+        (delivery,) = await node.deliveries()
+        await world.store.change_delivery(
+            replace(delivery, stage=DeliveryStage.ORDERED),
+            expected=(DeliveryStage.ASKED,),
+            events=(),
+            managed=replace(before, csr_der=b"csr"),
+        )
+        await world.store.keep_managed([replace(before, key_kind="rsa-2048")], ())
+        after = await node.managed()
+        assert (after.csr_der, after.key_kind) == (b"csr", "rsa-2048")
