@@ -36,12 +36,12 @@ class Effort:
 EFFORTS: Final[Mapping[str, Effort]] = {
     "full": Effort(
         held=(100, 2_000, 10_000),
-        held_seconds=30.0,
+        held_seconds=60.0,
         returning=2_000,
         wave=2_000,
         managed=(100, 100_000),
         due=100,
-        rounds=2,
+        rounds=3,
     ),
     "quick": Effort(
         held=(100, 1_000),

@@ -22,10 +22,12 @@ def serve(config_path: Path) -> None:
     """
     from broker.app import StoreLocked, run_to_end
     from broker.app import serve as run
+    from broker.app.memory import hold_memory_apart
     from broker.config import load_all
     from broker.issuance.errors import Unreachable
     from broker.telemetry import set_up_log
 
+    hold_memory_apart()
     with readable():
         # Read once more by the broker itself; here for faults with the lines of both.
         config, _ = load_all(config_path)

@@ -30,7 +30,8 @@ log = structlog.get_logger("penstock")
 
 LOOK_AGAIN: Final = timedelta(seconds=60)
 """How often an account that is lost is looked at again, to see whether it has come back: Vault may
-have been restored properly, or the account reopened."""
+have been restored properly, or the account reopened.  The same where a look failed: a CA that
+refuses each nonce would be asked five times by every look."""
 
 LOOK_ALL: Final = timedelta(hours=6)
 """How often an account that nobody doubts is looked at: three requests to a CA, so that one which
@@ -157,9 +158,13 @@ class AccountHealth:
         doubted = set(self._asked.doubted())
         for record in await self._records.list_upstream_accounts():
             pair = (record.upstream, record.community)
-            age = now - self._looked[pair] if pair in self._looked else LOOK_ALL
-            is_due = age >= (LOOK_AGAIN if pair in self._losses else LOOK_ALL)
-            if is_due or (pair in doubted and pair not in self._losses):
+            if pair in self._losses or pair in self._failed:
+                is_due = now - self._looked[pair] >= LOOK_AGAIN
+            else:
+                # One that was registered since the start was met by whoever registered it.
+                age = now - self._looked.setdefault(pair, now)
+                is_due = pair in doubted or age >= LOOK_ALL
+            if is_due:
                 await self._look_tolerantly(*pair)
 
     async def look(self, upstream: str, community: str, *, is_held: bool = False) -> Loss | None:
@@ -192,7 +197,6 @@ class AccountHealth:
             return  # the configuration knows it no more, so nobody will use it
         try:
             await self.look(upstream, community)
-            self._failed.pop(pair, None)
         except (Refused, Unreachable, Broken) as error:
             # Not lost, as far as anybody can tell.  Told once, since it is asked again and again.
             self._looked[pair] = self._clock.now()
@@ -209,6 +213,7 @@ class AccountHealth:
         pair = (record.upstream, record.community)
         before = self._losses.get(pair)
         self._looked[pair] = self._clock.now()
+        self._failed.pop(pair, None)
         if loss is None:
             self._losses.pop(pair, None)
         else:

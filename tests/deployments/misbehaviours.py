@@ -67,7 +67,7 @@ class Case:
     members: Callable[[], Mapping[str, Any]] = dict
     """Further members of newOrder."""
 
-    most_calls: int = 40
+    most_calls: int = 25
     """Most requests that the CA may see until the order ends or has been watched for a while."""
 
     most_orders: int = 1

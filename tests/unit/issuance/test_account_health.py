@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.issuance.account_health import LOOK_AGAIN, AccountHealth
+from broker.issuance.account_health import LOOK_AGAIN, LOOK_ALL, AccountHealth
 from broker.issuance.account_ports import LossCause, Standing
 from broker.issuance.errors import Unreachable
 from broker.issuance.events import Event, EventKind
@@ -184,6 +184,31 @@ async def test_doubt_is_looked_at_at_once(ward: Ward) -> None:
     ward.clock.advance(timedelta(seconds=5))
     await ward.health.look_at_doubted()
     assert ward.asked.looks == looks, "a lost account is asked about once a minute"
+
+
+async def test_look_that_failed_is_not_repeated_at_every_turn(ward: Ward) -> None:
+    """A CA that refuses whatever it is asked is not pestered for an account's sake."""
+    ward.asked.doubts.append(("ca", "default"))
+    ward.asked.failure = Unreachable("later")
+    await ward.health.look_at_doubted()
+    looks = ward.asked.looks
+    ward.asked.failure = None
+    _closed(ward.asked)
+    ward.clock.advance(timedelta(seconds=5))
+    await ward.health.look_at_doubted()
+    assert ward.asked.looks == looks
+    ward.clock.advance(LOOK_AGAIN)
+    await ward.health.look_at_doubted()
+    assert ward.health.loss("ca", "default") is not None
+
+
+async def test_account_that_was_registered_just_now_is_not_looked_at(ward: Ward) -> None:
+    """The CA has just answered for it; the next look at all of them takes it along."""
+    await ward.health.look_at_doubted()
+    assert ward.asked.looks == 0
+    ward.clock.advance(LOOK_ALL)
+    await ward.health.look_at_doubted()
+    assert ward.asked.looks == 1
 
 
 async def test_start_survives_what_cannot_be_asked(ward: Ward) -> None:
