@@ -16,7 +16,14 @@ from typing import Any, Final
 
 from agents.child import ChildFault, run_child
 from agents.clock import Clock, SystemClock
-from agents.config import AgentConfig, CertificateSection, FilesSection, KeyKind, Layout
+from agents.config import (
+    UNCHECKED,
+    AgentConfig,
+    CertificateSection,
+    FilesSection,
+    KeyKind,
+    Layout,
+)
 from agents.crafting_pem import first_key
 from agents.crafting_ports import CraftFault
 from agents.keys import KeyFault, adopt_key, key_folder
@@ -26,6 +33,7 @@ from agents.paths import Found, PathFault, open_folder, read_regular
 from agents.references import ReferenceFault, read_reference
 from agents.state import State, StateFault, write_durably
 from agents.switching import read_stable
+from agents.verify import Rejected, read_anchors
 
 __all__ = ["AdoptFault", "Adopted", "adopt"]
 
@@ -61,15 +69,28 @@ class _Pair:
     files: FilesSection
 
 
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What the certificate that lies there is held to."""
+
+    anchors_pem: str | None
+    at: int
+    """In seconds since 1970."""
+
+
 def adopt(
     config: AgentConfig,
     path: str,
     name: str | None = None,
     *,
     config_path: str | None = None,
+    anchors: str | None = None,
     clock: Clock | None = None,
 ) -> Adopted:
     """Take over the pair in the folder or file at *path* as the certificate *name*.
+
+    *anchors* is what the section says that is written where the configuration has none: a PEM file,
+    or ``unchecked``.
 
     Raises:
         AdoptFault: It is no pair that belongs together, has ended, lies where the node does not
@@ -82,8 +103,8 @@ def adopt(
         raise AdoptFault(f"{fault}; stop the agent while something is adopted") from None
     try:
         at = int((clock or SystemClock()).now().timestamp())
-        return _adopt(config, state, path, name, config_path=config_path, at=at)
-    except (PathFault, CraftFault, KeyFault, StateFault, ReferenceFault) as fault:
+        return _adopt(config, state, path, name, config_path=config_path, anchors=anchors, at=at)
+    except (PathFault, CraftFault, KeyFault, StateFault, ReferenceFault, Rejected) as fault:
         raise AdoptFault(str(fault)) from None
     except ChildFault as fault:
         raise AdoptFault(fault.reason) from None
@@ -100,10 +121,12 @@ def _adopt(
     name: str | None,
     *,
     config_path: str | None,
+    anchors: str | None,
     at: int,
 ) -> Adopted:
     files = _recognise(os.path.abspath(path))
     section = _find_section(config, files, name)
+    said = _anchors_for(section, anchors)
     called = section.name if section is not None else name or files.file
     if section is not None and section.files is not None:
         files = section.files
@@ -112,10 +135,11 @@ def _adopt(
     key_path = os.path.join(folder, "adopting.pem")
     try:
         pair = _read_pair(files, config.node.allowed, key_path)
-        facts = _check_pair(pair, key_path, section, at)
+        facts = _check_pair(pair, key_path, section, _Judged(read_anchors(said), at))
         written = None
         if section is None:
-            written = _write_section(called, files, pair.key, facts, config_path)
+            text = section_text(called, files, pair.key, facts, said)
+            written = _write_section(called, text, config_path)
         made = adopt_key(called, key_path, config.node.state)
     finally:
         if os.path.lexists(key_path):
@@ -170,6 +194,22 @@ def _find_section(
     if name is not None and config.certificate(name) is not None:
         raise AdoptFault(f"the configuration has certificate {name!r} in another place")
     return None
+
+
+def _anchors_for(section: CertificateSection | None, given: str | None) -> str | None:
+    """Return the file of anchors that the certificate is held to, None where any CA will do."""
+    if section is not None:
+        if given is not None:
+            raise AdoptFault(
+                f"the configuration says already what certificate {section.name!r} is held to"
+            )
+        return section.expects.anchors
+    if given is None:
+        raise AdoptFault(
+            "the configuration has no section for what lies there; say --anchors FILE, the PEM file"
+            f" of the CAs that its successors may come from, or --anchors {UNCHECKED}"
+        )
+    return None if given == UNCHECKED else os.path.abspath(given)
 
 
 def _read_pair(files: FilesSection, allowed: tuple[str, ...], key_path: str) -> _Pair:
@@ -241,13 +281,11 @@ def _open_pkcs12(files: FilesSection, found: Found, key_path: str) -> str:
 
 
 def _check_pair(
-    pair: _Pair, key_path: str, section: CertificateSection | None, now: int
+    pair: _Pair, key_path: str, section: CertificateSection | None, judged: _Judged
 ) -> dict[str, Any]:
     """Return the facts of the certificate if it and the key belong together and it is alive."""
-    work = {"do": "inspect", "pem": pair.chain_pem, "anchors": None, "at": now}
-    if section is not None and section.expects.anchors is not None:
-        with open(section.expects.anchors, encoding="ascii") as file:
-            work["anchors"] = file.read()
+    now = judged.at
+    work = {"do": "inspect", "pem": pair.chain_pem, "anchors": judged.anchors_pem, "at": now}
     found = run_child(work)
     public = run_child({"do": "public", "key": key_path})
     leaf: dict[str, Any] = {**found["certificates"][0], "chain_pem": found["chain_pem"]}
@@ -279,12 +317,9 @@ def _check_section(section: CertificateSection, leaf: Mapping[str, Any]) -> None
         )
 
 
-def _write_section(
-    name: str, files: FilesSection, key: Found, facts: Mapping[str, Any], config_path: str | None
-) -> str:
+def _write_section(name: str, text: str, config_path: str | None) -> str:
     if config_path is None:
         raise AdoptFault("the configuration has no section for what lies there")
-    text = section_text(name, files, key, facts)
     folder = os.path.join(os.path.dirname(os.path.abspath(config_path)), INCLUDES)
     os.makedirs(folder, mode=0o755, exist_ok=True)
     path = os.path.join(folder, f"{name}.toml")
@@ -294,7 +329,9 @@ def _write_section(
     return path
 
 
-def section_text(name: str, files: FilesSection, key: Found, facts: Mapping[str, Any]) -> str:
+def section_text(
+    name: str, files: FilesSection, key: Found, facts: Mapping[str, Any], anchors: str | None
+) -> str:
     """Return the section of the configuration that says what lies there."""
     mode = key.mode & 0o770 | 0o600
     lines = [
@@ -313,5 +350,8 @@ def section_text(name: str, files: FilesSection, key: Found, facts: Mapping[str,
         f'owner = "{key.uid}"',
         f'group = "{key.gid}"',
         f'mode = "{mode:04o}"',
+        "",
+        "[certificate.expects]",
+        f"anchors = {json.dumps(anchors or UNCHECKED)}",
     ]
     return "\n".join(lines) + "\n"

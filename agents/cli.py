@@ -115,6 +115,11 @@ def _add_arguments(command: argparse.ArgumentParser, name: str) -> None:
         command.add_argument(
             "--certificate", metavar="NAME", help="which [[certificate]] it is, if not plain"
         )
+        command.add_argument(
+            "--anchors",
+            metavar="FILE",
+            help="CAs that its successors may come from, or 'unchecked', for a new section",
+        )
     if name == "needs-renewal":
         command.add_argument("name", metavar="NAME", help="name of the [[certificate]]")
 
@@ -212,6 +217,7 @@ def _ready(config: AgentConfig) -> int:
 
 def _status(config: AgentConfig, *, is_json: bool) -> int:
     from agents.clock import SystemClock
+    from agents.config import UNCHECKED
     from agents.ready import standings
     from agents.state import State, StateFault
 
@@ -230,17 +236,20 @@ def _status(config: AgentConfig, *, is_json: bool) -> int:
     print(f"agent     {'not running' if holder is None else f'running as process {holder}'}")
     for one in found:
         ends = one.not_after.strftime("%Y-%m-%dT%H:%M:%SZ") if one.not_after else "-"
-        said = f"  {one.fault}" if one.fault else ""
+        said = "" if one.is_held_to_anchors else f"  anchors {UNCHECKED}"
+        said += f"  {one.fault}" if one.fault else ""
         print(f"{one.state:<9} {one.name}  until {ends}  generation {one.generation}{said}")
     return EXIT_DONE
 
 
 def _check(config: AgentConfig, *, is_json: bool) -> int:
-    from agents.looking_over import look_over
+    from agents.looking_over import look_over, warn_of
 
-    found = look_over(config)
+    found, warnings = look_over(config), warn_of(config)
+    for one in warnings:
+        print(f"{PROGRAM}: warning: {one}", file=sys.stderr)
     if is_json:
-        print(json.dumps({"findings": found}, indent=2))
+        print(json.dumps({"findings": found, "warnings": warnings}, indent=2))
     for one in () if is_json else found:
         print(one)
     return EXIT_FAILED if found else EXIT_DONE
@@ -264,7 +273,13 @@ def _adopt(config: AgentConfig, chosen: dict[str, Any]) -> int:
     from agents.adopt import AdoptFault, adopt
 
     try:
-        adopted = adopt(config, chosen["path"], chosen["certificate"], config_path=chosen["config"])
+        adopted = adopt(
+            config,
+            chosen["path"],
+            chosen["certificate"],
+            config_path=chosen["config"],
+            anchors=chosen["anchors"],
+        )
     except AdoptFault as fault:
         return _failed(str(fault))
     print(f"adopted {adopted.name}: {adopted.fingerprint}")

@@ -18,6 +18,7 @@ from agents.reading import ConfigFault
 
 __all__ = [
     "DEFAULT_PATH",
+    "UNCHECKED",
     "AgentConfig",
     "Authentication",
     "BrokerSection",
@@ -43,6 +44,9 @@ __all__ = [
 
 DEFAULT_PATH: Final = "/etc/penstock/agent.toml"
 """Where the configuration is looked for when nothing is said."""
+
+UNCHECKED: Final = "unchecked"
+"""What stands in place of a certificate's anchors where it may come from any CA."""
 
 
 class Authentication(StrEnum):
@@ -243,8 +247,10 @@ class LookSection:
 class ExpectsSection:
     """``[certificate.expects]``: what the node itself holds a certificate to."""
 
-    anchors: str | None = None
-    """PEM file of what it has to chain to."""
+    # No default: whoever configures a node has to say it.  None stands for UNCHECKED.
+    anchors: str | None
+    """PEM file of the CAs that it may come from. `unchecked`: signatures are verified within its
+    chain alone, whoever the last of them is by."""
     longest: timedelta | None = None
     """Longest lifetime that is taken."""
 
@@ -277,8 +283,8 @@ class CertificateSection:
     """What makes the server take up the new pair."""
     look: LookSection | None = None
     """Where it is seen whether the server serves it; without it nobody looks."""
-    expects: ExpectsSection = field(default_factory=ExpectsSection)
-    """What the certificate is held to here."""
+    expects: ExpectsSection
+    """What the certificate is held to here; required."""
     driver: DriverSection | None = None
     """For a device that cannot run an agent, instead of files."""
 

@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import Any, Final, TypeVar
 
 from agents.config import (
+    UNCHECKED,
     AgentConfig,
     Authentication,
     BrokerSection,
@@ -318,7 +319,16 @@ def _look(table: Table, names: tuple[str, ...]) -> LookSection:
 
 
 def _expects(table: Table) -> ExpectsSection:
-    return ExpectsSection(anchors=table.path("anchors"), longest=table.optional_duration("longest"))
+    anchors = None
+    if table.text("anchors") != UNCHECKED:
+        anchors = table.path("anchors", is_needed="anchors" in table)
+    if "anchors" not in table:
+        table.fault(
+            "anchors",
+            "is missing; name the PEM file of the CAs that this certificate may come from,"
+            f" or say {UNCHECKED!r} to take it from any",
+        )
+    return ExpectsSection(anchors=anchors, longest=table.optional_duration("longest"))
 
 
 def _driver(table: Table) -> DriverSection:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import stat
 
-from agents.config import AgentConfig, CertificateSection
+from agents.config import UNCHECKED, AgentConfig, CertificateSection
 
-__all__ = ["look_over"]
+__all__ = ["look_over", "warn_of"]
 
 
 def look_over(config: AgentConfig) -> list[str]:
@@ -24,6 +24,16 @@ def look_over(config: AgentConfig) -> list[str]:
     for one in config.certificates:
         found += _certificate(one)
     return found
+
+
+def warn_of(config: AgentConfig) -> list[str]:
+    """Return what the configuration allows on purpose, and a person should know of."""
+    return [
+        f"certificate[{one.name}].expects.anchors: {UNCHECKED}: it is taken from any CA that the"
+        " broker had it from"
+        for one in config.certificates
+        if one.expects.anchors is None
+    ]
 
 
 def _certificate(section: CertificateSection) -> list[str]:

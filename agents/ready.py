@@ -36,6 +36,8 @@ class Standing:
     generation: int
     fingerprint: str | None
     fault: str | None
+    is_held_to_anchors: bool
+    """Whether the configuration names the CAs that it may come from."""
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -47,6 +49,7 @@ class Standing:
             "generation": self.generation,
             "fingerprint": self.fingerprint,
             "fault": self.fault,
+            "is_held_to_anchors": self.is_held_to_anchors,
         }
 
 
@@ -68,6 +71,7 @@ def standings(config: AgentConfig, find: Find, now: datetime) -> list[Standing]:
                 generation=record.generation,
                 fingerprint=record.fingerprint,
                 fault=record.fault,
+                is_held_to_anchors=section.expects.anchors is not None,
             )
         )
     return found

@@ -53,8 +53,8 @@ class Expectation:
     """Of the node's own key."""
     now: datetime
     anchors_pem: str | None = None
-    """Text of the node's own anchors; None: it states none, and only the chain's own signatures
-    are looked at."""
+    """Text of the node's own anchors; None: its configuration says that any CA will do, and only
+    the chain's own signatures are looked at."""
     longest: Sequence[timedelta | None] = ()
     """Longest lifetimes: of the node, of the broker, of what was asked.  The least counts."""
     installed_not_before: datetime | None = None
@@ -80,7 +80,7 @@ class Verified:
 
 
 def read_anchors(path: str | None) -> str | None:
-    """Return the text of the node's file of anchors.
+    """Return the text of the node's file of anchors; without a path there is none.
 
     Raises:
         Rejected: It cannot be read: without its anchors nothing can be believed.

@@ -101,7 +101,9 @@ def measure_memory(home: Path, tell: Tell) -> list[Resident]:
     with ExitStack() as stack:
         broker = stack.enter_context(TrustingPenstock(home / "broker"))
         token = broker.mint([NODE])[NODE]
-        wanted = Wanted(name="site", names=[NODE], directory=home / "pair")
+        wanted = Wanted(
+            name="site", names=[NODE], directory=home / "pair", expects=broker.ca_bundle
+        )
         agent = NodeAgent(
             home / "agent",
             NODE,

@@ -82,7 +82,9 @@ def measure_one(home: Path, tell: Tell) -> list[Served]:
         (pair / "privkey.pem").write_bytes(made.key_pem())
         with Nginx(home / "nginx", pair) as nginx:
             more = nginx.toml(NODE)
-            wanted = Wanted(name="site", names=[NODE], directory=pair, more=more)
+            wanted = Wanted(
+                name="site", names=[NODE], directory=pair, expects=broker.ca_bundle, more=more
+            )
             agent = NodeAgent(
                 home / "agent",
                 NODE,

@@ -89,9 +89,10 @@ class Wanted:
     name: str
     names: Sequence[str]
     directory: Path
+    expects: Path
+    """PEM file of the CAs that it may come from."""
     layout: str = "pem"
     file: str | None = None
-    expects: Path | None = None
     key_kind: str = "ec-p256"
     more: str = ""
     """Further tables as TOML, as ``TlsServer.toml`` returns them."""
@@ -110,8 +111,7 @@ class Wanted:
         ]
         if self.file is not None:
             lines.append(f'file = "{self.file}"')
-        if self.expects is not None:
-            lines += ["[certificate.expects]", f'anchors = "{self.expects}"']
+        lines += ["[certificate.expects]", f'anchors = "{self.expects}"']
         return "\n".join(lines) + "\n" + self.more
 
 

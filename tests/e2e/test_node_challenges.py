@@ -48,6 +48,8 @@ class Scene:
             validation_tls_port=process.free_port() if is_http else self.port,
         )
         self.pebble = stack.enter_context(pebble)
+        root = tmp / "pebble-root.pem"
+        root.write_bytes(self.pebble.root_pem())
         self.ca = AcmeCa(
             name="pebble",
             directory_url=self.pebble.directory_url,
@@ -86,7 +88,7 @@ class Scene:
             url=self.broker.agents_url,
             anchors=self.broker.ca_bundle,
             token=self.broker.mint([NODE])[NODE],
-            wanted=[Wanted(name="www", names=[NAME], directory=home / "tls")],
+            wanted=[Wanted(name="www", names=[NAME], directory=home / "tls", expects=root)],
             more=f'[challenges]\n{answers} = "127.0.0.1:{self.port}"\n',
         )
         stack.enter_context(self.agent)

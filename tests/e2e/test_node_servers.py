@@ -45,6 +45,8 @@ names = ["bmc.example.test"]
 command = {command}
 [certificate.look]
 connect = "127.0.0.1:{port}"
+[certificate.expects]
+anchors = "{anchors}"
 """
 
 
@@ -186,7 +188,8 @@ def test_device_gets_its_certificate_and_keeps_its_key(
     lines = [f"{key} = {json.dumps(value)}" for key, value in members.items()]
     lines.append('subject = { Organization = "x", OrganizationalUnit = "x", City = "x",')
     settings.write_text("\n".join(lines) + ' State = "x", Country = "DE" }\n')
-    section = DEVICE.format(command=json.dumps(program("redfish", settings)), port=controller.port)
+    command = json.dumps(program("redfish", settings))
+    section = DEVICE.format(command=command, port=controller.port, anchors=broker.ca_bundle)
     with controller, agent_of(broker, tmp_path / "agent", more=section):
         before = controller.fingerprint
         wait_for(lambda: stages(broker) == {"bmc": ["seen"]})

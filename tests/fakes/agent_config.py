@@ -11,6 +11,7 @@ from agents.config import (
     CertificateSection,
     EnrolMethod,
     EnrolSection,
+    ExpectsSection,
     FilesSection,
     NodeSection,
     ReloadSection,
@@ -26,6 +27,7 @@ def make_certificate(name: str, *, command: str | None = None, **more: Any) -> C
         names=(f"{name}.example.test",),
         files=FilesSection(directory=f"/certificates/{name}", file=name),
         reload=ReloadSection(command=(command,) if command else ()),
+        expects=more.pop("expects", ExpectsSection(anchors="/anchors.pem")),
         **more,
     )
 

@@ -61,6 +61,7 @@ FURTHER: Final = {
     ("_certificate", "name"): ("text", "required"),
     ("_bundle", "name"): ("text", "required"),
     ("_look", "connect"): ("`HOST:PORT`", "required"),
+    ("_expects", "anchors"): ("absolute path, or `unchecked`", "required"),
 }
 """Keys that are read by a function of their own, or stand for two values: kind and default."""
 

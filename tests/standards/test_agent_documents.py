@@ -39,6 +39,11 @@ name = "www"
 names = ["www.corp.example"]
 """
 
+EXPECTS = """\
+[certificate.expects]
+anchors = "/etc/penstock/corp-roots.pem"
+"""
+
 FILES = """\
 [certificate.files]
 directory = "/etc/nginx/tls/www"
@@ -67,7 +72,9 @@ def completed(text: str) -> str:
     """Return a fragment with what stands around it in a file."""
     if not text.startswith("[certificate."):
         return BASE + text
-    return BASE + CERTIFICATE + ("" if "driver]" in text else FILES) + text
+    files = "" if "driver]" in text else FILES
+    expects = "" if "expects]" in text else EXPECTS
+    return BASE + CERTIFICATE + files + expects + text
 
 
 @pytest.mark.parametrize(("is_whole", "text"), blocks("toml"), ids=lambda one: str(one)[:30])

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from agents.config import CertificateSection, DriverSection, KeyKind, KeySection
+from agents.config import CertificateSection, DriverSection, ExpectsSection, KeyKind, KeySection
 from tests.peers import authority
 
 NAMES = ("bmc-1.example", "192.0.2.7")
@@ -33,6 +33,7 @@ def section_of(
         names=names or NAMES,
         key=KeySection(kind=kind),
         files=None,
+        expects=ExpectsSection(anchors=None),
         driver=DriverSection(command=command),
     )
 

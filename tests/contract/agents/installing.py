@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from agents.config import CertificateSection, FilesSection, Layout
+from agents.config import CertificateSection, ExpectsSection, FilesSection, Layout
 from agents.install import InstallFault
 from agents.verify import Verified
 from tests.fakes.node_authority import Node
@@ -104,7 +104,9 @@ def parse_order(order: Any) -> tuple[CertificateSection, Verified, str, tuple[st
     verified = dict(order["verified"])
     for one in ("not_before", "not_after"):
         verified[one] = datetime.fromisoformat(verified[one])
-    section = CertificateSection(name="www", names=("www.example",), files=files)
+    section = CertificateSection(
+        name="www", names=("www.example",), files=files, expects=ExpectsSection(anchors=None)
+    )
     return section, Verified(**verified), order["key"], tuple(order["allowed"]), order["state"]
 
 

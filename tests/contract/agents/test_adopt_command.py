@@ -29,9 +29,12 @@ method = "approval"
 """
 
 
-def adopt(config: Path, path: Path) -> subprocess.CompletedProcess[str]:
+def adopt(
+    config: Path, path: Path, anchors: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run the command."""
     command = [sys.executable, "-m", "agents.cli", "adopt", "--config", str(config), str(path)]
+    command += [] if anchors is None else ["--anchors", str(anchors)]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
@@ -46,10 +49,13 @@ def test_a_pair_of_somebody_elses_is_taken_over(tmp_path: Path, layout: Layout) 
     config.write_text(CONFIGURATION.format(state=node.state, tls=node.tls), encoding="ascii")
     folder = node.tls / "www"
     places = {Layout.CERTBOT: folder / "live" / "www", Layout.COMBINED: folder / "www.pem"}
-    done = adopt(config, places.get(layout, folder))
+    path = places.get(layout, folder)
+    assert "say --anchors FILE" in adopt(config, path).stderr
+    done = adopt(config, path, node.anchors)
     assert (done.returncode, done.stdout) == (0, f"adopted www: {verified.fingerprint}\n")
     (adopted,) = load(str(config)).certificates
     assert adopted.names == ("www.example",)
+    assert adopted.expects.anchors == str(node.anchors)
     assert served(folder, layout) == verified.fingerprint
     renewed = node.obtain(section)
     node.install(adopted, *renewed).settle()
@@ -66,7 +72,7 @@ def test_what_cannot_be_taken_over_is_told(tmp_path: Path) -> None:
     other = given(tmp_path / "other", Layout.PEM, "plain")
     key = (other.folder / "privkey.pem").read_bytes()
     (scene.folder / "privkey.pem").write_bytes(key)
-    done = adopt(config, scene.folder)
+    done = adopt(config, scene.folder, scene.node.anchors)
     assert done.returncode == 1
     assert "do not belong together" in done.stderr
     assert not (scene.node.home / "agent.d").exists()

@@ -36,6 +36,8 @@ def build(home: Path, count: int, organisations: int) -> tuple[Path, Path]:
     tls, state = home / "tls", home / "state"
     for folder in (tls, state, home / "agent.d"):
         folder.mkdir()
+    anchors = home / "anchors.pem"
+    anchors.write_text(authority.anchors_pem, encoding="ascii")
     (home / "agent.toml").write_text(
         f'[node]\nname = "host.example"\nstate = "{state}"\nallowed = ["{tls}"]\n'
         '[broker]\nurl = "https://broker.example"\nanchors = "system"\n'
@@ -58,6 +60,7 @@ def build(home: Path, count: int, organisations: int) -> tuple[Path, Path]:
             (home / "agent.d" / f"{number:06d}.toml").write_text(
                 f'[[certificate]]\nname = "{name}"\nnames = ["{name}.example"]\n'
                 f'[certificate.files]\ndirectory = "{tls}/org-{owner}/{name}"\nowner = "{owner}"\n'
+                f'[certificate.expects]\nanchors = "{anchors}"\n'
             )
     return home / "agent.toml", home / "pairs"
 

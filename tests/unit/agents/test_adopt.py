@@ -7,6 +7,7 @@ import os
 import tomllib
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -32,7 +33,7 @@ from agents.config import (
 from agents.keys import make_csr, serving_key
 from agents.records import Records
 from agents.state import State
-from tests.fakes.node_authority import Issue, Node, craft_here, key_pem
+from tests.fakes.node_authority import Issue, Node, NodeAuthority, craft_here, key_pem
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +55,11 @@ def config(node: Node, *certificates: CertificateSection) -> AgentConfig:
         enrol=EnrolSection(method=EnrolMethod.APPROVAL),
         certificates=certificates,
     )
+
+
+def new(node: Node) -> dict[str, Any]:
+    """Return what is said where the configuration has no section yet."""
+    return {"config_path": str(node.home / "agent.toml"), "anchors": str(node.anchors)}
 
 
 def lay(node: Node, layout: Layout, issue: Issue | None = None) -> Path:
@@ -105,7 +111,7 @@ def test_a_pair_is_stated_as_it_is_served(node: Node, layout: Layout) -> None:
     told."""
     path = lay(node, layout)
     before = picture(node.tls)
-    adopted = adopt(config(node), str(path), config_path=str(node.home / "agent.toml"))
+    adopted = adopt(config(node), str(path), **new(node))
     assert picture(node.tls) == before
     assert adopted.name == "www"
     assert adopted.written == str(node.home / "agent.d" / "www.toml")
@@ -114,6 +120,7 @@ def test_a_pair_is_stated_as_it_is_served(node: Node, layout: Layout) -> None:
     assert section["key"] == {"kind": "ec-p256"}
     assert section["files"]["layout"] == layout
     assert section["files"]["directory"] == str(node.tls / "www")
+    assert section["expects"] == {"anchors": str(node.anchors)}
     state = State(str(node.state))
     record = Records(state.certificates).get("www")
     assert (record.generation, record.fingerprint) == (0, adopted.fingerprint)
@@ -145,6 +152,26 @@ def test_the_first_renewal_of_what_was_adopted(node: Node, layout: Layout) -> No
     assert {name: now[name] for name in before} == before
 
 
+def test_what_its_successors_may_come_from_has_to_be_said(node: Node) -> None:
+    """Nothing is written without it; what lies there is held to it, and to a section's own."""
+    path = str(lay(node, Layout.PEM))
+    said = new(node)
+    with pytest.raises(AdoptFault, match="say --anchors FILE"):
+        adopt(config(node), path, config_path=said["config_path"])
+    others = node.home / "others.pem"
+    others.write_text(NodeAuthority().anchors_pem)
+    with pytest.raises(AdoptFault, match="its chain is not good"):
+        adopt(config(node), path, **{**said, "anchors": str(others)})
+    with pytest.raises(AdoptFault, match="cannot be read"):
+        adopt(config(node), path, **{**said, "anchors": str(node.home / "absent.pem")})
+    with pytest.raises(AdoptFault, match="says already what certificate 'www' is held to"):
+        adopt(config(node, node.section()), path, **said)
+    assert not (node.home / "agent.d").exists()
+    adopted = adopt(config(node), path, **{**said, "anchors": "unchecked"})
+    written = tomllib.loads(Path(adopted.written or "").read_text())
+    assert written["certificate"][0]["expects"] == {"anchors": "unchecked"}
+
+
 def test_one_that_the_configuration_knows(node: Node) -> None:
     """It takes its name from there, and nothing is written."""
     path = lay(node, Layout.PEM)
@@ -162,7 +189,6 @@ def test_what_is_not_adopted(node: Node) -> None:
     other = node.section(names=["other.example"])
     rsa = node.section(key=KeySection(kind=KeyKind.RSA_2048))
     before = picture(node.tls)
-    config_path = str(node.home / "agent.toml")
     for given, where, said in (
         (config(node, other), files, "configured for other"),
         (config(node, rsa), files, "a key of kind rsa-2048"),
@@ -175,7 +201,7 @@ def test_what_is_not_adopted(node: Node) -> None:
             adopt(given, where)
     node.tls.rename(node.home / "elsewhere")
     with pytest.raises(AdoptFault, match="in none of the folders"):
-        adopt(config(node), str(node.home / "elsewhere" / "www"), config_path=config_path)
+        adopt(config(node), str(node.home / "elsewhere" / "www"), **new(node))
     (node.home / "elsewhere").rename(node.tls)
     assert picture(node.tls) == before
     assert serving_key("www", str(node.state)) is None
@@ -196,7 +222,7 @@ def test_a_certificate_that_cannot_be_kept_fresh(node: Node, issue: Issue, said:
     """One that has ended, a CA's, one without names."""
     path = lay(node, Layout.PEM, issue)
     with pytest.raises(AdoptFault, match=said):
-        adopt(config(node), str(path), config_path=str(node.home / "agent.toml"))
+        adopt(config(node), str(path), **new(node))
 
 
 def test_a_chain_and_a_key_that_do_not_belong_together(node: Node) -> None:
@@ -204,7 +230,7 @@ def test_a_chain_and_a_key_that_do_not_belong_together(node: Node) -> None:
     path = lay(node, Layout.PEM)
     (path / "privkey.pem").write_bytes(key_pem(ec.generate_private_key(ec.SECP256R1())))
     with pytest.raises(AdoptFault, match="do not belong together"):
-        adopt(config(node), str(path), config_path=str(node.home / "agent.toml"))
+        adopt(config(node), str(path), **new(node))
 
 
 def test_not_while_an_agent_runs(node: Node) -> None:
@@ -213,9 +239,9 @@ def test_not_while_an_agent_runs(node: Node) -> None:
     running = State(str(node.state))
     running.hold()
     with pytest.raises(AdoptFault, match="stop the agent"):
-        adopt(config(node), str(path), config_path=str(node.home / "agent.toml"))
+        adopt(config(node), str(path), **new(node))
     running.release()
-    assert adopt(config(node), str(path), config_path=str(node.home / "agent.toml"))
+    assert adopt(config(node), str(path), **new(node))
 
 
 def test_a_section_that_is_there_is_not_written_over(node: Node) -> None:
@@ -224,7 +250,7 @@ def test_a_section_that_is_there_is_not_written_over(node: Node) -> None:
     (node.home / "agent.d").mkdir()
     (node.home / "agent.d" / "www.toml").write_text("# mine\n")
     with pytest.raises(AdoptFault, match="there already"):
-        adopt(config(node), str(path), config_path=str(node.home / "agent.toml"))
+        adopt(config(node), str(path), **new(node))
     assert (node.home / "agent.d" / "www.toml").read_text() == "# mine\n"
 
 
@@ -232,5 +258,5 @@ def test_a_pkcs12_needs_its_password(node: Node) -> None:
     """Which only the configuration can name."""
     path = lay(node, Layout.PKCS12)
     with pytest.raises(AdoptFault, match=r"files\.password"):
-        adopt(config(node), str(path), config_path=str(node.home / "agent.toml"))
+        adopt(config(node), str(path), **new(node))
     assert os.listdir(node.state / "keys" / "www") == []

@@ -26,6 +26,8 @@ name = "www"
 names = ["www.example.test"]
 [certificate.files]
 directory = "{0}/www"
+[certificate.expects]
+anchors = "{0}/anchors.pem"
 """
 
 DAY_SECONDS = 86_400
@@ -141,9 +143,11 @@ def test_status_shows_each_certificate(config: str, capsys: pytest.CaptureFixtur
     shown = capsys.readouterr().out.splitlines()
     assert shown[1] == "agent     not running"
     assert shown[2].startswith("seen      www  until ")
+    assert "unchecked" not in shown[2]
     assert cli.main(["status", "--config", config, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["certificates"][0]["state"] == "seen"
+    assert document["certificates"][0]["is_held_to_anchors"] is True
     assert document["process"] is None
 
 
@@ -153,7 +157,26 @@ def test_check_looks_the_host_over(config: str, capsys: pytest.CaptureFixture[st
     assert "broker.anchors" in capsys.readouterr().out
     (Path(config).parent / "anchors.pem").touch()
     assert cli.main(["check", "--config", config, "--json"]) == cli.EXIT_DONE
-    assert json.loads(capsys.readouterr().out) == {"findings": []}
+    assert json.loads(capsys.readouterr().out) == {"findings": [], "warnings": []}
+
+
+def test_a_certificate_of_any_ca_is_told(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a warning of check, which still succeeds, and in status."""
+    path = Path(config)
+    (path.parent / "anchors.pem").touch()
+    anchors = f'[certificate.expects]\nanchors = "{path.parent}/anchors.pem"'
+    unchecked = '[certificate.expects]\nanchors = "unchecked"'
+    path.write_text(path.read_text().replace(anchors, unchecked))
+    assert cli.main(["check", "--config", config]) == cli.EXIT_DONE
+    shown = capsys.readouterr()
+    place = "certificate[www].expects.anchors"
+    assert shown.out == ""
+    assert shown.err.startswith(f"penstock-agent: warning: {place}: unchecked")
+    assert cli.main(["check", "--config", config, "--json"]) == cli.EXIT_DONE
+    told = json.loads(capsys.readouterr().out)
+    assert (told["findings"], len(told["warnings"])) == ([], 1)
+    assert cli.main(["status", "--config", config]) == cli.EXIT_DONE
+    assert "anchors unchecked" in capsys.readouterr().out
 
 
 def test_what_cannot_be_adopted_is_told(config: str, capsys: pytest.CaptureFixture[str]) -> None:

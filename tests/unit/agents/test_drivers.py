@@ -1,5 +1,6 @@
 """A driver is asked in one way, and believed only as far as it can be checked."""
 
+import dataclasses
 import hashlib
 import json
 from datetime import timedelta
@@ -12,7 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from agents.config import CertificateSection, DriverSection
+from agents.config import CertificateSection, DriverSection, ExpectsSection
 from agents.drivers import DriverFault, install, look, make_csr, spki_of_csr
 
 FINGERPRINT = "ab" * 32
@@ -36,6 +37,7 @@ class Device:
             name="device",
             names=("device.example",),
             files=None,
+            expects=ExpectsSection(anchors=None),
             driver=DriverSection(command=(str(self._program),), timeout=timedelta(seconds=20)),
         )
 
@@ -150,9 +152,7 @@ def test_driver_that_crashes_or_hangs_is_a_fault(device: Device) -> None:
     assert section.driver is not None
     hanging = DriverSection(command=section.driver.command, timeout=timedelta(seconds=0.2))
     with pytest.raises(DriverFault, match="took longer than"):
-        install(
-            CertificateSection(name="d", names=("d",), files=None, driver=hanging), "", FINGERPRINT
-        )
+        install(dataclasses.replace(section, driver=hanging), "", FINGERPRINT)
 
 
 def test_answer_past_the_limit_is_a_fault(device: Device) -> None:

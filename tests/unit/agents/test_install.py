@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import stat
 from datetime import timedelta
@@ -235,7 +236,7 @@ def test_what_keeps_a_pair_from_its_place(node: Node) -> None:
 def test_a_section_of_a_driver_has_no_files(node: Node) -> None:
     """It is not for here."""
     verified, key = node.obtain(node.section())
-    section = CertificateSection(name="device", names=("www.example",), files=None)
+    section = dataclasses.replace(node.section(), files=None)
     with pytest.raises(InstallFault, match="driver"):
         node.install(section, verified, key)
     assert unfinished(section, allowed=node.allowed, state_dir=str(node.state)) is None

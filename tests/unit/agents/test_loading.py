@@ -93,6 +93,7 @@ def test_a_device_needs_no_files(tmp_path: Path) -> None:
     text = HEAD + (
         '[[certificate]]\nname = "bmc"\nnames = ["bmc.example.test"]\n'
         '[certificate.driver]\ncommand = ["/usr/lib/bmc"]\n'
+        '[certificate.expects]\nanchors = "/etc/penstock/web.pem"\n'
     )
     assert read(tmp_path, text).certificates[0].files is None
 
@@ -135,6 +136,10 @@ def test_a_cluster_may_name_the_node(tmp_path: Path) -> None:
         ('"/usr/sbin/nginx"', '"nginx"', "no absolute path of a program"),
         ('"127.0.0.1:25"', '"127.0.0.1"', "is no HOST:PORT"),
         ('"127.0.0.1:25"', '"127.0.0.1:99999"', "is no HOST:PORT"),
+        ('anchors = "/etc/penstock/web.pem"', 'anchors = ""', "expects.anchors: is empty"),
+        ('anchors = "/etc/penstock/web.pem"', 'anchors = "web.pem"', "no absolute path"),
+        ('anchors = "/etc/penstock/web.pem"', 'anchors = "none"', "no absolute path"),
+        ('anchors = "/etc/penstock/web.pem"', 'anchor = "unchecked"', "did you mean 'anchors'"),
         ('profile = "server"', 'profil = "server"', "did you mean 'profile'"),
         ('profile = "server"', "profile = ", "is not TOML"),
     ],
@@ -148,6 +153,34 @@ def test_each_fault_is_told(tmp_path: Path, old: str, new: str, said: str) -> No
         read(tmp_path, text.replace(old, new, 1))
     assert said in str(raised.value)
     assert "s3cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "old",
+    [
+        '[certificate.expects]\nanchors = "/etc/penstock/web.pem"\nlongest = "90d"\n',
+        'anchors = "/etc/penstock/web.pem"\n',
+    ],
+    ids=["section", "key"],
+)
+def test_what_a_certificate_may_come_from_has_to_be_said(tmp_path: Path, old: str) -> None:
+    """A file that says nothing is refused, with the place, the key and what to do."""
+    text = HEAD + CERTIFICATE
+    assert read(tmp_path, text).certificates[0].expects.anchors == "/etc/penstock/web.pem"
+    with pytest.raises(ConfigFault) as raised:
+        read(tmp_path, HEAD, www=CERTIFICATE.replace(old, ""))
+    (fault,) = raised.value.faults
+    place = f"{tmp_path}/agent.d/www.toml: certificate[www].expects.anchors: "
+    assert fault == (
+        f"{place}is missing; name the PEM file of the CAs that this certificate may come from,"
+        " or say 'unchecked' to take it from any"
+    )
+
+
+def test_whoever_says_so_takes_a_certificate_from_any_ca(tmp_path: Path) -> None:
+    """By a word that nobody writes without meaning it."""
+    text = HEAD + CERTIFICATE.replace('"/etc/penstock/web.pem"', '"unchecked"')
+    assert read(tmp_path, text).certificates[0].expects.anchors is None
 
 
 def test_two_certificates_never_have_one_place_or_one_name(tmp_path: Path) -> None:

@@ -10,16 +10,24 @@ from agents.config import (
     CertificateSection,
     EnrolMethod,
     EnrolSection,
+    ExpectsSection,
     FilesSection,
     NodeSection,
     ReloadSection,
 )
-from agents.looking_over import look_over
+from agents.looking_over import look_over, warn_of
 
 
-def config(tmp_path: Path, *, owner: str | None = None, program: str = "/bin/sh") -> AgentConfig:
+def config(
+    tmp_path: Path,
+    *,
+    owner: str | None = None,
+    program: str = "/bin/sh",
+    is_unchecked: bool = False,
+) -> AgentConfig:
     """Return a configuration of a host that has all of it."""
     (tmp_path / "anchors.pem").touch()
+    (tmp_path / "web.pem").touch()
     (tmp_path / "token").write_text("token")
     return AgentConfig(
         node=NodeSection(name="web.example.test", state=str(tmp_path / "state")),
@@ -31,6 +39,7 @@ def config(tmp_path: Path, *, owner: str | None = None, program: str = "/bin/sh"
                 names=("www.example.test",),
                 files=FilesSection(directory=str(tmp_path / "www"), file="www", owner=owner),
                 reload=ReloadSection(command=(program,)),
+                expects=ExpectsSection(anchors=None if is_unchecked else str(tmp_path / "web.pem")),
             ),
         ),
     )
@@ -43,7 +52,11 @@ def test_a_host_that_has_all_has_no_findings(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("gone", "said"),
-    [("anchors.pem", "broker.anchors"), ("token", "enrol.credential")],
+    [
+        ("anchors.pem", "broker.anchors"),
+        ("token", "enrol.credential"),
+        ("web.pem", "certificate[www].expects.anchors"),
+    ],
 )
 def test_a_file_that_is_missing_is_named(tmp_path: Path, gone: str, said: str) -> None:
     """By its key."""
@@ -51,6 +64,15 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path, gone: str, said: str) -
     (tmp_path / gone).unlink()
     (found,) = look_over(made)
     assert found.startswith(said)
+
+
+def test_anchors_that_nobody_checks_are_warned_of(tmp_path: Path) -> None:
+    """They are no finding, since the file says so; with a file of anchors nothing is said."""
+    made = config(tmp_path, is_unchecked=True)
+    assert look_over(made) == []
+    (warning,) = warn_of(made)
+    assert warning.startswith("certificate[www].expects.anchors: unchecked")
+    assert warn_of(config(tmp_path)) == []
 
 
 def test_a_spent_token_is_not_missed(tmp_path: Path) -> None:
