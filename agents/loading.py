@@ -35,7 +35,7 @@ from agents.config import (
     ReloadSection,
     StartTls,
 )
-from agents.reading import ConfigFault, Table
+from agents.reading import ConfigFault, Table, read_address
 
 __all__ = ["read_config"]
 
@@ -54,7 +54,6 @@ _NODE: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _IDENTIFIER: Final = re.compile(r"[a-z0-9*_:][a-z0-9._:*-]{0,252}")
 _URL: Final = re.compile(r"https://[^\s/?#@]+(?:/[^\s?#]*)?")
 _PROXY: Final = re.compile(r"http://[^\s/?#@]+/?")
-_ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
 _MODE: Final = re.compile(r"0?[0-7]{3}")
 _TOLD_FOLDER: Final = re.compile(r"[A-Za-z0-9_./@:+=-]{0,1023}")
 _UNIT: Final = re.compile(r"[A-Za-z0-9:_.@\\-]{1,255}")
@@ -151,7 +150,7 @@ def _node(table: Table) -> NodeSection:
             table.fault("allowed", f"{one!r} is no absolute path of a folder without dots")
     metrics = table.text("metrics", "127.0.0.1:9406")
     if metrics:
-        _address(table, "metrics", metrics)
+        read_address(table, "metrics", metrics)
     return NodeSection(
         name=name,
         state=state or DEFAULT_STATE,
@@ -199,7 +198,7 @@ def _challenges(table: Table) -> ChallengesSection:
     http, tls_alpn = table.text("http"), table.text("tls_alpn")
     for key, value in (("http", http), ("tls_alpn", tls_alpn)):
         if value:
-            _address(table, key, value)
+            read_address(table, key, value)
     webroot = table.path("webroot")
     return ChallengesSection(http=http or None, tls_alpn=tls_alpn or None, webroot=webroot)
 
@@ -305,7 +304,7 @@ def _reload(table: Table) -> ReloadSection:
 
 
 def _look(table: Table, names: tuple[str, ...]) -> LookSection:
-    host, port = _address(table, "connect", table.text("connect", is_needed=True))
+    host, port = read_address(table, "connect", table.text("connect", is_needed=True))
     plain = next((one for one in names if "*" not in one and ":" not in one), "")
     starttls = table.choice("starttls", StartTls.SMTP) if "starttls" in table else None
     return LookSection(
@@ -356,15 +355,6 @@ def _reference(table: Table, key: str, text: str) -> None:
     kind, colon, value = text.partition(":")
     if not colon or not value or kind not in {"file", "env"}:
         table.fault(key, "is no reference such as 'file:PATH' or 'env:NAME'")
-
-
-def _address(table: Table, key: str, text: str) -> tuple[str, int]:
-    found = _ADDRESS.fullmatch(text)
-    if not found or not 0 < int(found[2]) < 65_536:
-        if text:
-            table.fault(key, f"{text[:80]!r} is no HOST:PORT")
-        return "", 0
-    return found[1].strip("[]"), int(found[2])
 
 
 def _check_whole(config: AgentConfig, path: str, faults: list[str]) -> None:

@@ -12,12 +12,13 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
-__all__ = ["ConfigFault", "Table", "parse_duration"]
+__all__ = ["ConfigFault", "Table", "parse_duration", "read_address"]
 
 UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 """Seconds in each unit that a duration may be written in."""
 
 _DURATION: Final = re.compile(r"(?:\d{1,6}(?:ms|[smhdw]))+")
+_ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
 _PART: Final = re.compile(r"(\d+)(ms|[smhdw])")
 
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -171,3 +172,13 @@ class Table:
             self.fault(key, f"is not {meant}")
             return default
         return found
+
+
+def read_address(table: Table, key: str, text: str) -> tuple[str, int]:
+    """Return host and port of a text HOST:PORT; what is none is a fault of the table."""
+    found = _ADDRESS.fullmatch(text)
+    if not found or not 0 < int(found[2]) < 65_536:
+        if text:
+            table.fault(key, f"{text[:80]!r} is no HOST:PORT")
+        return "", 0
+    return found[1].strip("[]"), int(found[2])
