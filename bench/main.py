@@ -11,8 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from bench import agents, vault
+from bench import agents, policy, vault
 from bench import agents_report as agent_reports
+from bench import policy_report as policy_reports
 from bench import report as reports
 from bench import vault_report as vault_reports
 from bench.acme2certifier import PEER
@@ -25,6 +26,7 @@ __all__ = ["main"]
 REPORT: Final = reports.ROOT / "build" / "bench" / "report.json"
 VAULT_REPORT: Final = REPORT.with_name("vault.json")
 AGENTS_REPORT: Final = REPORT.with_name("agents.json")
+POLICY_REPORT: Final = REPORT.with_name("policy.json")
 PAGE: Final = reports.ROOT / "docs" / "benchmarks.md"
 
 
@@ -36,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _vault(asked)
         if asked.only == "agents":
             return _agents(asked)
+        if asked.only == "policy":
+            return _policy(asked)
         asked.report = asked.report or REPORT
         if not asked.only_docs:
             _measure(asked)
@@ -68,8 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--only",
-        choices=["agents", "vault"],
-        help="agents and what they cost the broker; account keys in Vault beside those in files",
+        choices=["agents", "policy", "vault"],
+        help="agents and what they cost the broker; decisions and reloads of policies; "
+        "account keys in Vault beside those in files",
     )
     parser.add_argument("--report", type=Path, help="where the JSON report lies")
     parser.add_argument(
@@ -129,6 +134,26 @@ def _agents(asked: argparse.Namespace) -> int:
     text = agent_reports.render(agent_reports.read_report(path))
     if asked.write_docs or asked.only_docs:
         reports.write_docs(text, PAGE, start=agent_reports.START, end=agent_reports.END)
+        print(f"written into {PAGE.relative_to(reports.ROOT)}", file=sys.stderr)
+    print(text)
+    return 0
+
+
+def _policy(asked: argparse.Namespace) -> int:
+    """Measure policies, which have a report of their own."""
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    path = asked.report or POLICY_REPORT
+    if not asked.only_docs:
+        with tempfile.TemporaryDirectory(prefix="penstock-bench-") as home:
+            found = policy.measure(Path(home), policy.EFFORTS[asked.effort], tell)
+        ours = {name: version(name) for name in ("penstock", "uvloop")}
+        policy_reports.write_report(policy_reports.take(found, asked.effort, ours), path)
+    text = policy_reports.render(policy_reports.read_report(path))
+    if asked.write_docs or asked.only_docs:
+        reports.write_docs(text, PAGE, start=policy_reports.START, end=policy_reports.END)
         print(f"written into {PAGE.relative_to(reports.ROOT)}", file=sys.stderr)
     print(text)
     return 0

@@ -6,11 +6,10 @@ A command's code is imported when it is run, so that ``penstock --version`` answ
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import os
-import platform
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -34,6 +33,20 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "cert": ("broker.commands.requesters:cert", "Look at certificates and revoke them."),
     "account": ("broker.commands.requesters:account", "Look at accounts and deactivate them."),
     "eab": ("broker.commands.requesters:eab", "Keys that bind new accounts to a requester."),
+    "approval": (
+        "broker.commands.approvals:approval",
+        "Requests that people answer, and what came of them.",
+    ),
+    "owner": (
+        "broker.commands.owners:owner",
+        "Who answers for accounts, EAB keys and nodes.",
+    ),
+    "freeze": (
+        "broker.commands.freezing:freeze",
+        "Stop issuance; reads and revocations go on.",
+    ),
+    "unfreeze": ("broker.commands.freezing:unfreeze", "Let what is frozen go on."),
+    "frozen": ("broker.commands.freezing:frozen", "List what is frozen."),
     "renew": ("broker.commands.deliveries:renew", "Renew certificates at nodes now."),
     "incident": (
         "broker.commands.incidents:incident",
@@ -48,12 +61,17 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "ca": ("broker.commands.authorities:ca", "The CA that the broker is itself."),
     "vault": ("broker.commands.vault:vault", "What the broker needs in Vault."),
     "policy": ("broker.commands.policies:policy", "What the policies say."),
+    "quota": ("broker.commands.quotas:quota", "What is left of limits and quotas."),
+    "audit": ("broker.commands.audit:audit", "The trail of everything that happened."),
     "backup": ("broker.commands.backup:backup", "Back the broker up while it works."),
     "restore": ("broker.commands.backup:restore", "Put a backup into an empty state directory."),
     "reconcile": ("broker.commands.backup:reconcile", "Compare a restored broker with its CAs."),
     "completion": ("broker.commands.completing:completion", "Print shell completion."),
 }
 """Each command with where its code is and what the list of commands says about it."""
+
+HERE: Final = frozenset({"serve", "demo", "check", "vault", "backup", "restore", "completion"})
+"""Commands that are about this machine, whatever broker elsewhere is named."""
 
 
 class LazyGroup(click.Group):
@@ -87,6 +105,9 @@ class LazyGroup(click.Group):
 
 def _print_version(ctx: click.Context, _option: click.Parameter, is_asked: bool) -> None:
     if is_asked and not ctx.resilient_parsing:
+        import importlib.metadata
+        import platform
+
         version = importlib.metadata.version(PROGRAM)
         click.echo(f"{PROGRAM} {version} (python {platform.python_version()})")
         ctx.exit()
@@ -101,12 +122,68 @@ def _print_version(ctx: click.Context, _option: click.Parameter, is_asked: bool)
     callback=_print_version,
     help="Print the version and exit.",
 )
-def penstock() -> None:
+@click.option(
+    "--server",
+    metavar="URL",
+    envvar="PENSTOCK_SERVER",
+    help="Ask the broker there, by its operator API; also PENSTOCK_SERVER.",
+)
+@click.option(
+    "--client-certificate",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    envvar="PENSTOCK_CLIENT_CERTIFICATE",
+    help="Certificate that says who you are, and its chain.",
+)
+@click.option(
+    "--client-key",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    envvar="PENSTOCK_CLIENT_KEY",
+    help="Its private key.",
+)
+@click.option(
+    "--token",
+    metavar="REFERENCE",
+    envvar="PENSTOCK_TOKEN",
+    help="Access token that says who you are: file:PATH or env:NAME.",
+)
+@click.option(
+    "--anchors",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    envvar="PENSTOCK_ANCHORS",
+    help="Roots that certify the server.  [default: the system's]",
+)
+def penstock(
+    server: str | None,
+    client_certificate: Path | None,
+    client_key: Path | None,
+    token: str | None,
+    anchors: Path | None,
+) -> None:
     """A brokered ACME proxy: one order through both halves, with the validity cap kept.
 
     Data goes to standard output, talk to standard error. Exit status: 0 done, 1 failed, 2 the
     command line or the configuration is wrong.
     """
+    context = click.get_current_context()
+    if server is not None and context.invoked_subcommand in HERE:
+        is_typed = context.get_parameter_source("server") is click.core.ParameterSource.COMMANDLINE
+        if is_typed:
+            raise click.UsageError(f"{context.invoked_subcommand} works here and on no --server")
+        server = None
+    if server is None and "broker.commands.remote" not in sys.modules:
+        return
+    from broker.commands.remote import choose, parse_server
+
+    choose(
+        None
+        if server is None
+        else parse_server(
+            server, certificate=client_certificate, key=client_key, anchors=anchors, token=token
+        )
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

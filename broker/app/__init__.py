@@ -1,8 +1,15 @@
 """The composition root: the only room that names concrete adapters."""
 
-from broker.app.inspecting import inspect_authorities
+from broker.app.inspecting import inspect_authorities, kept_policies
 from broker.app.looping import run_to_end
 from broker.app.serving import open_offline, serve
 from broker.storage.faults import StoreLocked
 
-__all__ = ["StoreLocked", "inspect_authorities", "open_offline", "run_to_end", "serve"]
+__all__ = [
+    "StoreLocked",
+    "inspect_authorities",
+    "kept_policies",
+    "open_offline",
+    "run_to_end",
+    "serve",
+]

@@ -23,6 +23,8 @@ _log = structlog.get_logger("penstock")
 class AgentTls:
     """Keeps the agents' TLS context up to date with the pair and the anchors."""
 
+    _STAYS = "TLS of the agents' listener stays as it was"
+
     def __init__(
         self, files: PairFiles, anchors: Callable[[], frozenset[bytes]], further: Path | None
     ) -> None:
@@ -44,7 +46,7 @@ class AgentTls:
         try:
             self._shown = self._make(made_of[1])
         except (Broken, Unreachable) as error:
-            _log.error("TLS of the agents' listener stays as it was", reason=error.reason)
+            _log.error(self._STAYS, reason=error.reason)
             return
         self._made_of = made_of
 

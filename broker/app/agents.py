@@ -101,7 +101,7 @@ def make_agent_rooms(made: Workshop) -> AgentRooms | None:
     connections = LiveConnections(limit=section.connections)
     vouching = Vouching(section, outside.clock)
     metrics = _metrics(outside, connections)
-    joining = _joining(outside, section, node_ca, vouching)
+    joining = _joining(made, section, node_ca, vouching)
     joining.on_outcome = metrics.enrolled
     nodes = _nodes(made, node_ca, connections)
     joining.displace = nodes.end
@@ -131,7 +131,8 @@ def make_agent_rooms(made: Workshop) -> AgentRooms | None:
     )
 
 
-def _joining(outside: Outside, section: Agents, node_ca: NodeCa, vouching: Vouching) -> Joining:
+def _joining(made: Workshop, section: Agents, node_ca: NodeCa, vouching: Vouching) -> Joining:
+    outside = made.outside
     return Joining(
         outside.store,
         node_ca,
@@ -141,6 +142,7 @@ def _joining(outside: Outside, section: Agents, node_ca: NodeCa, vouching: Vouch
             **vouching.vouchers,
         },
         return_within=section.identity.return_within,
+        freezes=made.freezes,
     )
 
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from broker.app.agents import AgentRooms
 from broker.app.deliveries import ClientWatch, make_client_watch
 from broker.app.held import held_operations, held_workflows
 from broker.app.inspecting import DATABASE
 from broker.app.outside import Outside, go_outside, make_state
+from broker.app.policies import first_look, open_policies
 from broker.app.recovering import own_certificates
 from broker.app.workshop import furnished
-from broker.config import Config, load_policies
+from broker.clock import SystemClock
+from broker.config import Config
 from broker.issuance.dispatcher import Dispatcher
+from broker.issuance.freezes import Freezes
 from broker.issuance.key_moves import KeyMoves
 from broker.issuance.orders import Orders
 from broker.issuance.own_certificate import OwnCertificates
+from broker.issuance.registration import RegistrationAuthority
 from broker.issuance.renewing import Renewing
 from broker.issuance.sealing import SecretSealing
 from broker.operations import Recovery
@@ -45,6 +49,12 @@ class Broker:
     sealing: SecretSealing
     clients: ClientWatch
     """Looks whether clients renew by themselves."""
+    on_hangup: list[Callable[[], None]] = field(default_factory=list)
+    """What is done on SIGHUP, beside reading policies."""
+    approvals: RegistrationAuthority
+    """Takes what people say to requests, and does what the clock does to them."""
+    freezes: Freezes
+    """Knows what is frozen."""
     agents: AgentRooms | None = None
     """What serves agents; None where the configuration has none."""
 
@@ -60,6 +70,12 @@ class Broker:
     async def go_on(self) -> None:
         """Start every job that is due, unless a restored store has to be reconciled first."""
         await self.unless_held(self.dispatcher.run_due)()
+
+    async def expire_due(self) -> None:
+        """Close orders, move approvals and end freezes whose time has passed."""
+        await self.freezes.sweep()
+        await self.orders.expire_due()
+        await self.approvals.sweep()
 
     async def ask_about_renewals(self) -> None:
         """Ask the CAs about the certificates that are due, unless nothing may change."""
@@ -93,10 +109,13 @@ async def assembled(config: Config) -> AsyncIterator[Broker]:
             works on the store.
         Unreachable: The store cannot be opened now.
     """
-    policies = load_policies(config)
+    found = first_look(config)
+    if found.error is not None and not (config.state / DATABASE).exists():
+        raise found.error  # nothing was ever in force here
     make_state(config)
     store = await SqliteStore.open(config.state / DATABASE)
     try:
+        policies = await open_policies(config, found, store, SystemClock())
         outside = go_outside(config, policies, store)
         try:
             broker = await _assemble(outside)
@@ -125,6 +144,8 @@ async def _assemble(outside: Outside) -> Broker:
         sealing=SecretSealing(outside.store, outside.keys.sealer, outside.clock),
         clients=make_client_watch(outside),
         agents=workshop.agents,
+        approvals=workshop.approvals.authority,
+        freezes=workshop.freezes,
         dispatcher=workshop.dispatcher,
         orders=workshop.orders,
         recovery=workshop.recovery,

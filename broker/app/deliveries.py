@@ -95,6 +95,8 @@ def make_deliveries(
             challenges=challenges,
             retirements=made.renewing.retirements,
             windows=windows,
+            approvals=made.approvals.gate,
+            freezes=made.freezes,
         )
     )
     made.dispatcher.on(JobKind.DELIVER, deliveries.advance)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import fields, replace
 from typing import Any, Final, cast
 
+from broker.issuance.origins import Origin
 from broker.issuance.records import AccountRecord
 from broker.issuance.standstill import Standstill
 from broker.protocol.jws import Jwk, ParsedBinding
@@ -34,13 +35,26 @@ COMMANDS: Final = frozenset(
         "cert_retiring",
         "cert_watch",
         "cert_trace",
+        "cert_evidence",
+        "audit_status",
+        "audit_checkpoint",
+        "audit_public_key",
+        "audit_export",
+        "audit_trace",
         "renew_progress",
         "account_show",
         "account_list",
         "eab_list",
+        # A backup knows nothing of what was frozen after it.
+        "freeze",
+        "frozen",
+        "unfreeze",
+        "owner_list",
+        "owner_show",
         "upstream_list",
         "upstream_show",
         "upstream_check",
+        "quota_show",
         # A person has to be able to mend what stands in the way of the reconciliation.
         "upstream_register",
         "upstream_recover",
@@ -50,12 +64,20 @@ COMMANDS: Final = frozenset(
         "key_check",
         "secret_check",
         "ca_show",
+        "policy_asked",
+        "policy_asked_counts",
         "policy_explain",
+        "policy_history",
+        "policy_reload",
+        "policy_set",
+        "policy_status",
         "rollout_list",
         "rollout_show",
         "incident_list",
         "incident_show",
         "incident_plan",
+        "approval_list",
+        "approval_show",
         "node_list",
         "node_show",
         "node_requests",
@@ -132,15 +154,21 @@ class _HeldAccounts(_Held):
     """Finds accounts by their key, and makes none."""
 
     async def register(
-        self, community: str, key: Jwk, request: NewAccount, binding: ParsedBinding | None
+        self,
+        community: str,
+        key: Jwk,
+        request: NewAccount,
+        binding: ParsedBinding | None,
+        *,
+        origin: Origin,
     ) -> tuple[AccountRecord, bool]:
         """Return the account of *key*, or refuse to make one."""
         accounts = cast(Accounts, self._inner)
         if self._standstill.restoration is None:
-            return await accounts.register(community, key, request, binding)
+            return await accounts.register(community, key, request, binding, origin=origin)
         try:
             asked = replace(request, only_return_existing=True)
-            return await accounts.register(community, key, asked, None)
+            return await accounts.register(community, key, asked, None, origin=origin)
         except Problem as problem:
             is_new = problem.type is ProblemType.ACCOUNT_DOES_NOT_EXIST
             if is_new and not request.only_return_existing:

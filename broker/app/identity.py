@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from broker.app.own_files import Pair, PairFiles, new_context
+from broker.app.own_files import Pair, PairFiles, ask_for_clients, new_context
 from broker.config import Config
 from broker.config.upstreams import BuiltinUpstream
 from broker.issuance.accounts import new_id
@@ -67,6 +67,9 @@ class Identity:
         self._is_held = is_held
         self._front = new_context()
         self._front.sni_callback = self._choose
+        self._client_anchors = config.listen.acme.client_anchors
+        if self._client_anchors is not None:
+            self._front.verify_mode = ssl.CERT_OPTIONAL
         self._pair: Pair | None = None
         self._shown: ssl.SSLContext | None = None
         """Of the pair that was loaded last, whatever became of its files since."""
@@ -198,6 +201,7 @@ class Identity:
         self._renew_at = None
 
     def _use(self, pair: Pair) -> None:
+        ask_for_clients(pair.context, self._client_anchors)
         self._pair, self._shown = pair, pair.context
 
     def _choose(

@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from broker.app.policies import last_good
 from broker.clock import SystemClock
 from broker.config import Config
 from broker.config.upstreams import BuiltinUpstream
 from broker.issuance.errors import Broken, Unreachable
+from broker.issuance.policy_ports import LoadedPolicies
 from broker.issuance.ports import Clock
 from broker.storage.sqlite import SqliteStore
 from broker.upstreams.ageing import ca_ends
 from broker.upstreams.authority_state import read_state
 
-__all__ = ["DATABASE", "inspect_authorities"]
+__all__ = ["DATABASE", "inspect_authorities", "kept_policies"]
 
 DATABASE: Final = "penstock.db"
 """Name of the store in the state directory."""
@@ -50,6 +52,24 @@ async def inspect_authorities(config: Config, clock: Clock | None = None) -> Seq
     except (Broken, Unreachable) as error:
         found.append(f"built-in CAs were not looked at: {error.reason}")
     return found
+
+
+async def kept_policies(config: Config) -> LoadedPolicies | None:
+    """Return the policies that a broker would start with if those that lie there are unfit.
+
+    None where there are none, or where that cannot be said without changing the store.
+    """
+    store_file = config.state / DATABASE
+    if not _is_there(store_file):
+        return None
+    try:
+        store = await SqliteStore.open(store_file, exclusive=False)
+        try:
+            return await last_good(config, store)
+        finally:
+            await store.close()
+    except (Broken, Unreachable):
+        return None
 
 
 def _is_there(path: Path) -> bool:

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Final, NamedTuple
 
 from broker.app.account_key_metrics import AccountKeyMetrics
 from broker.app.account_keys import key_plans
+from broker.app.audit import AuditRooms, make_audit
 from broker.app.authorities import Authorities, own_hosts
 from broker.app.authority_register import CaRegistry, open_registry
 from broker.app.keeping import BrokerKeys, open_keys
 from broker.app.key_watch import KeyFaultMetrics
+from broker.app.policies import PolicyWatch
+from broker.app.policy_metrics import PolicyMetrics
 from broker.app.publishing import AuthorityPublishing
+from broker.app.quotas import make_budget
 from broker.app.secrets import Secrets
-from broker.app.settings import order_limits
 from broker.app.upstreams import ConfiguredUpstreams
 from broker.app.vault import open_vault
 from broker.clock import SystemClock
-from broker.config import Config, LoadedPolicies
+from broker.config import Config
 from broker.issuance.account_health import AccountHealth
-from broker.issuance.errors import Broken
+from broker.issuance.errors import Broken, Unreachable
 from broker.issuance.key_rotation import KeyRotation
 from broker.issuance.node_challenges import NodeAnswers
+from broker.issuance.policy_keeping import PolicyKeeper
 from broker.issuance.renewal_budget import RenewalBudget
 from broker.issuance.upstream_keys import UpstreamKeys
 from broker.keys.vault_session import VaultConnections
@@ -42,7 +47,8 @@ class Outside:
     """What is behind the ports: the adapters of one broker."""
 
     config: Config
-    policies: LoadedPolicies
+    policy_watch: PolicyWatch
+    """Looks whether policy files have changed."""
     clock: SystemClock
     store: SqliteStore
     telemetry: Telemetry
@@ -59,9 +65,17 @@ class Outside:
     upstreams: ConfiguredUpstreams
     publishing: AuthorityPublishing
     budget: RenewalBudget
+    audit: AuditRooms
+
+    @property
+    def policies(self) -> PolicyKeeper:
+        """Return the policies that are in force."""
+        return self.policy_watch.keeper
 
     async def close(self) -> None:
         """Close all connections."""
+        with contextlib.suppress(Unreachable, Broken):  # the store has said so itself
+            await self.audit.flush()
         await self.upstreams.close()
         if self.vault is not None:
             await self.vault.close()
@@ -88,10 +102,10 @@ class _Tables(NamedTuple):
     node_answers: NodeAnswers
 
 
-def go_outside(config: Config, policies: LoadedPolicies, store: SqliteStore) -> Outside:
+def go_outside(config: Config, policies: PolicyKeeper, store: SqliteStore) -> Outside:
     """Return the adapters of one broker over its store; nothing is asked of anybody yet."""
     clock = SystemClock()
-    telemetry = _telemetry(config, store, clock)
+    telemetry = _telemetry(config, store, clock, policies)
     vault = open_vault(config, clock, telemetry)
     secrets = Secrets(config, vault, clock)
     keys = _keys(config, store, vault, secrets, telemetry)
@@ -110,15 +124,14 @@ def go_outside(config: Config, policies: LoadedPolicies, store: SqliteStore) -> 
         **tables._asdict(),
         user_agent=f"penstock/{VERSION}",
     )
-    changes = _upstream_keys(upstreams, store, keys)
     return Outside(
         config=config,
-        policies=policies,
+        policy_watch=PolicyWatch(policies, store),
         clock=clock,
         store=store,
         telemetry=telemetry,
         authorities=_authorities(config, registry),
-        upstream_keys=changes,
+        upstream_keys=(changes := _upstream_keys(upstreams, store, keys)),
         key_rotation=_key_rotation(config, changes, store, keys, telemetry),
         account_health=_account_health(upstreams, store, clock, telemetry),
         keys=keys,
@@ -127,7 +140,8 @@ def go_outside(config: Config, policies: LoadedPolicies, store: SqliteStore) -> 
         **tables._asdict(),
         upstreams=upstreams,
         publishing=_publishing(config, upstreams, clock, telemetry),
-        budget=RenewalBudget(store, order_limits(config), clock),
+        budget=make_budget(config, policies.facts, store, clock),
+        audit=_audit(config, store, keys, vault, telemetry),
     )
 
 
@@ -141,6 +155,17 @@ def _publishing(
     publishing = AuthorityPublishing(config, upstreams.authorities, clock)
     telemetry.find_ca_ends = publishing.end_times
     return publishing
+
+
+def _audit(
+    config: Config,
+    store: SqliteStore,
+    keys: BrokerKeys,
+    vault: VaultConnections | None,
+    telemetry: Telemetry,
+) -> AuditRooms:
+    clock = SystemClock()
+    return make_audit(config, store, keys.rings, vault=vault, telemetry=telemetry, clock=clock)
 
 
 def _keys(
@@ -202,7 +227,9 @@ def _account_health(
     return health
 
 
-def _telemetry(config: Config, store: SqliteStore, clock: SystemClock) -> Telemetry:
+def _telemetry(
+    config: Config, store: SqliteStore, clock: SystemClock, policies: PolicyKeeper
+) -> Telemetry:
     telemetry = Telemetry(
         version=VERSION,
         upstreams=config.upstreams,
@@ -210,6 +237,8 @@ def _telemetry(config: Config, store: SqliteStore, clock: SystemClock) -> Teleme
         snapshot=lambda: _snapshot(store, clock),
     )
     store.on_committed = telemetry.on_events
+    metrics = PolicyMetrics(telemetry.registry)
+    telemetry.before_render.append(lambda: metrics.show(policies))
     return telemetry
 
 

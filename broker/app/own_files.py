@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from broker.issuance.errors import Broken, Unreachable
 from broker.keys.encryption import decrypt_private_key, encrypt_private_key
 
-__all__ = ["Pair", "PairFiles", "Stamp", "new_context"]
+__all__ = ["Pair", "PairFiles", "Stamp", "ask_for_clients", "new_context"]
 
 KEY_MODE: Final = 0o600
 """Mode of the key's file: nobody but the broker reads it."""
@@ -156,6 +156,23 @@ def new_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
+
+
+def ask_for_clients(context: ssl.SSLContext, anchors: Path | None) -> None:
+    """Have *context* ask clients for a certificate of the CAs in the PEM file *anchors*, which
+    they may leave out; None: it asks for none.
+
+    Raises:
+        Broken: The file cannot be used.
+    """
+    if anchors is None:
+        return
+    try:
+        context.load_verify_locations(cafile=anchors)
+    except (OSError, ssl.SSLError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise Broken(f"client anchors {anchors} cannot be used: {reason}") from error
+    context.verify_mode = ssl.CERT_OPTIONAL
 
 
 def write_whole(path: Path, data: bytes, mode: int) -> None:

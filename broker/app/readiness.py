@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from broker.app.assembly import Broker
+from broker.app.foresight import PolicyForesight
+from broker.app.freezes import freeze_warning
 from broker.app.identity import Identity
 from broker.issuance import errors
 from broker.web.health import ReadyCheck, create_health_app
@@ -42,6 +44,13 @@ def health_app(broker: Broker, identity: Identity, opened: asyncio.Event) -> web
 def _warnings(broker: Broker, identity: Identity) -> Mapping[str, ReadyCheck]:
     """Return what is told and makes nobody unready: taking the broker away would help nobody."""
     outside = broker.outside
+    foresight = PolicyForesight(
+        outside.config, outside.policies, outside.clock, outside.telemetry.registry
+    )
+    outside.telemetry.before_render.append(foresight.show)
+
+    async def foreseen() -> str | None:
+        return foresight.warning()
 
     async def own_certificate() -> str | None:
         return identity.warning()
@@ -49,8 +58,17 @@ def _warnings(broker: Broker, identity: Identity) -> Mapping[str, ReadyCheck]:
     async def accounts() -> str | None:
         return outside.account_health.warning()
 
+    async def cas() -> str | None:
+        return outside.upstreams.breakers.warning()
+
+    async def frozen() -> str | None:
+        return await freeze_warning(broker.freezes)
+
     async def keys() -> str | None:
         return outside.keys.watch.warning()
+
+    async def policies() -> str | None:
+        return outside.policies.warning()
 
     async def vault() -> str | None:
         return None if outside.vault is None else outside.vault.health().warning()
@@ -58,6 +76,10 @@ def _warnings(broker: Broker, identity: Identity) -> Mapping[str, ReadyCheck]:
     return {
         "own-certificate": own_certificate,
         "accounts": accounts,
+        "cas": cas,
+        "frozen": frozen,
         "keys": keys,
+        "policies": policies,
+        "policy-dates": foreseen,
         "vault": vault,
     }

@@ -6,22 +6,26 @@ import asyncio
 import resource
 import signal
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
-from typing import Any, Final, Protocol
+from pathlib import Path
+from typing import Final, Protocol
 
 import structlog
 from aiohttp import web
 
 from broker.app.agents import start_agents
 from broker.app.assembly import Broker, assembled
+from broker.app.beside import begin_beside, tolerant
+from broker.app.hangup import listening_for_hangup
 from broker.app.identity import Identity
+from broker.app.operator_api import OperatorDoors, open_operator_doors, start_operator_api
 from broker.app.outside import Outside
 from broker.app.readiness import health_app
+from broker.app.rule_metrics import RuleMetrics
 from broker.app.settings import web_rates
 from broker.config import Config, Endpoint
-from broker.issuance.errors import Broken, Unreachable
 from broker.issuance.events import Event
 from broker.policy.document import PolicyDocument
 from broker.schedule import Scheduler
@@ -29,9 +33,10 @@ from broker.web.envelope import EnvelopeLimits
 from broker.web.guarded import Guard
 from broker.web.handlers import WebCommunity
 from broker.web.limits import Limit
-from broker.web.listeners import Listener, start_tcp, start_unix
+from broker.web.listeners import Listener, start_tcp
 from broker.web.nonces import BootNonces
-from broker.web.operator import Operations, create_operator_app
+from broker.web.operator import Operations
+from broker.web.origins import Origins, ProxyHeader
 from broker.web.plain import create_plain_app
 from broker.web.server import WebSettings, create_acme_app, create_gatekeeper
 from broker.web.tls_alpn import start_tls_alpn
@@ -39,6 +44,9 @@ from broker.web.tls_alpn import start_tls_alpn
 __all__ = ["open_offline", "serve", "tolerant"]
 
 log = structlog.get_logger("penstock")
+
+CAS_AWAY_EVERY: Final = timedelta(seconds=2)
+"""How often it is seen whether a CA that is left alone may be looked at again; one row is read."""
 
 SWEEP_EVERY: Final = timedelta(seconds=5)
 """How often due jobs are looked for; those made by a request start at once without it."""
@@ -88,8 +96,10 @@ async def open_offline(config: Config) -> AsyncIterator[Operations]:
         yield broker.operations
 
 
-async def serve(config: Config) -> None:
+async def serve(config: Config, path: Path | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then let clients have their answers and stop.
+
+    *path* is where the people who operate are read again when the file changes.
 
     Raises:
         Broken: The broker cannot start as configured.
@@ -99,16 +109,20 @@ async def serve(config: Config) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with _told_to_stop() as stopping:
         async with assembled(config) as broker, AsyncExitStack() as stack:
+            await broker.outside.policy_watch.begin()
+            read_again = tolerant("policies", broker.outside.policy_watch.on_hangup)
+            stack.enter_context(listening_for_hangup(read_again, broker.on_hangup))
             _watch_vault(broker)
-            await _start(broker, stack)
+            await broker.outside.audit.begin(stack)
+            also_tell(broker.outside.store, broker.outside.audit.on_events)
+            also_tell(
+                broker.outside.store, RuleMetrics(broker.outside.telemetry.registry).on_events
+            )
+            await _start(broker, stack, path)
             await broker.go_on()
             await broker.outside.publishing.warn_of_ends()
             await broker.outside.keys.watch.warn_of_files()
-            _reconcile_beside(broker, stack)
-            _settle_beside(broker, stack)
-            _seal_beside(broker, stack)
-            _look_at_accounts_beside(broker, stack)
-            _look_at_keys_beside(broker, stack)
+            begin_beside(broker, stack)
             documents = broker.outside.policies.documents
             log.info(
                 "serving",
@@ -134,7 +148,7 @@ def _told_to_stop() -> Iterator[asyncio.Event]:
             loop.remove_signal_handler(number)
 
 
-async def _start(broker: Broker, stack: AsyncExitStack) -> None:
+async def _start(broker: Broker, stack: AsyncExitStack, path: Path | None) -> None:
     """Open the listeners, the one that says "ready" last; the stack closes them in reverse."""
     outside = broker.outside
     listen = outside.config.listen
@@ -143,17 +157,17 @@ async def _start(broker: Broker, stack: AsyncExitStack) -> None:
     scheduler = _schedule(broker, identity)
     scheduler.start()
     stack.callback(scheduler.stop)
-    socket_path = outside.config.operator_socket
-    _stop_with(stack, await start_unix(create_operator_app(broker.operations), socket_path))
+    doors = await open_operator_doors(broker, stack, path)
     if listen.plain is not None:
         await _start_at(stack, listen.plain.address, _plain_app(outside))
     await _start_tls_alpn(outside, stack)
     opened = asyncio.Event()
     if identity.is_usable:
         await _start_acme(broker, stack, context, identity)
+        await start_operator_api(doors, outside, identity, stack)
         opened.set()
     else:
-        task = asyncio.create_task(_open_later(broker, identity, stack, opened))
+        task = asyncio.create_task(_open_later(broker, identity, stack, opened, doors))
         stack.callback(task.cancel)
     await _start_at(stack, listen.health.address, health_app(broker, identity, opened))
 
@@ -171,7 +185,11 @@ def _identity(broker: Broker) -> Identity:
 
 
 async def _open_later(
-    broker: Broker, identity: Identity, stack: AsyncExitStack, opened: asyncio.Event
+    broker: Broker,
+    identity: Identity,
+    stack: AsyncExitStack,
+    opened: asyncio.Event,
+    doors: OperatorDoors,
 ) -> None:
     """Wait for the first certificate of an ACME upstream, then listen.
 
@@ -185,6 +203,7 @@ async def _open_later(
         if not identity.is_usable:
             await asyncio.sleep(FIRST_CERTIFICATE_PAUSE_SECONDS)
     await _start_acme(broker, stack, await identity.context(), identity)
+    await start_operator_api(doors, broker.outside, identity, stack)
     opened.set()
     log.info("listening for ACME")
 
@@ -204,21 +223,12 @@ async def _start_acme(
             handshake_time=limits.handshake_timeout,
             connections=limits.connections_per_address,
             on_refused=lambda: outside.telemetry.limit_reached(Limit.CONNECTIONS),
+            is_unbounded=Origins(listen.acme.proxies).is_proxy,
         ),
     )
     _stop_with(stack, acme)
     if broker.agents is not None:
         await start_agents(broker.agents, outside, identity, stack)
-
-
-def _reconcile_beside(broker: Broker, stack: AsyncExitStack) -> None:
-    """Begin to compare a restored store with its CAs, while it can be read already."""
-    reason = broker.recovery.standstill.reason()
-    if reason is None:
-        return
-    log.warning("read-only", reason=reason)
-    task = asyncio.create_task(tolerant("reconcile", broker.reconcile)())
-    stack.callback(task.cancel)
 
 
 async def _start_at(stack: AsyncExitStack, address: Endpoint, app: web.Application) -> None:
@@ -231,40 +241,6 @@ def _watch_vault(broker: Broker) -> None:
     if vault is not None:
         vault.on_return = broker.dispatcher.hurry_put_off
         vault.watch()
-
-
-def _settle_beside(broker: Broker, stack: AsyncExitStack) -> None:
-    """Begin to end what a crash left of a change of account keys.
-
-    Which key a CA knows is asked where that is in doubt, and versions that still sign are retired.
-    """
-
-    async def settle() -> None:
-        await broker.settle_keys()
-        await broker.rotate_keys()
-
-    task = asyncio.create_task(tolerant("account-keys", settle)())
-    stack.callback(task.cancel)
-
-
-def _look_at_accounts_beside(broker: Broker, stack: AsyncExitStack) -> None:
-    """Begin to look whether an account of ours is lost, before anybody meets it."""
-    look = tolerant("account-health", broker.outside.account_health.look_at_all)
-    task = asyncio.create_task(look())
-    stack.callback(task.cancel)
-
-
-def _look_at_keys_beside(broker: Broker, stack: AsyncExitStack) -> None:
-    """Begin to look whether the keys in use are as they have to be; reads do not wait for it."""
-    task = asyncio.create_task(tolerant("keys-in-use", broker.outside.keys.watch.look)())
-    stack.callback(task.cancel)
-
-
-def _seal_beside(broker: Broker, stack: AsyncExitStack) -> None:
-    """Begin to seal what an earlier version kept in the clear."""
-    run = broker.unless_held(broker.sealing.run)
-    task = asyncio.create_task(tolerant("secrets-sealed", run)())
-    stack.callback(task.cancel)
 
 
 async def _start_tls_alpn(outside: Outside, stack: AsyncExitStack) -> None:
@@ -303,6 +279,8 @@ def _acme_app(broker: Broker) -> web.Application:
         },
         limits=EnvelopeLimits(body_bytes=config.limits.body, body_time=config.limits.body_timeout),
         rates=web_rates(config),
+        proxies=config.listen.acme.proxies,
+        proxy_header=ProxyHeader(config.listen.acme.proxy_header),
     )
     gatekeeper = create_gatekeeper(settings, clock=outside.clock, observer=outside.telemetry)
     also_tell(store, gatekeeper.on_events)
@@ -349,9 +327,6 @@ def _plain_app(outside: Outside) -> web.Application:
 
 
 def _schedule(broker: Broker, identity: Identity) -> Scheduler:
-    async def expire_orders() -> None:
-        await broker.orders.expire_due()
-
     async def look_at_identity() -> None:
         try:
             await identity.refresh()
@@ -359,15 +334,17 @@ def _schedule(broker: Broker, identity: Identity) -> Scheduler:
             telemetry = broker.outside.telemetry
             telemetry.own_certificate(end=identity.not_after, failures=identity.failures)
 
-    authorities = broker.outside.authorities
+    outside = broker.outside
+    authorities = outside.authorities
     jobs: tuple[tuple[str, timedelta, Callable[[], Awaitable[None]]], ...] = (
         ("due-jobs", SWEEP_EVERY, broker.go_on),
         ("account-keys", SWEEP_EVERY, broker.unless_held(broker.settle_keys)),
         ("secrets-sealed", SEAL_EVERY, broker.unless_held(broker.sealing.run)),
         ("account-health", SWEEP_EVERY, broker.outside.account_health.look_at_doubted),
+        ("cas-away", CAS_AWAY_EVERY, broker.outside.upstreams.breakers.look),
         ("key-rotation", SWEEP_EVERY, broker.rotate_keys),
         ("keys-in-use", KEYS_EVERY, broker.outside.keys.watch.look),
-        ("expire-orders", EXPIRE_EVERY, broker.unless_held(expire_orders)),
+        ("expire-orders", EXPIRE_EVERY, broker.unless_held(broker.expire_due)),
         ("renewal-windows", RENEWALS_EVERY, broker.unless_held(broker.ask_about_renewals)),
         ("clients-renewing", EXPIRE_EVERY, broker.unless_held(broker.clients.run)),
         ("own-certificate", IDENTITY_EVERY, look_at_identity),
@@ -384,17 +361,3 @@ def _schedule(broker: Broker, identity: Identity) -> Scheduler:
     for name, every, run in jobs:
         scheduler.add(name, every, tolerant(name, run))
     return scheduler
-
-
-def tolerant(
-    name: str, run: Callable[[], Awaitable[None]]
-) -> Callable[[], Coroutine[Any, Any, None]]:
-    """Return *run* with its expected failures told to the log: its next turn comes anyway."""
-
-    async def attempt() -> None:
-        try:
-            await run()
-        except (Unreachable, Broken) as error:
-            log.error("scheduled job failed", job=name, reason=error.reason)
-
-    return attempt

@@ -10,9 +10,8 @@ from typing import Final
 from broker.app.secrets import Secrets
 from broker.config import Config, Endpoint
 from broker.config.communities import ValidationProxy
-from broker.config.upstreams import AcmeUpstream, BuiltinUpstream
+from broker.config.upstreams import BuiltinUpstream
 from broker.issuance.ports import AccountUrl
-from broker.issuance.renewal_budget import OrderLimit
 from broker.issuance.settings import CommunitySettings, DeclaredEabKey, IssuanceSettings
 from broker.upstreams.authority import IssuerSet
 from broker.upstreams.builtin import BuiltinSettings
@@ -26,7 +25,6 @@ __all__ = [
     "account_url",
     "builtin_settings",
     "issuance_settings",
-    "order_limits",
     "validation_settings",
     "web_rates",
 ]
@@ -73,6 +71,8 @@ def issuance_settings(config: Config, secrets: Secrets) -> IssuanceSettings:
                 names=key.names,
                 profiles=key.profiles,
                 is_reusable=key.is_reusable,
+                owner=key.owner,
+                contact=key.contact,
             )
             for key in config.external_account_bindings
         ),
@@ -98,20 +98,6 @@ def web_rates(config: Config) -> WebRates:
         new_orders=rates.new_orders,
         failed_validations=rates.failed_validations,
     )
-
-
-def order_limits(config: Config) -> Mapping[str, OrderLimit]:
-    """Return what CAs publish about orders of one account, by upstream."""
-    sections = {
-        name: made.orders
-        for name, made in config.upstreams.items()
-        if isinstance(made, AcmeUpstream) and made.orders is not None
-    }
-    return {
-        name: OrderLimit(made.rate, made.kept_for_renewals)
-        for name, made in sections.items()
-        if made.rate is not None
-    }
 
 
 def validation_settings(

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from broker.app.account_health import AccountsLookedAt, ConfiguredRegistrar, Truth
 from broker.app.account_keys import AccountGates, ConfiguredAccounts
 from broker.app.authority_register import CaRegistry
+from broker.app.breakers import Breakers
 from broker.app.observed import ObservedUpstream
 from broker.app.secrets import Secrets
 from broker.app.settings import builtin_settings
@@ -82,6 +83,8 @@ class ConfiguredUpstreams:
         self._user_agent = user_agent
         self._facts = facts
         self._clients: dict[str, AcmeClient] = {}
+        self.breakers = Breakers(self._clients, store=store, clock=clock, telemetry=telemetry)
+        """Which CAs are left alone because they do not answer."""
         self._gates = AccountGates()
         self.accounts_at_cas = ConfiguredAccounts(self._clients, self._gates, signer)
         """Our accounts, for changes of their keys."""
@@ -91,11 +94,7 @@ class ConfiguredUpstreams:
         """Makes new accounts for new keys."""
         self._transports: list[HttpTransport] = []
         self._anchors: dict[str, Sequence[bytes]] = {}
-        self._community_anchors = {
-            name: _read_anchors(community.anchors)
-            for name, community in config.communities.items()
-            if community.anchors is not None
-        }
+        self._community_anchors = _community_anchors(config)
         self._upstreams: dict[tuple[str, str], Upstream] = {}
         self._registered: set[tuple[str, str]] = set()
         self.authorities: dict[str, BuiltinCa] = {}
@@ -348,6 +347,8 @@ class ConfiguredUpstreams:
             signer=self._signer,
             clock=self._clock,
             allowed_origins=config.allowed_origins,
+            budget=self.breakers.budget(name),
+            breaker=self.breakers.make(name),
         )
         self._clients[name] = client
         if config.anchors is not None:
@@ -372,6 +373,14 @@ class ConfiguredUpstreams:
 
     def _put(self, name: str, community: str, upstream: Upstream) -> None:
         self._upstreams[name, community] = ObservedUpstream(name, upstream, self._telemetry)
+
+
+def _community_anchors(config: Config) -> Mapping[str, Sequence[bytes]]:
+    return {
+        name: _read_anchors(community.anchors)
+        for name, community in config.communities.items()
+        if community.anchors is not None
+    }
 
 
 def _read_anchors(path: Path) -> Sequence[bytes]:

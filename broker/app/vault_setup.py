@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from broker.app.checkpoint_keys import CHECKPOINT_KIND, checkpoint_key_name
 from broker.app.secrets import references, split_reference
 from broker.config import Config
 from broker.config.upstreams import AcmeUpstream, BuiltinUpstream
@@ -188,6 +189,14 @@ def _keys(config: Config, vault: Vault) -> Iterator[_Key]:
                         "ec-p256",
                         f"{role} key of the CA '{name}'",
                     )
+    checkpoints = config.audit.checkpoints.key_store
+    if checkpoints != "file":
+        yield _Key(
+            _mount_of(checkpoints),
+            checkpoint_key_name(vault),
+            CHECKPOINT_KIND,
+            "checkpoints of the audit chain",
+        )
 
 
 def _keys_besides(also: Sequence[str], vault: Vault, keys: Sequence[_Key]) -> Iterator[_Key]:

@@ -6,13 +6,18 @@ from dataclasses import dataclass, replace
 
 from broker.app.adopting import Takeover, make_takeover
 from broker.app.agents import AgentRooms, make_agent_rooms
+from broker.app.approvals import ApprovalRooms, make_approvals
 from broker.app.caa import ConfiguredIssuers, caa_watch
+from broker.app.failover import make_failover, make_standing, make_young
+from broker.app.freezes import make_freezes, make_ownership
 from broker.app.incidents import make_incidents
 from broker.app.outside import VERSION, Outside
+from broker.app.quotas import make_quotas
 from broker.app.recovering import make_account_recoveries, make_recovery
 from broker.app.settings import account_url, issuance_settings, validation_settings
 from broker.app.validating import ConfiguredValidators
 from broker.issuance.accounts import Accounts
+from broker.issuance.approval_hold import ApprovalHold
 from broker.issuance.authorizations import Authorizations
 from broker.issuance.caa import CaaWatch
 from broker.issuance.caa_guard import CaaGuard
@@ -20,10 +25,12 @@ from broker.issuance.closing import Closing
 from broker.issuance.dispatcher import Dispatcher
 from broker.issuance.enrollment import Enrollment
 from broker.issuance.former_revocations import FormerRevocations
+from broker.issuance.freezes import Freezes
 from broker.issuance.fulfilment import Fulfilment
 from broker.issuance.incidents import Incidents
 from broker.issuance.key_changes import KeyChanges
 from broker.issuance.orders import Orders
+from broker.issuance.ownership import Ownership
 from broker.issuance.planning import Planner
 from broker.issuance.records import JobKind
 from broker.issuance.release import Gate
@@ -34,6 +41,7 @@ from broker.issuance.succession import Succession
 from broker.keys.suffixes import PackagedPublicSuffixes
 from broker.keys.weakness import OfflineKeyInspector
 from broker.operations import OperatorDesk, Recovery, Rooms
+from broker.operations.parties import AuditParty
 from broker.validation.caa import CaaLookups
 from broker.web.workflows import Workflows
 
@@ -54,6 +62,9 @@ class Workshop:
     renewing: Renewing
     recovery: Recovery
     takeover: Takeover
+    approvals: ApprovalRooms
+    freezes: Freezes
+    ownership: Ownership
     dispatcher: Dispatcher
     agents: AgentRooms | None = None
     """What serves agents; None where the configuration has none."""
@@ -70,7 +81,10 @@ class Workshop:
             revocations=self.revocations,
             handover=self.renewing.handover,
             renewals=self.renewing.renewals,
-            key_changes=KeyChanges(outside.store, _inspector(outside), outside.clock),
+            key_changes=KeyChanges(
+                outside.store, _inspector(outside), outside.clock, freezes=self.freezes
+            ),
+            approvals=self.approvals.authority,
         )
 
     def desk(self) -> OperatorDesk:
@@ -84,6 +98,7 @@ class Workshop:
                 revocations=self.revocations,
                 planner=self.planner,
                 policies=outside.policies,
+                policy_reloads=outside.policy_watch,
                 upstreams=outside.upstreams,
                 upstream_keys=outside.upstream_keys,
                 key_rotation=outside.key_rotation,
@@ -105,7 +120,11 @@ class Workshop:
                 delivery_rooms=outside.store,
                 rollouts=None if self.agents is None else self.agents.fleet.rollouts,
                 incidents=self.incidents,
+                approvals=self.approvals.authority,
+                freezes=self.freezes,
+                ownership=self.ownership,
                 budget=outside.budget,
+                audit=AuditParty(outside.audit, outside.store, outside.store),
             )
         )
 
@@ -122,36 +141,50 @@ async def furnished(outside: Outside) -> Workshop:
     enrollment = Enrollment(store, clock, settings, sealer=outside.keys.sealer, nodes=nodes)
     await enrollment.keep_declared()
     dispatcher = Dispatcher(store, clock)
-    planner = _planner(outside, enrollment)
-    caa = caa_watch(
-        outside.config,
-        upstreams=outside.upstreams,
-        policies=outside.policies,
-        store=store,
-        dispatcher=dispatcher,
-        clock=clock,
-    )
-    dispatcher.on(JobKind.CAA, caa.report)
+    freezes = make_freezes(outside, dispatcher)
+    planner = _planner(outside, enrollment, freezes)
+    caa = _caa_watch(outside, dispatcher)
+    approvals = make_approvals(outside, dispatcher)
     made = Workshop(
         outside=outside,
         enrollment=enrollment,
-        accounts=Accounts(store, enrollment, clock, settings),
+        accounts=Accounts(
+            store, enrollment, clock, settings, admissions=approvals.admissions, freezes=freezes
+        ),
         planner=planner,
-        orders=_orders(outside, planner, dispatcher, settings, caa=caa),
-        authorizations=_authorizations(outside, planner, dispatcher, settings),
+        orders=_orders(
+            outside, planner, dispatcher, settings, caa=caa, approvals=approvals, freezes=freezes
+        ),
+        approvals=approvals,
+        freezes=freezes,
+        ownership=await make_ownership(outside),
+        authorizations=_authorizations(outside, planner, dispatcher, settings, freezes),
         revocations=_revocations(outside, dispatcher),
         renewing=_renewing(outside, dispatcher),
         recovery=await make_recovery(store, outside.upstreams, dispatcher, clock),
         takeover=make_takeover(outside),
         dispatcher=dispatcher,
     )
-    fulfilment = _fulfilment(outside, dispatcher, settings)
+    fulfilment = _fulfilment(made, settings, caa)
     dispatcher.on(JobKind.VALIDATE, made.authorizations.validate)
     dispatcher.on(JobKind.PREPARE, fulfilment.prepare)
     dispatcher.on(JobKind.FULFIL, fulfilment.fulfil)
     dispatcher.on(JobKind.REVOKE, made.revocations.carry_out)
     rooms = make_agent_rooms(made)
     return replace(made, agents=rooms, incidents=make_incidents(made, rooms))
+
+
+def _caa_watch(outside: Outside, dispatcher: Dispatcher) -> CaaWatch:
+    caa = caa_watch(
+        outside.config,
+        upstreams=outside.upstreams,
+        policies=outside.policies,
+        store=outside.store,
+        dispatcher=dispatcher,
+        clock=outside.clock,
+    )
+    dispatcher.on(JobKind.CAA, caa.report)
+    return caa
 
 
 def _revocations(outside: Outside, dispatcher: Dispatcher) -> Revocations:
@@ -166,7 +199,7 @@ def _revocations(outside: Outside, dispatcher: Dispatcher) -> Revocations:
     )
 
 
-def _planner(outside: Outside, enrollment: Enrollment) -> Planner:
+def _planner(outside: Outside, enrollment: Enrollment, freezes: Freezes) -> Planner:
     return Planner(
         policies=outside.policies,
         enrollment=enrollment,
@@ -174,6 +207,10 @@ def _planner(outside: Outside, enrollment: Enrollment) -> Planner:
         upstream_store=outside.store,
         suffixes=PackagedPublicSuffixes(),
         clock=outside.clock,
+        standing=make_standing(outside),
+        young=outside.store,
+        earlier=outside.store,
+        freezes=freezes,
     )
 
 
@@ -209,6 +246,8 @@ def _orders(
     settings: IssuanceSettings,
     *,
     caa: CaaWatch,
+    approvals: ApprovalRooms,
+    freezes: Freezes,
 ) -> Orders:
     return Orders(
         orders=outside.store,
@@ -223,12 +262,18 @@ def _orders(
         clock=outside.clock,
         settings=settings,
         caa=caa,
-        budget=outside.budget,
+        approvals=approvals.gate,
+        quotas=make_quotas(outside.budget, outside.store, outside.clock),
+        freezes=freezes,
     )
 
 
 def _authorizations(
-    outside: Outside, planner: Planner, dispatcher: Dispatcher, settings: IssuanceSettings
+    outside: Outside,
+    planner: Planner,
+    dispatcher: Dispatcher,
+    settings: IssuanceSettings,
+    freezes: Freezes,
 ) -> Authorizations:
     return Authorizations(
         orders=outside.store,
@@ -239,19 +284,26 @@ def _authorizations(
         clock=outside.clock,
         settings=settings,
         account_url=account_url(outside.config),
+        freezes=freezes,
     )
 
 
-def _fulfilment(outside: Outside, dispatcher: Dispatcher, settings: IssuanceSettings) -> Fulfilment:
+def _fulfilment(made: Workshop, settings: IssuanceSettings, caa: CaaWatch) -> Fulfilment:
+    outside, dispatcher = made.outside, made.dispatcher
     store, clock = outside.store, outside.clock
+    closing = Closing(store, store, dispatcher, clock)
     return Fulfilment(
         orders=store,
         works=store,
         upstream_store=store,
         upstreams=outside.upstreams,
         gate=Gate(store, outside.policies, outside.upstreams, clock),
-        closing=Closing(store, store, dispatcher, clock),
+        closing=closing,
         dispatcher=dispatcher,
         clock=clock,
         settings=settings,
+        failover=make_failover(outside, made.planner, caa, dispatcher),
+        young=make_young(outside, closing, dispatcher),
+        approvals=ApprovalHold(store, made.approvals.gate, closing, clock),
+        freezes=made.freezes,
     )

@@ -10,10 +10,15 @@ from typing import Final, cast
 
 import click
 
+from broker.clock import SystemClock
 from broker.commands.failures import CommandFailed, Misconfigured, readable
 from broker.commands.options import as_json, config_option
 from broker.commands.output import print_json, print_table
-from broker.config import Config, load_all
+from broker.config import Config, load_all, load_config
+from broker.config.policy_review import foreseen_by
+from broker.issuance.errors import Broken
+from broker.issuance.policy_ports import LoadedPolicies
+from broker.policy.forecast import FORESIGHT
 from broker.policy.yamlfile import Faults
 
 __all__ = ["check"]
@@ -33,21 +38,28 @@ class _Doubtful(CommandFailed):
 @click.option("--strict", is_flag=True, help="Exit with 3 when something is odd but not wrong.")
 @click.option("--online", is_flag=True, help="Ask Vault, CAs and the DNS, too.")
 @click.option("--secrets", is_flag=True, help="Read the secrets that references point to, too.")
+@click.option(
+    "--start", is_flag=True, help="Refused policies are a warning where an earlier set is kept."
+)
 @as_json
-def check(*, config_path: Path, strict: bool, online: bool, secrets: bool, is_json: bool) -> None:
+def check(
+    *, config_path: Path, strict: bool, online: bool, secrets: bool, start: bool, is_json: bool
+) -> None:
     """Check the configuration and the policies together, and change nothing.
 
-    Built-in CAs that near their end are warned of. A broker that runs here with keys in Vault is
-    asked whether one of them is what it must not be: rotating by itself, or able to leave. With
-    --online that is asked without a broker as well, and CAs and the DNS whether CAA records keep
-    others out of our names.
+    Built-in CAs that near their end are warned of, and so are rules that stop working within half
+    a year by what CAs have announced. A broker that runs here with keys in Vault is asked whether
+    one of them is what it must not be: rotating by itself, or able to leave. With --online that is
+    asked without a broker as well, and CAs and the DNS whether CAA records keep others out of our
+    names.
 
     Every fault is told with file and line. Exit status: 0 fine, 2 faults, 3 warnings under
     --strict.
     """
+    refused: list[str] = []
     with readable():
         try:
-            config, policies = load_all(config_path)
+            config, policies = _as_a_start_would(config_path, refused, is_start=start)
         except Faults as found:
             if is_json:
                 faults = [dataclasses.asdict(fault) for fault in found.faults]
@@ -55,8 +67,9 @@ def check(*, config_path: Path, strict: bool, online: bool, secrets: bool, is_js
             raise
         in_vault = _of_the_secrets(config, config_path) if secrets else []
     warnings = [f"{path}: its community is not configured" for path in policies.unused]
+    warnings += refused
     warnings += [row["finding"] for row in in_vault if row["kind"] == "unreachable"]
-    warnings += asyncio.run(_of_the_state(config))
+    warnings += [*_of_known_days(config, policies), *asyncio.run(_of_the_state(config))]
     keys = _of_the_keys(config_path) if online else _as_a_broker_says(config)
     warnings += [_told(row) for row in keys if row["kind"] not in _UNFIT]
     unfit = [_told(row) for row in keys if row["kind"] in _UNFIT]
@@ -83,6 +96,36 @@ def check(*, config_path: Path, strict: bool, online: bool, secrets: bool, is_js
         raise Misconfigured("a secret in Vault cannot be read")
     if strict and warnings:
         raise _Doubtful("something is odd, see the warnings")
+
+
+def _as_a_start_would(
+    config_path: Path, refused: list[str], *, is_start: bool
+) -> tuple[Config, LoadedPolicies]:
+    """Return the configuration with its policies, or with those that were in force last.
+
+    Why the files are refused is added to *refused*.
+    """
+    try:
+        return load_all(config_path)
+    except (Faults, Broken) as found:
+        if not is_start:
+            raise
+        from broker.app import kept_policies
+
+        config = load_config(config_path)
+        kept = asyncio.run(kept_policies(config))
+        if kept is None:
+            raise
+        refused += [str(one) for one in found.faults] if isinstance(found, Faults) else [str(found)]
+        refused.append("a broker that starts now goes on with the policies that were in force")
+        return config, kept
+
+
+def _of_known_days(config: Config, policies: LoadedPolicies) -> Sequence[str]:
+    """Return which rules stop working within half a year, by what CAs have announced."""
+    today = SystemClock().now().date()
+    found = foreseen_by(config, policies, after=today, until=today + FORESIGHT)
+    return [str(one) for one in found if one.kind.is_warned_of]
 
 
 async def _of_the_state(config: Config) -> Sequence[str]:

@@ -6,7 +6,6 @@ exclusive lock, so that a broker that starts meanwhile waits or fails instead of
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import json
 import os
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from broker.commands.failures import CommandFailed, readable
+from broker.commands.remote import ask_server, chosen
 
 __all__ = ["ask", "ask_running", "working"]
 
@@ -54,16 +54,22 @@ def ask(
     Raises:
         CommandFailed: It could not be done; says why.
     """
+    given = {name: value for name, value in arguments.items() if value is not None}
+    server = chosen()
+    if server is not None:
+        with working(f"{command.replace('_', ' ')} …"):
+            return ask_server(server, command, given, reason, ANSWER_SECONDS)
     from broker.config import load_config
 
     with readable():
         config = load_config(config_path)
-    given = {name: value for name, value in arguments.items() if value is not None}
     body = json.dumps({"command": command, "arguments": given, "reason": reason})
     with working(f"{command.replace('_', ' ')} …"):
         answer = _ask_running(config.operator_socket, body)
         if answer is not None:
             return answer["result"]
+        import asyncio
+
         with readable():
             return asyncio.run(_do_here(config, command, given, reason))
 
@@ -80,7 +86,7 @@ def ask_running(path: Path, command: str) -> Any | None:
 
 def _ask_running(path: Path, body: str) -> dict[str, Any] | None:
     """Return the running broker's answer, or None when no broker runs."""
-    from broker.web.operator import COMMAND_PATH
+    from broker.web.rights import COMMAND_PATH
 
     connection = _UnixConnection(path)
     try:
@@ -120,6 +126,7 @@ async def _do_here(
     from broker.protocol.problems import Problem
     from broker.web.operator import OperationError, failure_of, perform, user_name
 
+    _verify_impersonal(config, command)
     actor = Actor(f"operator:{user_name(os.getuid())}", reason)
     _log_beside()
     try:
@@ -128,6 +135,22 @@ async def _do_here(
     except (OperationError, Problem, Refused, Unreachable, Broken, Conflict) as error:
         failure = failure_of(error) or {}
         raise CommandFailed(str(failure.get("error")), failure.get("hint")) from error
+
+
+def _verify_impersonal(config: Any, command: str) -> None:
+    """Refuse what takes a person who is known: here it is anybody who can read the store."""
+    from broker.policy.roles import Role
+    from broker.web.rights import RIGHTS
+
+    right = RIGHTS.get(command)
+    people = config.operators.people.values() if config.operators is not None else ()
+    if right is None or not right.is_personal:
+        return
+    if any(Role.APPROVER in roles for one in people for roles in one.roles.values()):
+        raise CommandFailed(
+            f"{command.replace('_', ' ')} takes a running broker, which knows who asks",
+            "start it, see penstock serve",
+        )
 
 
 def _log_beside() -> None:

@@ -10,6 +10,10 @@ import click
 from broker.commands.connection import ask
 from broker.commands.options import as_json, config_option
 from broker.commands.output import print_json
+from broker.commands.policy_bundles import bundle
+from broker.commands.policy_diff import diff, impact
+from broker.commands.policy_keeping import history, reload, status
+from broker.commands.policy_test import test
 
 __all__ = ["policy"]
 
@@ -17,6 +21,10 @@ __all__ = ["policy"]
 @click.group("policy", short_help="What the policies say.")
 def policy() -> None:
     """What the policies say."""
+
+
+for _command in (test, diff, impact, status, reload, history, bundle):
+    policy.add_command(_command)
 
 
 @policy.command("explain")
@@ -44,17 +52,25 @@ def explain(config_path: Path, *, is_json: bool, **given: Any) -> None:
 
 
 @policy.command("schema")
-def schema() -> None:
-    """Print the JSON schema of policy files, for editors."""
-    from broker.policy.form import schema as policy_schema
+@click.option(
+    "--kind",
+    type=click.Choice(["Policy", "SharedRules", "PolicyCases", "UpstreamFacts"]),
+    help="Of files of this kind alone.",
+)
+def schema(kind: str | None) -> None:
+    """Print the JSON schema of policy files of every kind, for editors."""
+    from broker.policy.schemas import schema_of, whole_schema
 
-    print_json(policy_schema())
+    print_json(whole_schema() if kind is None else schema_of(kind))
 
 
 def _tell(found: dict[str, Any]) -> None:
     allowed = "allowed" if found["allowed"] else "refused"
     click.echo(f"{', '.join(found['names'])}: {allowed} in community {found['community']}")
     click.echo(f"profile: {found['profile'] or '-'}")
+    click.echo(f"owner: {found['owner'] or '-'}")
+    if found["frozen"]:
+        click.echo(f"nothing is ordered now: {found['frozen']} is frozen")
     for step in found["checks"]:
         mark = "no " if step["findings"] else "ok "
         click.echo(f"  {mark} {step['check']}")
@@ -62,13 +78,39 @@ def _tell(found: dict[str, Any]) -> None:
             click.echo(f"       {finding['sentence']}")
             if finding["rule"]:
                 click.echo(f"       by {finding['rule']}")
+        for ground in step["grounds"]:
+            about = f"{ground['name']} " if ground["name"] and len(found["names"]) > 1 else ""
+            click.echo(f"       {about}by {ground['rule']}")
     for name in found["not_run"]:
         click.echo(f"  --  {name}")
+    _tell_rules(found)
     for name, needed in found["requirements"].items():
         if needed["granted_by"]:
             click.echo(f"{name}: no challenge, by {needed['granted_by']}")
         else:
             click.echo(f"{name}: {' or '.join(needed['challenges'])}")
+    _tell_plan(found)
+    click.echo(f"CAA: {found['caa']}, at finalize")
+    click.echo(f"policy sha256: {found['policy_sha256']}")
+
+
+def _tell_rules(found: dict[str, Any]) -> None:
+    for rule in found["rules"]:
+        mode = "enforced" if rule["enforced"] else "warns"
+        click.echo(f"{rule['rule']}, {mode}: {rule['because']}")
+        if rule["fault"]:
+            click.echo(f"     its expression failed, so it refuses: {rule['fault']}")
+    for warning in found["warnings"]:
+        click.echo(f"warning: {warning['sentence']}")
+    if approval := found["approval"]:
+        people = "1 person has" if approval["people"] == 1 else f"{approval['people']} people have"
+        click.echo(f"approval: {people} to say yes, by {', '.join(approval['rules'])}")
+    for quota in found["quotas"]:
+        told = "" if quota["enforced"] else ", only warned of"
+        click.echo(f"quota per {quota['per']}: {quota['limit']}{told}, by {quota['rule']}")
+
+
+def _tell_plan(found: dict[str, Any]) -> None:
     if found["cap"]:
         click.echo(f"cap: {found['cap']}, by {found['cap_rule']}")
     elif found["plan"] and found["plan"]["retires_after"]:
@@ -79,5 +121,3 @@ def _tell(found: dict[str, Any]) -> None:
         click.echo(f"{mark}{upstream['choice']}: {upstream['sentence']}")
     if found["plan"]:
         click.echo(f"lever: {found['plan']['lever']}")
-    click.echo(f"CAA: {found['caa']}, at finalize")
-    click.echo(f"policy sha256: {found['policy_sha256']}")

@@ -17,6 +17,7 @@ from broker.commands.deliveries import (
     list_watched,
     watch_options,
 )
+from broker.commands.evidence import cert_evidence
 from broker.commands.options import as_json, config_option, page_options, reason_option
 from broker.commands.output import print_json, print_pairs, print_table
 from broker.commands.renewals import cert_renewal, cert_retiring
@@ -159,6 +160,7 @@ def cert_revoke(
 cert.add_command(cert_renewal)
 cert.add_command(cert_retiring)
 cert.add_command(cert_trace)
+cert.add_command(cert_evidence)
 cert.add_command(cert_release)
 cert.add_command(cert_withdraw)
 
@@ -186,7 +188,7 @@ def account_show(account_id: str, config_path: Path, *, is_json: bool) -> None:
 @as_json
 def account_list(config_path: Path, *, is_json: bool, **given: Any) -> None:
     """List accounts."""
-    columns = ["account", "community", "status", "contacts", "eab_key", "created"]
+    columns = ["account", "community", "status", "owner", "contacts", "eab_key", "created"]
     _list(ask(config_path, "account_list", given), columns, is_json=is_json)
 
 
@@ -225,6 +227,8 @@ def eab() -> None:
 @click.option(
     "--id", "key_id", metavar="KEY", help="Its id, as a policy names it; without it one is drawn."
 )
+@click.option("--owner", metavar="NAME", default="", help="Who answers for it and its accounts.")
+@click.option("--contact", metavar="TEXT", default="", help="How to reach them.")
 @reason_option
 @config_option
 @as_json
@@ -240,7 +244,7 @@ def eab_mint(config_path: Path, reason: str | None, *, is_json: bool, **given: A
 @as_json
 def eab_list(community: str | None, config_path: Path, *, is_json: bool) -> None:
     """List keys, revoked ones too."""
-    columns = ["key_id", "community", "label", "names", "profiles", "account", "revoked"]
+    columns = ["key_id", "community", "label", "owner", "names", "profiles", "account", "revoked"]
     _list(ask(config_path, "eab_list", {"community": community}), columns, is_json=is_json)
 
 

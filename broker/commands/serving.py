@@ -23,19 +23,22 @@ def serve(config_path: Path) -> None:
     from broker.app import StoreLocked, run_to_end
     from broker.app import serve as run
     from broker.app.memory import hold_memory_apart
-    from broker.config import load_all
+    from broker.config import load_all, load_config
     from broker.issuance.errors import Unreachable
+    from broker.policy.yamlfile import Faults
     from broker.telemetry import set_up_log
 
     hold_memory_apart()
     with readable():
-        # Read once more by the broker itself; here for faults with the lines of both.
-        config, _ = load_all(config_path)
+        config = load_config(config_path)
         set_up_log(form=config.log.format, level=config.log.level)
         try:
-            run_to_end(run(config))
+            run_to_end(run(config, config_path))
         except (StoreLocked, Unreachable) as error:
             raise CommandFailed(error.reason) from error
+        except Faults:
+            load_all(config_path)  # tells the same faults with the lines of the configuration
+            raise
 
 
 @click.command("demo", short_help="Show one order through both halves.")

@@ -6,15 +6,12 @@ Environment variables change nothing in it but what ``env:`` references point to
 
 from broker.config.load import load_all, load_config
 from broker.config.model import Config
-from broker.config.policies import LoadedPolicies, load_policies
 from broker.config.values import Endpoint, SecretRef
 
 __all__ = [
     "Config",
     "Endpoint",
-    "LoadedPolicies",
     "SecretRef",
     "load_all",
     "load_config",
-    "load_policies",
 ]

@@ -86,6 +86,11 @@ class Community(Section):
     website: HttpUrl | None = Field(default=None, examples=["https://pki.corp.example"])
     """Page for people, told in the directory."""
 
+    ask: str | None = Field(
+        default=None, min_length=1, max_length=200, examples=["pki@corp.example"]
+    )
+    """Whom clients are told to ask while issuance is frozen, such as an address."""
+
     terms_of_service: HttpUrl | None = Field(
         default=None, examples=["https://pki.corp.example/terms"]
     )
@@ -154,3 +159,9 @@ class DeclaredKey(Section):
 
     is_reusable: bool = True
     """Whether more than one account may bind it."""
+
+    owner: str = Field(default="", max_length=200, examples=["team-build"])
+    """Who answers for it and for its accounts. Without it: whoever `penstock owner set` names."""
+
+    contact: str = Field(default="", max_length=200, examples=["build@corp.example"])
+    """How to reach them."""

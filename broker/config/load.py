@@ -6,17 +6,21 @@ import difflib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from broker.config.agent_checks import check_agents
+from broker.config.audit import check_audit
 from broker.config.model import Config
-from broker.config.policies import LoadedPolicies, load_policies
+from broker.config.operator_checks import check_operators
 from broker.config.solver_checks import check_solvers
 from broker.config.upstreams import AcmeUpstream, BuiltinUpstream
 from broker.config.vault_checks import check_vault
 from broker.config.vouching_checks import check_vouching
 from broker.issuance.errors import Broken
 from broker.policy.yamlfile import MAX_TEXT_BYTES, Fault, Faults, KeyPath, Lines, load_model
+
+if TYPE_CHECKING:
+    from broker.config.policies import LoadedPolicies
 
 __all__ = ["DEFAULT_PATH", "load_all", "load_config", "parse_config"]
 
@@ -44,6 +48,9 @@ def load_all(path: Path) -> tuple[Config, LoadedPolicies]:
         Broken: One of the files cannot be read.
         Faults: All that is wrong with any of them, with lines.
     """
+    # A command that asks the running broker reads the configuration and no policy.
+    from broker.config.policies import load_policies
+
     config, lines = _parse(_read(path), str(path))
     return config, load_policies(config, lines)
 
@@ -89,6 +96,21 @@ def _check_references(config: Config, lines: Lines) -> Iterator[Fault]:
     yield from check_vault(config, lines)
     yield from check_vouching(config, lines)
     yield from check_agents(config, lines)
+    yield from check_audit(config.audit, config.state, lines)
+    yield from check_operators(config, lines)
+    yield from _check_policy(config, lines)
+
+
+def _check_policy(config: Config, lines: Lines) -> Iterator[Fault]:
+    """Signed bundles name files within one directory, so that there has to be exactly one."""
+    named = config.policies or ()
+    if config.policy.bundle is not None and len(named) != 1:
+        what = "the policies that came with the broker are not signed"
+        yield lines.fault(
+            ("policy", "bundle"),
+            "signed policies lie in one directory, "
+            + (f"'policies' names {len(named)}" if named else f"'policies' names none and {what}"),
+        )
 
 
 def _check_communities(config: Config, lines: Lines) -> Iterator[Fault]:

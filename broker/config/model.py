@@ -14,10 +14,20 @@ from typing import Final, Literal
 from pydantic import Field, model_validator
 
 from broker.config.agents import Agents
+from broker.config.audit import Audit
 from broker.config.communities import Community, DeclaredKey
+from broker.config.operators import Operators, OperatorsListener
+from broker.config.policy import PolicySection
 from broker.config.section import ConfigName, Section
 from broker.config.upstreams import UpstreamSection
-from broker.config.values import AbsolutePath, Endpoint, EndpointText, ExternalUrl, Secret
+from broker.config.values import (
+    AbsolutePath,
+    Endpoint,
+    EndpointText,
+    ExternalUrl,
+    Network,
+    Secret,
+)
 from broker.config.vault import Vault
 from broker.policy.units import Duration, Rate, RateText, Size
 
@@ -79,6 +89,20 @@ class AcmeListener(Section):
         default=None, alias="from", examples=["local"], json_schema_extra={"instead": True}
     )
     """Upstream that issues the listener's certificate and renews it; instead of files."""
+
+    proxies: tuple[Network, ...] = Field(default=(), examples=[["10.0.7.0/24"]])
+    """Networks of the reverse proxies in front of this listener. Their header alone is believed
+    about where a client is, and nobody else's."""
+
+    proxy_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
+    """The header in which those proxies write it: the usual one, or that of RFC 7239. They have to
+    add to it or to replace it, and may not pass on what clients wrote as their own."""
+
+    client_anchors: AbsolutePath | None = Field(
+        default=None, examples=["/etc/penstock/client-ca.crt"]
+    )
+    """PEM of the CAs whose client certificates are believed here; rules of a policy may speak of
+    them. A client may show none."""
 
     @model_validator(mode="after")
     def _check_source(self) -> AcmeListener:
@@ -146,6 +170,9 @@ class Listen(Section):
     operator: OperatorListener = Field(default_factory=OperatorListener)
     """For operator commands."""
 
+    operators: OperatorsListener | None = Field(default=None, json_schema_extra={"instead": True})
+    """For operator commands from elsewhere. Without it there is the socket alone."""
+
 
 class Rates(Section):
     """How often clients may ask: `600/1m` is 600 at once and 600 a minute, `off` is no limit.
@@ -167,6 +194,12 @@ class Rates(Section):
 
     failed_validations: RateText = Rate(60, timedelta(hours=1))
     """Failed validations of one account for one name, before it may order that name again."""
+
+    operators: RateText = Rate(600, timedelta(minutes=1))
+    """Commands of one person at the operator API."""
+
+    operator_refusals: RateText = Rate(60, timedelta(minutes=1))
+    """Requests of one address at the operator API that nobody known has sent."""
 
 
 class Limits(Section):
@@ -246,6 +279,9 @@ class Config(Section):
     )
     """Directories of policy files. Without it: the defaults that came with the broker."""
 
+    policy: PolicySection = Field(default_factory=PolicySection)
+    """How policies come into force."""
+
     listen: Listen
     """Where the broker listens."""
 
@@ -271,6 +307,12 @@ class Config(Section):
 
     agents: Agents | None = Field(default=None, json_schema_extra={"instead": True})
     """Nodes with agents. Without it there are none."""
+
+    operators: Operators | None = Field(default=None, json_schema_extra={"instead": True})
+    """The people who operate the broker. Without it: its own user and root, at the socket."""
+
+    audit: Audit = Field(default_factory=Audit)
+    """The audit trail: how it is signed, and where it goes."""
 
     weak_keys: WeakKeys = Field(default_factory=WeakKeys)
     """Which public keys are refused."""

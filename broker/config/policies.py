@@ -1,55 +1,62 @@
-"""Policy files and upstream facts, read from their directories and held against the configuration.
+"""Policy files made into the policies that are in force, and held against the configuration.
 
-A community without a policy, a policy that names an upstream which is not there: found before
-anything starts.  What the files mean is ``policy``'s affair; where they lie is known here alone.
+A community without a policy, a policy that names an upstream which is not there, a case that fails:
+found before anything starts, and before a running broker takes a changed set.  What the files mean
+is ``policy``'s affair; where they lie is known to ``policy_files``.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 from broker.config.model import Config
+from broker.config.policy_files import read_policy_files
 from broker.config.upstreams import AcmeUpstream, BuiltinUpstream
-from broker.issuance.errors import Broken
+from broker.issuance.errors import Broken, Unreachable
+from broker.issuance.policy_ports import LoadedPolicies, PolicyTexts
+from broker.policy.case_runs import run_cases
 from broker.policy.decisions import UpstreamFacts
-from broker.policy.document import PolicyDocument, parse_policy
+from broker.policy.document import PolicyDocument
+from broker.policy.manifest import Seal, parse_verify_key, verify_bundle
+from broker.policy.parsing import MAX_FAULTS, ParsedFiles, parse_files
+from broker.policy.policy_set import PolicySet, join_policy_files
+from broker.policy.rules import Rule
 from broker.policy.upstream_facts import (
     UnknownDescription,
     UpstreamDescription,
     facts_for,
     parse_upstream_facts,
 )
-from broker.policy.yamlfile import MAX_TEXT_BYTES, Fault, Faults, Lines
+from broker.policy.yamlfile import Fault, Faults, Lines
 
-__all__ = ["LoadedPolicies", "default_policies", "load_policies"]
+__all__ = [
+    "Beside",
+    "LoadedPolicies",
+    "ParsedFiles",
+    "default_policies",
+    "join_policies",
+    "load_policies",
+    "made_of",
+    "parse_files",
+    "policy_directories",
+    "read_now",
+    "shipped_descriptions",
+    "verify_texts",
+]
 
 FACTS_FILE: Final = "upstreams.yaml"
-"""The file of a policy directory that describes upstreams; all others are policies."""
+"""The file of a policy directory that describes upstreams."""
+
+READ_TRIES: Final = 20
+"""How often files are read that change while they are read, before that is told."""
 
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedPolicies:
-    """Every policy that is in force, and what is known of the ACME upstreams.
-
-    Implements ``issuance.ports.Policies``.
-    """
-
-    documents: Mapping[str, PolicyDocument]
-    """By community."""
-    facts: Mapping[str, UpstreamFacts]
-    """By upstream; of a built-in CA the CA itself knows best."""
-    unused: tuple[Path, ...] = field(default=())
-    """Files in configured directories whose community is not configured."""
-
-    def current(self, community: str) -> PolicyDocument:
-        """Return the community's document; raises KeyError for an unknown community."""
-        return self.documents[community]
 
 
 def default_policies() -> Path:
@@ -61,6 +68,11 @@ def default_policies() -> Path:
     return installed if installed.is_dir() else _PACKAGE.parent / "policies"
 
 
+def policy_directories(config: Config) -> tuple[Path, ...]:
+    """Return the directories that policy files are read from."""
+    return config.policies or (default_policies(),)
+
+
 def load_policies(config: Config, lines: Lines | None = None) -> LoadedPolicies:
     """Return the policies of the configured directories; *lines* places faults of *config*.
 
@@ -68,87 +80,173 @@ def load_policies(config: Config, lines: Lines | None = None) -> LoadedPolicies:
         Broken: A directory or file cannot be read.
         Faults: All that is wrong with any of the files, or between them and *config*.
     """
-    where = lines or Lines("configuration", {})
-    directories = config.policies or (default_policies(),)
-    faults: list[Fault] = []
-    documents: dict[str, PolicyDocument] = {}
-    paths: dict[str, Path] = {}
-    unused: list[Path] = []
-    for directory, path in _policy_files(directories):
+    return made_of(config, read_now(config), lines)
+
+
+def made_of(config: Config, texts: PolicyTexts, lines: Lines | None = None) -> LoadedPolicies:
+    """Return the policies that *texts* are.
+
+    Raises:
+        Faults: All that is wrong with them, or between them and *config*.
+    """
+    seal = verify_texts(config, texts)
+    beside = Beside() if lines is None else Beside(lines=lines)
+    return join_policies(config, texts, parse_files(texts.files), seal, beside)
+
+
+def read_now(config: Config) -> PolicyTexts:
+    """Return the files as they lie there, read again while somebody changes them.
+
+    Raises:
+        Broken: They cannot be read, or do not come to rest.
+        Faults: What cannot be read of them.
+    """
+    for _ in range(READ_TRIES):
         try:
-            # Rules are shown to clients as well: they name the file, not where it lies.
-            document = parse_policy(_read(path), source=str(path.relative_to(directory)))
-        except Faults as found:
-            faults += _at(path, found.faults)
+            return read_policy_files(policy_directories(config))
+        except Unreachable:
             continue
-        first = paths.get(document.community)
-        if document.community not in config.communities:
-            if config.policies is not None:  # the shipped samples wait for their community
-                unused.append(path)
-        elif first is not None:
-            message = f"community '{document.community}' has a policy already: {first}"
-            faults.append(Fault(str(path), 1, "community", message))
-        else:
-            documents[document.community] = document
-            paths[document.community] = path
-    facts = _load_facts(config, directories, where, faults)
-    faults += _check_communities(config, documents, where, has_faults=bool(faults))
-    for community, document in documents.items():
-        faults += _at(paths[community], _check_choices(config, document, facts))
-    if faults:
-        raise Faults(faults)
-    return LoadedPolicies(documents=documents, facts=facts, unused=tuple(unused))
+    raise Broken("policy files change all the time, so that they were not read")
 
 
-def _at(path: Path, faults: Iterable[Fault]) -> Iterator[Fault]:
-    """Yield *faults* with the whole path of their file, for whoever has to open it."""
-    return (replace(fault, source=str(path)) for fault in faults)
+# ------------------------------------------------------------------------- from texts to policies
 
 
-def _policy_files(directories: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
-    for directory in directories:
-        if not directory.is_dir():
-            raise Broken(f"policy directory {directory} is not there")
-        found = [*directory.glob("*.yaml"), *directory.glob("communities/*.yaml")]
-        for path in sorted(found):
-            if path.name != FACTS_FILE:
-                yield directory, path
+def verify_texts(config: Config, texts: PolicyTexts) -> Seal | None:
+    """Return what the set's signatures prove; None where none are demanded.
 
-
-def _read(path: Path) -> str:
+    Raises:
+        Faults: They do not prove what the configuration demands: nothing of it may be parsed.
+    """
+    wanted = config.policy.bundle
+    if wanted is None:
+        return None
     try:
-        with path.open("rb") as file:
-            return file.read(MAX_TEXT_BYTES + 1).decode("utf-8")
-    except OSError as error:
-        reason = (error.strerror or "it cannot be read").lower()
-        raise Broken(f"{path} cannot be read: {reason}") from error
-    except UnicodeDecodeError as error:
-        raise Faults([Fault(str(path), 1, "", "is not UTF-8")]) from error
+        return verify_bundle(
+            texts.files,
+            texts.bundle,
+            keys={one.name: parse_verify_key(one.key) for one in wanted.signers},
+            needed=wanted.needed,
+            audience=wanted.audience,
+        )
+    except Faults as found:
+        raise Faults([_placed(fault, texts) for fault in found.faults]) from None
 
 
-def _load_facts(
-    config: Config, directories: Sequence[Path], lines: Lines, faults: list[Fault]
-) -> Mapping[str, UpstreamFacts]:
-    """Return the facts of each ACME upstream; a directory's own file adds to the shipped one."""
-    descriptions: dict[str, UpstreamDescription] = {}
-    for directory in dict.fromkeys([default_policies(), *directories]):
-        path = directory / FACTS_FILE
-        if path.is_file():
-            try:
-                descriptions |= parse_upstream_facts(_read(path), source=str(path))
-            except Faults as found:
-                faults += found.faults
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """What a set of files is held against, beside the configuration."""
+
+    lines: Lines = field(default_factory=lambda: Lines("configuration", {}))
+    """Places faults of the configuration."""
+    earlier: LoadedPolicies | None = None
+    """What is in force: documents that stay the same are kept."""
+    today: date | None = None
+    """With it a rule that is new and over already is a fault."""
+
+
+def join_policies(
+    config: Config,
+    texts: PolicyTexts,
+    parsed: ParsedFiles,
+    seal: Seal | None,
+    beside: Beside | None = None,
+) -> LoadedPolicies:
+    """Return the policies of a set whose files have been parsed.
+
+    Raises:
+        Faults: All that is wrong with the files, or between them and *config*.
+    """
+    beside = beside or Beside()
+    whole, documents, faults = _joined(config, parsed, beside)
+    descriptions = {**shipped_descriptions(), **({} if whole is None else whole.descriptions)}
+    facts = _facts(config, descriptions, beside.lines, faults)
+    faults += _check_communities(config, documents, beside.lines, has_faults=bool(faults))
+    for document in documents.values():
+        faults += _check_choices(config, document, facts)
+    if whole is None or faults:
+        raise _told(faults, texts)
+    rules = whole.rules
+    faults += _check_rules(config, rules)
+    results = run_cases(whole.documents.values(), whole.cases.values(), descriptions)
+    faults += [
+        Fault(result.source, result.line, f"case '{result.name}'", difference)
+        for result in results
+        for difference in result.differences
+    ]
+    if faults:
+        raise _told(faults, texts)
+    return LoadedPolicies(
+        documents=documents,
+        facts=facts,
+        unused=_unused(config, whole, texts),
+        texts=texts,
+        seal=seal,
+        whole=whole,
+        cases=len(results),
+        rules=len(rules),
+    )
+
+
+def _joined(
+    config: Config, parsed: ParsedFiles, beside: Beside
+) -> tuple[PolicySet | None, dict[str, PolicyDocument], list[Fault]]:
+    """Return the set, the documents of configured communities, and what is wrong so far."""
+    faults = list(parsed.faults)
+    earlier = None if beside.earlier is None else beside.earlier.whole
+    try:
+        whole = join_policy_files(parsed.made, earlier=earlier, today=beside.today)
+    except Faults as found:
+        # Beside a file that is faulty itself others miss what it would have said.
+        return None, {}, faults or list(found.faults)
+    documents = {n: made for n, made in whole.documents.items() if n in config.communities}
+    return whole, documents, faults
+
+
+def _told(faults: Sequence[Fault], texts: PolicyTexts) -> Faults:
+    return Faults([_placed(fault, texts) for fault in faults[:MAX_FAULTS]])
+
+
+def _unused(config: Config, whole: PolicySet, texts: PolicyTexts) -> tuple[Path, ...]:
+    """Return the files of policies whose community is not configured."""
+    if config.policies is None:  # the shipped samples wait for theirs
+        return ()
+    strangers = (made for name, made in whole.documents.items() if name not in config.communities)
+    return tuple(Path(texts.places.get(made.source, made.source)) for made in strangers)
+
+
+def _facts(
+    config: Config,
+    descriptions: Mapping[str, UpstreamDescription],
+    lines: Lines,
+    faults: list[Fault],
+) -> dict[str, UpstreamFacts]:
     facts: dict[str, UpstreamFacts] = {}
     for name, upstream in config.upstreams.items():
-        if isinstance(upstream, AcmeUpstream):
-            try:
-                facts[name] = facts_for(name, upstream.description, upstream.facts, descriptions)
-            except UnknownDescription as error:
-                near = difflib.get_close_matches(error.description, error.known, n=1)
-                hint = f"did you mean '{near[0]}'?" if near else None
-                path_to = ("upstreams", name, "description")
-                faults.append(lines.fault(path_to, str(error), hint))
+        if not isinstance(upstream, AcmeUpstream):
+            continue
+        try:
+            facts[name] = facts_for(name, upstream.description, upstream.facts, descriptions)
+        except UnknownDescription as error:
+            near = difflib.get_close_matches(error.description, error.known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else None
+            faults.append(lines.fault(("upstreams", name, "description"), str(error), hint))
     return facts
+
+
+@cache
+def shipped_descriptions() -> Mapping[str, UpstreamDescription]:
+    """Return what the broker came with about CAs."""
+    path = default_policies() / FACTS_FILE
+    return parse_upstream_facts(path.read_text("utf-8"), source=str(path))
+
+
+def _placed(fault: Fault, texts: PolicyTexts) -> Fault:
+    """Return *fault* with the whole path of its file, for whoever has to open it."""
+    return replace(fault, source=texts.places.get(fault.source, fault.source))
+
+
+# ------------------------------------------------------------------------ against the configuration
 
 
 def _check_communities(
@@ -189,6 +287,15 @@ def _check_choices(
                     hint = f"known are {', '.join(sorted(known))}"
             if message is not None:
                 yield Fault(rule.source, rule.line, rule.path, message, hint)
+
+
+def _check_rules(config: Config, rules: Sequence[Rule]) -> Iterator[Fault]:
+    """Find upstreams that a rule names and nobody has."""
+    for rule in rules:
+        for upstream in sorted((rule.upstreams or frozenset()) - config.upstreams.keys()):
+            ref = rule.ref
+            hint = f"configured are {', '.join(config.upstreams)}"
+            yield Fault(ref.source, ref.line, ref.path, f"no upstream is called '{upstream}'", hint)
 
 
 def _upstream_profiles(

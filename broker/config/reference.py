@@ -48,6 +48,11 @@ EXAMPLE_NAMES: Final = {
     "MountIdentities": ("transit-ca",),
     "ClusterSection": ("prod",),
     "RolloutGroup": ("web",),
+    "PersonSection": ("jane",),
+    "TokenIssuerSection": ("corp",),
+    "AuditSyslog": ("collector",),
+    "AuditFile": ("shipped",),
+    "AuditStdout": ("container",),
 }
 """Names that things have in the sample."""
 
@@ -244,10 +249,11 @@ def _kind(field: FieldInfo, sections: Sequence[type[Section]], container: str) -
     return _schema_kind(TypeAdapter(annotation).json_schema())
 
 
-def _schema_kind(schema: dict[str, Any]) -> str:
+def _schema_kind(schema: dict[str, Any], defined: Mapping[str, Any] = EMPTY) -> str:
+    defined = schema.get("$defs", defined)
     schema = {key: value for key, value in schema.items() if key not in {"title", "description"}}
     if "$ref" in schema:
-        schema = schema["$defs"][schema["$ref"].rpartition("/")[2]]
+        schema = defined[schema["$ref"].rpartition("/")[2]]
     for name, kind in _KINDS.items():
         if schema == TypeAdapter(kind).json_schema():
             return name
@@ -256,11 +262,12 @@ def _schema_kind(schema: dict[str, Any]) -> str:
     if "enum" in schema:
         return ", ".join(f"`{word}`" for word in schema["enum"])
     if "anyOf" in schema:
-        return _schema_kind(next(each for each in schema["anyOf"] if each.get("type") != "null"))
+        one = next(each for each in schema["anyOf"] if each.get("type") != "null")
+        return _schema_kind(one, defined)
     if schema.get("type") == "array":
-        return f"list of {_schema_kind(schema['items'])}"
+        return f"list of {_schema_kind(schema['items'], defined)}"
     if schema.get("type") == "object":
-        return f"mapping to {_schema_kind(schema['additionalProperties'])}"
+        return f"mapping to {_schema_kind(schema['additionalProperties'], defined)}"
     words = {
         "string": "text",
         "integer": "number",

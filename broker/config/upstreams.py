@@ -27,6 +27,8 @@ __all__ = [
     "AcmeUpstream",
     "BuiltinUpstream",
     "CaProfileSection",
+    "CertificateLimit",
+    "CertificateLimits",
     "ClientCertificate",
     "ExternalBinding",
     "FactOverrides",
@@ -287,6 +289,28 @@ class OrderLimit(Section):
     later once only this share is left."""
 
 
+class CertificateLimit(Section):
+    """How many certificates the CA issues that are alike, where that differs from what it
+    publishes."""
+
+    rate: RateText = Field(examples=["50/7d"])
+    """As many at once, and as many again in that time; `off` is no limit."""
+
+    kept_for_renewals: float = Field(default=0.0, ge=0, lt=1)
+    """Share of them that new names leave to renewals."""
+
+
+class CertificateLimits(Section):
+    """How many certificates the CA issues that are alike. Without one: what it publishes, as far as
+    its description knows."""
+
+    for_same_names: CertificateLimit | None = Field(default=None, examples=[{"rate": "5/7d"}])
+    """For exactly the same names."""
+
+    below_domain: CertificateLimit | None = Field(default=None, examples=[{"rate": "50/7d"}])
+    """With a name below one registered domain."""
+
+
 class AcmeUpstream(Section):
     """A CA that speaks ACME; `penstock upstream register NAME` makes our account there."""
 
@@ -344,7 +368,11 @@ class AcmeUpstream(Section):
     """Names by which CAA records mean it. Without any: those that its directory tells."""
 
     orders: OrderLimit | None = None
-    """How many orders it lets one account make. Without it nothing is counted."""
+    """How many orders it lets one account make. Without it: what it publishes, as far as its
+    description knows."""
+
+    certificates: CertificateLimits = Field(default_factory=CertificateLimits)
+    """How many certificates that are alike it issues."""
 
     solvers: tuple[Solver, ...] = ()
     """How its challenges are answered. An empty list is for a CA that asks for no proof."""

@@ -34,6 +34,7 @@ _KINDS: Final = {
     "issuing": "issuing keys of a built-in CA",
     "root": "the root key of a built-in CA",
     "sealing": "the sealing key",
+    "audit": "the key of the audit chain's checkpoints",
 }
 
 
@@ -42,7 +43,7 @@ class _Use:
     """A mount, what is kept there, and where that is said."""
 
     mount: str
-    kind: Literal["account", "issuing", "root", "sealing"]
+    kind: Literal["account", "issuing", "root", "sealing", "audit"]
     path: KeyPath
 
 
@@ -73,12 +74,16 @@ def _uses(config: Config) -> Iterator[_Use]:
         else:
             yield from _use(upstream.key_store, "issuing", (*at, "key_store"))
             yield from _use(upstream.root_key_store, "root", (*at, "root_key_store"))
+    checkpoints = config.audit.checkpoints.key_store
+    yield from _use(checkpoints, "audit", ("audit", "checkpoints", "key_store"))
     if config.vault is not None and config.vault.sealing_key is not None:
         mount = config.vault.sealing_key.rpartition("/")[0]
         yield _Use(mount, "sealing", ("vault", "sealing_key"))
 
 
-def _use(store: str, kind: Literal["account", "issuing", "root"], path: KeyPath) -> Iterator[_Use]:
+def _use(
+    store: str, kind: Literal["account", "issuing", "root", "audit"], path: KeyPath
+) -> Iterator[_Use]:
     if store.startswith(_SCHEME):
         yield _Use(store.removeprefix(_SCHEME), kind, path)
 

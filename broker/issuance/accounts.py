@@ -8,6 +8,8 @@ from typing import Protocol
 from broker.issuance.enrollment import Enrollment
 from broker.issuance.errors import Conflict
 from broker.issuance.events import Actor, Event, EventKind
+from broker.issuance.freezes import Freezes, verify_unfrozen
+from broker.issuance.origins import NOWHERE, Origin
 from broker.issuance.ports import AccountChangeStore, AccountClosing, AccountStore, Clock
 from broker.issuance.records import AccountRecord
 from broker.issuance.settings import CommunitySettings, IssuanceSettings
@@ -28,6 +30,17 @@ from broker.protocol.transitions import (
 __all__ = ["Accounts", "KnownAccounts", "new_id"]
 
 
+class Admitting(Protocol):
+    """Asks people about keys that bring no binding (``admissions.Admissions``)."""
+
+    async def admit(
+        self, community: str, key: Jwk, request: NewAccount, origin: Origin
+    ) -> str | None:
+        """Return the binding key to bind to, None for none; raises Problem where people have not
+        said yes."""
+        ...
+
+
 class KnownAccounts(AccountStore, AccountChangeStore, Protocol):
     """The store of accounts, with what changes them."""
 
@@ -46,14 +59,25 @@ class Accounts:
         enrollment: Enrollment,
         clock: Clock,
         settings: IssuanceSettings,
+        *,
+        admissions: Admitting | None = None,
+        freezes: Freezes | None = None,
     ) -> None:
         self._store = store
+        self._freezes = freezes
+        self._admissions = admissions
         self._enrollment = enrollment
         self._clock = clock
         self._settings = settings
 
     async def register(
-        self, community: str, key: Jwk, request: NewAccount, binding: ParsedBinding | None
+        self,
+        community: str,
+        key: Jwk,
+        request: NewAccount,
+        binding: ParsedBinding | None,
+        *,
+        origin: Origin = NOWHERE,
     ) -> tuple[AccountRecord, bool]:
         """Return the account of *key*, and whether it was created just now.
 
@@ -72,20 +96,14 @@ class Accounts:
             raise Problem(ProblemType.ACCOUNT_DOES_NOT_EXIST, "no account has this key")
         demands = self._settings.communities[community]
         check_agreed(demands, is_agreeing=request.terms_agreed)
-        verified = await self._verify_binding(demands, binding)
-        account = AccountRecord(
-            account_id=new_id(),
-            community=community,
-            status=AccountStatus.VALID,
-            jwk_json=key.canonical,
-            thumbprint=key.thumbprint,
-            contacts=request.contacts,
-            terms_agreed=request.terms_agreed,
-            eab_key_id=verified.key_id if verified else None,
-            created_at=self._clock.now(),
-            binding=request.eab if verified else None,
-            terms_version=agreed_version(demands) if request.terms_agreed else None,
-        )
+        key_id = None
+        if binding is None and self._admissions is not None:
+            key_id = await self._admissions.admit(community, key, request, origin)
+        if key_id is None:
+            verified = await self._verify_binding(demands, binding)
+            key_id = verified.key_id if verified else None
+        account = self._new_account(community, key, request, key_id)
+        await verify_unfrozen(self._freezes, account, "new-account")
         try:
             kept = await self._store.create_account(
                 account, self._created(account), eab_key_id=account.eab_key_id
@@ -93,6 +111,24 @@ class Accounts:
         except Conflict as lost:
             raise binding_refused() from lost
         return _live(kept), kept.account_id == account.account_id
+
+    def _new_account(
+        self, community: str, key: Jwk, request: NewAccount, key_id: str | None
+    ) -> AccountRecord:
+        demands = self._settings.communities[community]
+        return AccountRecord(
+            account_id=new_id(),
+            community=community,
+            status=AccountStatus.VALID,
+            jwk_json=key.canonical,
+            thumbprint=key.thumbprint,
+            contacts=request.contacts,
+            terms_agreed=request.terms_agreed,
+            eab_key_id=key_id,
+            created_at=self._clock.now(),
+            binding=request.eab if key_id else None,
+            terms_version=agreed_version(demands) if request.terms_agreed else None,
+        )
 
     async def require(self, community: str, account_id: str) -> AccountRecord:
         """Return the live account; raises Problem when there is none or it is deactivated."""
@@ -111,6 +147,8 @@ class Accounts:
         account = await self._agree(account, is_agreeing=update.terms_agreed)
         if update.contacts is None or update.contacts == account.contacts:
             return account
+        # Whoever holds a stolen key must not change who is written to about it.
+        await verify_unfrozen(self._freezes, account, "account")
         event = self._event(EventKind.ACCOUNT_UPDATED, account)
         try:
             return await self._store.update_account(

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from broker.issuance.accounts import new_id
+from broker.issuance.approval_passing import passed
 from broker.issuance.delivery_ends import DeliveryEnds
 from broker.issuance.delivery_rooms import (
     Workrooms,
@@ -23,6 +24,7 @@ from broker.issuance.delivery_rooms import (
 from broker.issuance.delivery_stages import DeliveryEvent, advance_delivery, first_stage
 from broker.issuance.errors import Conflict
 from broker.issuance.events import SYSTEM, Actor, Event, EventKind
+from broker.issuance.freezes import verify_unfrozen
 from broker.issuance.node_ports import (
     DeliveryRecord,
     DeliveryStage,
@@ -110,6 +112,7 @@ class Asking:
         account = await self._store.find_account(node.account_id)
         if account is None or account.status is not AccountStatus.VALID:
             raise Problem(ProblemType.UNAUTHORIZED, f"account of node '{node.name}' is closed")
+        await verify_unfrozen(self._rooms.freezes, account, "delivery")
         facts = await self._rooms.planner.facts(
             account,
             identifiers=managed.identifiers,
@@ -120,8 +123,9 @@ class Asking:
         decision = self._rooms.planner.decide(facts)
         if decision.is_refused or decision.plan is None:
             raise decision.problem()
+        await passed(self._rooms.approvals, account, decision, facts, self._rooms.planner)
         self._verify_provable(managed, decision.requirements)
-        allowed = self._rooms.policies.current(managed.community).key_kinds
+        allowed = decision.key_kinds
         if managed.key_kind not in allowed:
             kinds = ", ".join(allowed)
             raise Problem(

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from broker.issuance.dispatcher import Dispatcher, Ending, Postponed
 from broker.issuance.errors import Conflict
 from broker.issuance.events import SYSTEM, Actor, Event, EventKind
+from broker.issuance.freezes import Freezes, verify_unfrozen
 from broker.issuance.looks import (
     AuthorizationReading,
     find_challenge,
@@ -40,6 +41,7 @@ from broker.issuance.records import (
     OrderRecord,
     Proof,
 )
+from broker.issuance.requesting import decided_origin
 from broker.issuance.settings import IssuanceSettings
 from broker.protocol.challenges import Observation, judge_challenge
 from broker.protocol.problems import Problem, ProblemType
@@ -78,8 +80,9 @@ class Authorizations:
         clock: Clock,
         settings: IssuanceSettings,
         account_url: AccountUrl | None = None,
+        freezes: Freezes | None = None,
     ) -> None:
-        self._orders = orders
+        self._orders, self._freezes = orders, freezes
         self._accounts = accounts
         self._planner = planner
         self._validator = validator
@@ -111,11 +114,9 @@ class Authorizations:
             self._dispatcher.hurry(JobKind.VALIDATE, look_subject(authorization, challenge))
         if not is_open or challenge.status is not ChallengeStatus.PENDING:
             return authorization
-        job = Job(
-            kind=JobKind.VALIDATE,
-            subject=f"{authorization_id}/{challenge_id}",
-            due_at=self._clock.now(),
-        )
+        await verify_unfrozen(self._freezes, account, "challenge")
+        subject = look_subject(authorization, challenge)
+        job = Job(kind=JobKind.VALIDATE, subject=subject, due_at=self._clock.now())
         changed = replace(
             challenge, status=advance_challenge(challenge.status, ChallengeEvent.RESPONDED)
         )
@@ -319,11 +320,12 @@ class Authorizations:
                 profile=order.profile,
                 not_before=order.not_before,
                 not_after=order.not_after,
+                origin=decided_origin(order.decision),
             )
         except Problem:
             return None
-        plan = self._planner.decide(facts).plan
-        return None if plan is None else self._planner.plan_work(order, plan)
+        plan = self._planner.decide(self._planner.settled(facts, order)).plan
+        return None if plan is None else await self._planner.plan_early(order, plan)
 
     async def _carry_invalid(
         self,

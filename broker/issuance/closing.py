@@ -89,6 +89,23 @@ class Closing:
             )
         )
 
+    async def answered_again(
+        self, order: OrderRecord, work: WorkRecord, certificate: CertificateRecord
+    ) -> None:
+        """Make the order valid with a certificate that its account has already."""
+        facts = _certificate_facts(certificate)
+        await self._close(
+            OrderClosing(
+                order_id=order.order_id,
+                expected=order.status,
+                status=advance_order(order.status, OrderEvent.ISSUED),
+                again=certificate.certificate_id,
+                work_id=work.work_id,
+                work_status=WorkStatus.DEAD,
+                attached=self._attached(order, EventKind.ORDER_ANSWERED_AGAIN, data=facts),
+            )
+        )
+
     def _told_of_chains(self, order: OrderRecord, received: Received) -> Sequence[Event]:
         """Return what an operator should know of the chains that came."""
         told = [
@@ -105,6 +122,10 @@ class Closing:
         """Make the order invalid because the upstream said no."""
         told = told_to_client(order.upstream, problem)
         await self._refuse(order, work, told, data={"upstream_problem": problem.raw_type})
+
+    async def refused_here(self, order: OrderRecord, work: WorkRecord, problem: Problem) -> None:
+        """Make the order invalid because of something on our side, before its CA was to issue."""
+        await self._refuse(order, work, problem, data={})
 
     async def unusable_chain(self, order: OrderRecord, work: WorkRecord, fault: str) -> None:
         """Make the order invalid because no certificate chain could be had from the upstream."""

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from broker.issuance.approval_gate import ApprovalGate
 from broker.issuance.dispatcher import Dispatcher
 from broker.issuance.events import SYSTEM, Actor, Event, EventKind
+from broker.issuance.freezes import Freezes
 from broker.issuance.managed_ports import DeliveryRooms, NodeChallenges, NodeOrders, ReloadWindows
 from broker.issuance.node_ports import (
     Connections,
@@ -58,6 +60,10 @@ class Workrooms:
     """Revokes what was longer than its cap once its successor is in use; None: nobody does."""
     windows: ReloadWindows | None = None
     """Knows when nodes may be reloaded; None: always."""
+    approvals: ApprovalGate | None = None
+    """Knows what people have approved; None: nothing that needs it passes."""
+    freezes: Freezes | None = None
+    """Knows what is frozen; None: nothing is."""
 
     def on_nodes(self, managed: ManagedRecord) -> OnNodes:
         """Return what policy says of renewing this certificate at its node."""

@@ -22,6 +22,7 @@ import structlog
 from broker.issuance.errors import Broken, Conflict, Refused, Unreachable
 from broker.issuance.ports import Clock, JobStore
 from broker.issuance.records import Job, JobKind
+from broker.issuance.signatures import signing_for
 
 __all__ = ["CallLater", "Dispatcher", "Ending", "Handler", "Postponed", "Timer"]
 
@@ -233,7 +234,8 @@ class Dispatcher:
         try:
             async with self._slots[job.kind]:
                 run.has_begun = True
-                ending = await self._handlers[job.kind](job)
+                with signing_for(job.kind.value, job.subject):
+                    ending = await self._handlers[job.kind](job)
             if ending is not Ending.WRITTEN:
                 await self._jobs.finish_job(job)
         except Postponed as outcome:

@@ -76,6 +76,8 @@ class Enrollment:
         is_reusable: bool,
         actor: Actor,
         key_id: str | None = None,
+        owner: str = "",
+        contact: str = "",
     ) -> EabKeyRecord:
         """Make a key; the MAC key in the answer is shown once, by the command that asked.
 
@@ -111,6 +113,8 @@ class Enrollment:
             expires_at=expires_at,
             revoked_at=None,
             bound_account_id=None,
+            owner=owner,
+            contact=contact,
         )
         sealed = await self._sealer.seal(key.mac_key, context_of(community, key.key_id))
         kept = replace(key, mac_key=sealed.octets, sealed_by=sealed.by)
@@ -183,7 +187,12 @@ class Enrollment:
             )
         declared = self._declared.get((row.community, row.key_id))
         limits = declared or row
-        return EabGrant(key_id=row.key_id, names=limits.names, profiles=limits.profiles)
+        return EabGrant(
+            key_id=row.key_id,
+            names=limits.names,
+            profiles=limits.profiles,
+            owner=limits.owner or row.owner or None,
+        )
 
     async def _grant_of_node(self, account: AccountRecord) -> EabGrant | None:
         if self._nodes is None:
@@ -193,7 +202,15 @@ class Enrollment:
             return None
         if node.status is NodeStatus.REVOKED:
             raise Problem(ProblemType.UNAUTHORIZED, f"node {node.name!r} has been revoked")
-        return EabGrant(key_id="", names=node.names, profiles=node.profiles, node=node.name)
+        return EabGrant(
+            key_id="",
+            names=node.names,
+            profiles=node.profiles,
+            node=node.name,
+            namespace=node.namespace,
+            service_account=node.service_account,
+            owner=node.owner or None,
+        )
 
     async def _unsealed(self, row: EabKeyRecord | None) -> bytes:
         """Return the MAC key in the row, or unseal another in its stead.
@@ -229,6 +246,8 @@ class Enrollment:
             expires_at=None,
             revoked_at=None,
             bound_account_id=None,
+            owner=key.owner,
+            contact=key.contact,
         )
 
     def _minted(self, key: EabKeyRecord | DeclaredEabKey, actor: Actor) -> Event:
@@ -242,6 +261,7 @@ class Enrollment:
                 "names": list(key.names),
                 "profiles": list(key.profiles),
                 "is_reusable": key.is_reusable,
+                **({"owner": key.owner, "contact": key.contact} if key.owner else {}),
             },
         )
 

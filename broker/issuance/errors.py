@@ -6,7 +6,7 @@ it.  A refusal towards one of our own clients is a :class:`broker.protocol.probl
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from broker.protocol.problems import Problem
 
@@ -16,6 +16,7 @@ __all__ = [
     "Conflict",
     "KeyArchived",
     "NoKeyStore",
+    "OverLimit",
     "Refused",
     "Unreachable",
 ]
@@ -91,3 +92,20 @@ class Conflict(Exception):
 
 class AlreadyReplaced(Conflict):
     """Another order of the account replaces the same certificate (RFC 9773 §5): tell the client."""
+
+
+class OverLimit(Conflict):
+    """A bucket of tokens has too few left, so the change was not made: come again later.
+
+    ``bucket`` names it and ``limit`` is its rate in words; ``wait`` is how long until it has
+    enough; ``floor`` is what is kept in it for others, zero where nothing is left at all.
+    """
+
+    def __init__(
+        self, reason: str, *, bucket: str, limit: str, wait: timedelta, floor: float
+    ) -> None:
+        super().__init__(reason)
+        self.limit = limit
+        self.bucket = bucket
+        self.wait = wait
+        self.floor = floor

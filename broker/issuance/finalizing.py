@@ -5,18 +5,25 @@ Policy may have changed since newOrder, and the stricter of its two versions hol
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from broker.issuance.approval_gate import ApprovalGate
+from broker.issuance.approval_passing import resting_on, still_passed
 from broker.issuance.caa import CHECK as CAA_CHECK
 from broker.issuance.caa import CaaAnswer, CaaWatch
+from broker.issuance.errors import OverLimit
 from broker.issuance.events import Actor, Event, EventKind
+from broker.issuance.freezes import Freezes, verify_unfrozen
+from broker.issuance.origins import NOWHERE, Origin
 from broker.issuance.planning import (
     Planner,
     decided_retirement,
     decided_rule,
+    decided_words,
     decision_facts,
 )
 from broker.issuance.ports import (
@@ -28,16 +35,19 @@ from broker.issuance.ports import (
     OrderStore,
     Policies,
 )
+from broker.issuance.quotas import Quotas, limited, with_upstream
 from broker.issuance.records import AccountRecord, Job, JobKind, OrderRecord
 from broker.issuance.refusals import Refusals
-from broker.policy.chains import decide_finalize
+from broker.issuance.rule_warnings import warning_events
+from broker.policy.chains import decide_finalize, warn_finalize
 from broker.policy.decisions import (
     CapPlan,
-    EabGrant,
     FinalizeFacts,
     Lever,
     NewOrderDecision,
+    NewOrderFacts,
 )
+from broker.policy.document import PolicyDocument
 from broker.protocol.csr import ParsedCsr, parse_csr, verify_csr_names
 from broker.protocol.identifiers import Identifier
 from broker.protocol.transitions import OrderEvent, advance_order
@@ -61,8 +71,14 @@ class Finalizing:
         inspector: KeyInspector,
         clock: Clock,
         caa: CaaWatch | None = None,
+        approvals: ApprovalGate | None = None,
+        quotas: Quotas | None = None,
+        freezes: Freezes | None = None,
     ) -> None:
+        self._freezes = freezes
         self._orders = orders
+        self._quotas = quotas
+        self._approvals = approvals
         self._accounts = accounts
         self._refusals = refusals
         self._planner = planner
@@ -72,42 +88,73 @@ class Finalizing:
         self._caa = caa
 
     async def claim(
-        self, account: AccountRecord, order: OrderRecord, csr_der: bytes, csr_sha256: str
+        self,
+        account: AccountRecord,
+        order: OrderRecord,
+        csr_der: bytes,
+        origin: Origin = NOWHERE,
     ) -> tuple[OrderRecord, Job]:
         """Return the order as claimed for this CSR, with the job that is to be run for it.
 
         Raises:
-            Problem: The CSR or the order is refused; the order stays READY.
+            Problem: The CSR or the order is refused, or it would go to another CA whose limits
+                leave no room; the order stays READY.
             Conflict: The order is READY no more: read it again.
         """
         csr = verify_csr_names(parse_csr(csr_der), order.identifiers)
+        await verify_unfrozen(self._freezes, account, RESOURCE, order_id=order.order_id)
         facts = await self._planner.facts(
             account,
             identifiers=order.identifiers,
             profile=order.profile,
             not_before=order.not_before,
             not_after=order.not_after,
+            origin=origin,
         )
-        decision = self._planner.decide(facts)
+        facts = self._planner.settled(facts, order)
+        # One version is asked to the end, whatever comes into force meanwhile.
+        document = self._policies.current(order.community)
+        decision = self._planner.decide(facts, document)
         if decision.is_refused:
             # Its names are proved and its CA's account is being recovered: it waits for that.
-            decision = self._planner.decide(self._planner.awaiting(facts, order.upstream))
+            waiting = self._planner.awaiting(facts, order.upstream)
+            decision = self._planner.decide(waiting, document)
         plan = decision.plan
         if decision.is_refused or plan is None:
             await self._refuse(account, order, decision)
             raise decision.problem()
-        await self._refuse_findings(account, order, csr, facts.eab)
+        approvals = await still_passed(
+            self._approvals, order, account, decision, facts, planner=self._planner
+        )
+        told = await self._refuse_findings(account, order, csr, facts, document)
         plan = _stricter(order, plan)
-        caa = await self._look_at_caa(account, order, plan)
-        claim = self._make_claim(order, csr_der, csr_sha256, decision, plan)
-        claim = replace(claim, spki_sha256=csr.spki_sha256, attached=_with(claim.attached, caa))
-        claimed, _ = await self._orders.claim_finalize(claim)
+        caa = await self._look_at_caa(account, order, plan, document)
+        claim = self._make_claim(order, csr_der, decision, plan, facts)
+        claim = replace(claim, decision=resting_on(claim.decision, approvals))
+        attached = _with(await self._retaken(order, plan, claim.attached), caa, told)
+        claim = replace(claim, spki_sha256=csr.spki_sha256, attached=attached)
+        claimed = await self._claimed(claim)
         if self._caa is not None:
             self._caa.begin(caa)
         return claimed, claim.attached.jobs[0]
 
+    async def _claimed(self, claim: FinalizeClaim) -> OrderRecord:
+        try:
+            claimed, _ = await self._orders.claim_finalize(claim)
+        except OverLimit as over:
+            raise limited(over) from over
+        return claimed
+
+    async def _retaken(self, order: OrderRecord, plan: CapPlan, attached: Attached) -> Attached:
+        """Return *attached* with what the order takes of the limits of another CA than it was made
+        for, in place of what it took of that one's."""
+        if self._quotas is None or plan.upstream == order.upstream:
+            return attached
+        moved = with_upstream(order, plan.upstream, plan.upstream_profile)
+        return replace(attached, taking=await self._quotas.moved(moved))
+
     async def _look_at_caa(
-        self, account: AccountRecord, order: OrderRecord, plan: CapPlan
+        self, account: AccountRecord, order: OrderRecord, plan: CapPlan, document: PolicyDocument
     ) -> CaaAnswer:
         if self._caa is None:
             return CaaAnswer()
@@ -116,28 +163,37 @@ class Finalizing:
             refused = NewOrderDecision(
                 findings=answer.findings,
                 checks=(CAA_CHECK,),
-                policy_sha256=self._policies.current(order.community).sha256,
+                policy_sha256=document.sha256,
             )
             await self._refuse(account, order, refused)
             raise refused.problem()
         return answer
 
     async def _refuse_findings(
-        self, account: AccountRecord, order: OrderRecord, csr: ParsedCsr, eab: EabGrant | None
-    ) -> None:
+        self,
+        account: AccountRecord,
+        order: OrderRecord,
+        csr: ParsedCsr,
+        asked: NewOrderFacts,
+        document: PolicyDocument,
+    ) -> Sequence[Event]:
+        """Refuse what the CSR has wrong; return events about what rules only warn of."""
         is_account_key = csr.key_thumbprint is not None and await self._accounts.is_account_key(
             csr.key_thumbprint
         )
-        document = self._policies.current(order.community)
         facts = FinalizeFacts(
             identifiers=order.identifiers,
             profile=order.profile,
             csr=csr,
             is_account_key=is_account_key,
             weaknesses=tuple(await self._inspector.inspect(csr)),
-            eab=eab,
+            eab=asked.eab,
             at=self._clock.now(),
             granted=_granted(order),
+            requester=asked.requester,
+            is_unchanged_renewal=asked.is_unchanged_renewal,
+            key_kinds=decided_words(order.decision, "key_kinds"),
+            usages=decided_words(order.decision, "usages"),
         )
         findings = decide_finalize(document, facts)
         if findings:
@@ -148,6 +204,13 @@ class Finalizing:
             )
             await self._refuse(account, order, refused)
             raise refused.problem()
+        return warning_events(
+            order,
+            warn_finalize(document, facts),
+            resource=RESOURCE,
+            policy_sha256=document.sha256,
+            at=facts.at,
+        )
 
     async def _refuse(
         self, account: AccountRecord, order: OrderRecord, decision: NewOrderDecision
@@ -158,13 +221,16 @@ class Finalizing:
         self,
         order: OrderRecord,
         csr_der: bytes,
-        csr_sha256: str,
         decision: NewOrderDecision,
         plan: CapPlan,
+        facts: NewOrderFacts,
     ) -> FinalizeClaim:
         now = self._clock.now()
+        csr_sha256 = hashlib.sha256(csr_der).hexdigest()
         work = self._planner.plan_work(order, plan, taken_by=order.order_id)
         job = Job(kind=JobKind.FULFIL, subject=order.order_id, due_at=now)
+        decided = decision_facts(decision, plan, now, facts)
+        event = _event(order, plan, csr_sha256, now)
         return FinalizeClaim(
             order_id=order.order_id,
             expected=order.status,
@@ -172,7 +238,7 @@ class Finalizing:
             csr_der=csr_der,
             csr_sha256=csr_sha256,
             at=now,
-            decision=decision_facts(decision, plan, now),
+            decision=decided,
             upstream=plan.upstream,
             upstream_profile=plan.upstream_profile,
             cap_seconds=int(plan.cap.total_seconds()),
@@ -180,14 +246,15 @@ class Finalizing:
             work_key=work.work.work_key,
             work_since=work.since,
             new_work=work.work,
-            attached=Attached(events=(_event(order, plan, csr_sha256, now),), jobs=(job,)),
+            attached=Attached(
+                events=(replace(event, data={**event.data, "decision": decided}),), jobs=(job,)
+            ),
         )
 
 
-def _with(attached: Attached, caa: CaaAnswer) -> Attached:
-    return replace(
-        attached, events=(*attached.events, *caa.events), jobs=(*attached.jobs, *caa.jobs)
-    )
+def _with(attached: Attached, caa: CaaAnswer, told: Sequence[Event]) -> Attached:
+    events = (*attached.events, *caa.events, *told)
+    return replace(attached, events=events, jobs=(*attached.jobs, *caa.jobs))
 
 
 def _stricter(order: OrderRecord, plan: CapPlan) -> CapPlan:

@@ -18,9 +18,13 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
+from broker.issuance.approval_hold import ApprovalHold
 from broker.issuance.closing import Closing
 from broker.issuance.dispatcher import Dispatcher, Ending, Postponed
 from broker.issuance.errors import Broken, Conflict, Refused, Unreachable
+from broker.issuance.failover import Failover
+from broker.issuance.freezes import Freezes
+from broker.issuance.hold import Hold
 from broker.issuance.opening import Held, Opening
 from broker.issuance.ports import (
     Clock,
@@ -34,6 +38,7 @@ from broker.issuance.ports import (
 from broker.issuance.records import Job, JobKind, OrderRecord, WorkRecord, WorkStatus
 from broker.issuance.release import Gate
 from broker.issuance.settings import IssuanceSettings
+from broker.issuance.young import Young
 from broker.protocol.certificates import ChainError
 from broker.protocol.problems import Problem, ProblemType
 from broker.protocol.resources import OrderStatus
@@ -62,9 +67,6 @@ LONGEST_HELD_PAUSE_SECONDS: Final = 60.0
 LONGEST_POLL_PAUSE_SECONDS: Final = 300.0
 """Longest pause between runs that poll an order which stays in processing for hours."""
 
-SUSPENDED_PAUSE: Final = timedelta(seconds=30)
-"""How often a job looks whether its suspended upstream has been resumed."""
-
 Pause = Callable[[float], Awaitable[None]]
 """Waits for so many seconds; asyncio.sleep outside tests."""
 
@@ -85,10 +87,16 @@ class Fulfilment:
         clock: Clock,
         settings: IssuanceSettings,
         pause: Pause = asyncio.sleep,
+        failover: Failover | None = None,
+        young: Young | None = None,
+        approvals: ApprovalHold | None = None,
+        freezes: Freezes | None = None,
     ) -> None:
+        self._approvals = approvals
+        self._hold = Hold(upstream_store, clock, freezes)
+        self._failover, self._young = failover, young
         self._orders = orders
         self._works = works
-        self._upstream_store = upstream_store
         self._upstreams = upstreams
         self._gate = gate
         self._closing = closing
@@ -113,7 +121,7 @@ class Fulfilment:
                 await self._closing.count_lost(work)
             await self._abandon(work)
             return
-        await self._hold_if_suspended(work.upstream, work.upstream_profile)
+        await self._hold.of_work(work)
         upstream = self._upstreams.get(work.upstream, work.community)
         try:
             _, order = await self._opening.open(upstream, work)
@@ -140,7 +148,14 @@ class Fulfilment:
         if work is None:
             raise Broken(f"order {order.order_id} is processing without upstream work")
         await self._dispatcher.paused(JobKind.PREPARE, work.work_id)
-        await self._hold_if_suspended(order.upstream, order.upstream_profile)
+        await self._hold.of_requester(order, work)
+        if self._young is not None and await self._young.has_answered(order, work):
+            return Ending.WRITTEN
+        if self._failover is not None and job.attempts > 0:
+            await self._failover.leave_if_away(order.order_id)
+        await self._hold.of_work(work)
+        if self._approvals is not None and await self._approvals.has_ended(order, work):
+            return Ending.WRITTEN
         upstream = self._upstreams.get(order.upstream, order.community)
         try:
             work, upstream_order = await self._reach_ready(upstream, order, work)
@@ -154,6 +169,10 @@ class Fulfilment:
             pause = _grown(job.attempts, LONGEST_HELD_PAUSE_SECONDS) - 1
             at = self._clock.now() + timedelta(seconds=pause)
             raise Postponed(at, "another order was using the CA's order for these names") from held
+        except Unreachable as error:
+            if self._failover is not None and error.left_nothing:
+                await self._failover.leave_if_away(order.order_id)
+            raise
         except Refused as refusal:
             work = await self._works.work_of_order(order.order_id) or work
             await self._closing.refused_upstream(order, work, refusal.problem)
@@ -207,6 +226,7 @@ class Fulfilment:
         if upstream_order.status is OrderStatus.PENDING:
             raise Unreachable(f"upstream {work.upstream!r} still shows its order as pending")
         if upstream_order.status is OrderStatus.READY and work.status is not WorkStatus.ACCEPTED:
+            await self._hold.of_finalize(order, work)  # a CA can take minutes to be ready
             is_first = work.status is WorkStatus.OPENED
             work = await self._mark(upstream, work, WorkStatus.FINALIZING)
             try:
@@ -361,12 +381,6 @@ class Fulfilment:
             )
         except Conflict:
             return
-
-    async def _hold_if_suspended(self, upstream: str, profile: str | None) -> None:
-        for pair in await self._upstream_store.suspensions():
-            if (pair.upstream, pair.upstream_profile) == (upstream, profile):
-                at = self._clock.now() + SUSPENDED_PAUSE
-                raise Postponed(at, f"upstream {upstream!r} is suspended: {pair.rule}")
 
 
 def _ended(when: str) -> Problem:

@@ -18,6 +18,7 @@ from broker.issuance.accounts import new_id
 from broker.issuance.approvals import Approvals
 from broker.issuance.errors import Broken, Conflict, Refused, Unreachable
 from broker.issuance.events import Actor, Event, EventKind
+from broker.issuance.freezes import Freezes
 from broker.issuance.joining_ports import Asking, Grant, NodeWatch, Voucher
 from broker.issuance.node_ports import (
     EnrolmentMethod,
@@ -111,8 +112,10 @@ class Joining:
         *,
         vouchers: Mapping[EnrolmentMethod, Voucher],
         return_within: timedelta,
+        freezes: Freezes | None = None,
     ) -> None:
         self._store = store
+        self._freezes = freezes
         self._issuer = issuer
         self._clock = clock
         self._vouchers = dict(vouchers)
@@ -159,6 +162,8 @@ class Joining:
         grant = await self._granted(asking, key)
         if isinstance(grant, EnrolmentRequest):
             return grant
+        if self._freezes is not None:
+            await self._freezes.verify_open(grant.community)
         asking = replace(asking, node=parse_node_name(grant.node or asking.node))
         holder = await self._store.find_node(asking.node)
         if holder is not None and holder.name == asking.node:
@@ -234,6 +239,8 @@ class Joining:
             seen_at=now,
             agent_version=asking.agent_version,
             wire_version=asking.wire_version,
+            namespace=grant.namespace,
+            service_account=grant.service_account,
         )
         event = _event(EventKind.NODE_ENROLLED, node, self._clock, peer=asking.peer)
         try:

@@ -48,6 +48,10 @@ class Grant:
     """The join token that is spent by it."""
     node: str | None = None
     """The name that the credential gives the node; None: the one that it calls itself."""
+    namespace: str | None = None
+    """Kubernetes namespace that the credential proves."""
+    service_account: str | None = None
+    """Kubernetes service account that it proves."""
     takes_over: bool = False
     """Whether a node of this name that came by the same method is revoked for it: a pod that
     starts anew comes with another key."""

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from broker.issuance.errors import Conflict
 from broker.issuance.events import Actor, Event, EventKind
+from broker.issuance.freezes import Freezes, verify_unfrozen
 from broker.issuance.ports import AccountChangeStore, AccountKeyInspector, AccountStore, Clock
 from broker.issuance.records import AccountRecord
 from broker.protocol.jws import Jwk
@@ -38,8 +39,16 @@ class _Store(AccountStore, AccountChangeStore, Protocol):
 class KeyChanges:
     """The workflow of a key change."""
 
-    def __init__(self, store: _Store, inspector: AccountKeyInspector, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: _Store,
+        inspector: AccountKeyInspector,
+        clock: Clock,
+        *,
+        freezes: Freezes | None = None,
+    ) -> None:
         self._store = store
+        self._freezes = freezes
         self._inspector = inspector
         self._clock = clock
 
@@ -49,8 +58,10 @@ class KeyChanges:
         Raises:
             KeyInUse: An account of this community has the key.
             Problem: badPublicKey for a key that may speak for no account; unauthorized when the
-                account has changed its key, or its status, meanwhile.
+                account is frozen, or has changed its key, or its status, meanwhile.
         """
+        # With a stolen key nobody locks its owner out while the account is frozen.
+        await verify_unfrozen(self._freezes, account, "key-change")
         new_key = change.new_key
         holder = await self._store.find_account_by_key(account.community, new_key.thumbprint)
         if holder is not None:

@@ -100,6 +100,10 @@ class NodeRecord:
     wire_version: str | None = None
     acknowledged: int = 0
     """Highest sequence number that the agent has taken in."""
+    namespace: str | None = None
+    """Kubernetes namespace that the credential proved when it enrolled."""
+    service_account: str | None = None
+    """Kubernetes service account, likewise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,16 +9,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from typing import Final
 
 from broker.issuance.accounts import new_id
+from broker.issuance.approval_gate import ApprovalGate
+from broker.issuance.approval_passing import passed, resting_on
 from broker.issuance.caa import CaaWatch
 from broker.issuance.dispatcher import Dispatcher
-from broker.issuance.errors import AlreadyReplaced, Conflict
+from broker.issuance.errors import AlreadyReplaced, Conflict, OverLimit
 from broker.issuance.events import Actor, Event, EventKind
 from broker.issuance.finalizing import Finalizing
+from broker.issuance.freezes import Freezes, verify_unfrozen
 from broker.issuance.making import Ground, authorization_of_order
+from broker.issuance.origins import NOWHERE, Origin
 from broker.issuance.planning import Planner, decision_facts
 from broker.issuance.ports import (
     AccountOrders,
@@ -32,6 +35,8 @@ from broker.issuance.ports import (
     Policies,
 )
 from broker.issuance.preauthorizations import PreAuthorizations
+from broker.issuance.quota_ports import Taking
+from broker.issuance.quotas import Quotas
 from broker.issuance.records import (
     AccountRecord,
     AuthorizationRecord,
@@ -39,13 +44,14 @@ from broker.issuance.records import (
     OrderRecord,
 )
 from broker.issuance.refusals import Refusals
-from broker.issuance.renewal_budget import RenewalBudget
+from broker.issuance.rule_warnings import warning_events
 from broker.issuance.settings import IssuanceSettings
 from broker.issuance.succession import Succession, already_replaced
 from broker.issuance.terms import check_current
 from broker.policy.decisions import (
     CapPlan,
     NewOrderDecision,
+    NewOrderFacts,
 )
 from broker.protocol.identifiers import Identifier
 from broker.protocol.problems import Problem, ProblemType
@@ -80,18 +86,23 @@ class Orders:
         clock: Clock,
         settings: IssuanceSettings,
         caa: CaaWatch | None = None,
-        budget: RenewalBudget | None = None,
+        quotas: Quotas | None = None,
+        approvals: ApprovalGate | None = None,
+        freezes: Freezes | None = None,
     ) -> None:
         self._orders = orders
-        self._budget = budget
+        self._freezes = freezes
+        self._approvals = approvals
+        self._quotas = quotas
         self._succession = succession
         self._log = log
         self._planner = planner
         self._refusals = Refusals(log, clock)
         self._owned = owned
         self._ahead = PreAuthorizations(
-            owned=owned, planner=planner, refusals=self._refusals, clock=clock, settings=settings
-        )
+            owned=owned, planner=planner, refusals=self._refusals, clock=clock, settings=settings,
+            freezes=freezes,
+        )  # fmt: skip
         self._finalizing = Finalizing(
             orders=orders,
             accounts=accounts,
@@ -101,6 +112,9 @@ class Orders:
             inspector=inspector,
             clock=clock,
             caa=caa,
+            approvals=approvals,
+            quotas=quotas,
+            freezes=freezes,
         )
         self._dispatcher = dispatcher
         self._clock = clock
@@ -109,38 +123,46 @@ class Orders:
     # ------------------------------------------------------------------------------- newOrder
 
     async def create(
-        self, account: AccountRecord, request: NewOrder, *, order_id: str | None = None
+        self,
+        account: AccountRecord,
+        request: NewOrder,
+        *,
+        order_id: str | None = None,
+        origin: Origin = NOWHERE,
     ) -> OrderRecord:
         """Return a new order, or raise the Problem that policy found.
 
         A workflow of ours that may have to find its order again names *order_id* beforehand.
         """
         check_current(self._settings.communities[account.community], account)
+        await verify_unfrozen(self._freezes, account, "new-order")
         facts = await self._planner.facts(
             account,
             identifiers=request.identifiers,
             profile=request.profile,
             not_before=request.not_before,
             not_after=request.not_after,
+            origin=origin,
         )
         decision = self._planner.decide(facts)
         plan = decision.plan
         if decision.is_refused or plan is None:
-            await self._refusals.record(account, decision, resource="new-order")
+            await self._refusals.record(account, decision, resource="new-order", facts=facts)
             raise decision.problem()
-        order = self._new_order(account, request, decision, plan, facts.at)
+        approvals = await passed(self._approvals, account, decision, facts, self._planner)
+        order = self._new_order(account, request, decision, plan, facts)
+        order = replace(order, decision=resting_on(order.decision, approvals))
         if order_id is not None:
             order = replace(order, order_id=order_id)
         order = await self._succeeding(account, order, request.replaces)
         grounds = await self._ahead.grounds(account, decision.requirements, facts.at)
-        if self._budget is None:
+        if self._quotas is None:
             return await self._begin_either(order, decision, plan, grounds)
-        await self._budget.take(order)
+        taking = await self._quotas.taking(account, order, decision.quotas)
         try:
-            return await self._begin_either(order, decision, plan, grounds)
-        except BaseException:
-            self._budget.give_back(order)
-            raise
+            return await self._begin_either(order, decision, plan, grounds, taking)
+        except OverLimit as over:
+            raise await self._quotas.refusal(account, order, over) from over
 
     async def _begin_either(
         self,
@@ -148,12 +170,15 @@ class Orders:
         decision: NewOrderDecision,
         plan: CapPlan,
         grounds: Mapping[Identifier, Ground],
+        taking: Taking | None = None,
     ) -> OrderRecord:
         try:
-            return await self._begin(order, decision, plan, grounds)
+            return await self._begin(order, decision, plan, grounds, taking)
+        except OverLimit:
+            raise
         except Conflict:
             # What the account had proved ahead ended meanwhile: it proves the names anew.
-            return await self._begin(order, decision, plan, {})
+            return await self._begin(order, decision, plan, {}, taking)
 
     async def _succeeding(
         self, account: AccountRecord, order: OrderRecord, cert_id: str | None
@@ -172,6 +197,7 @@ class Orders:
         decision: NewOrderDecision,
         plan: CapPlan,
         grounds: Mapping[Identifier, Ground],
+        taking: Taking | None = None,
     ) -> OrderRecord:
         """Keep the order with its authorizations, and begin its upstream half if it is ready."""
         ends = [ground.authorization.expires_at for ground in grounds.values()]
@@ -185,11 +211,20 @@ class Orders:
         order = replace(
             order, authorization_ids=tuple(one.authorization_id for one in authorizations)
         )
-        attached = self._attached(order, EventKind.ORDER_CREATED)
+        decided: dict[str, object] = {"decision": dict(order.decision)}
+        attached = self._attached(order, EventKind.ORDER_CREATED, data=decided)
+        warned = warning_events(
+            order,
+            decision.warnings,
+            resource="new-order",
+            policy_sha256=decision.policy_sha256,
+            at=order.created_at,
+        )
+        attached = replace(attached, taking=taking, events=(*attached.events, *warned))
         work = None
         if all(one.status is AuthorizationStatus.VALID for one in authorizations):
             order = replace(order, status=advance_order(order.status, OrderEvent.AUTHORIZED))
-            work = self._planner.plan_work(order, plan)
+            work = await self._planner.plan_early(order, plan)
             attached = replace(attached, work=work.attached().work, jobs=work.attached().jobs)
         try:
             await self._orders.create_order(order, authorizations, attached)
@@ -205,8 +240,9 @@ class Orders:
         request: NewOrder,
         decision: NewOrderDecision,
         plan: CapPlan,
-        at: datetime,
+        facts: NewOrderFacts,
     ) -> OrderRecord:
+        at = facts.at
         return OrderRecord(
             order_id=new_id(),
             account_id=account.account_id,
@@ -220,7 +256,7 @@ class Orders:
             not_after=request.not_after,
             created_at=at,
             expires_at=at + self._settings.order_lifetime,
-            decision=decision_facts(decision, plan, at),
+            decision=decision_facts(decision, plan, at, facts),
             upstream=plan.upstream,
             upstream_profile=plan.upstream_profile,
             cap_seconds=int(plan.cap.total_seconds()),
@@ -237,10 +273,10 @@ class Orders:
         return await self._expired_if_due(order)
 
     async def pre_authorize(
-        self, account: AccountRecord, identifier: Identifier
+        self, account: AccountRecord, identifier: Identifier, *, origin: Origin = NOWHERE
     ) -> AuthorizationRecord:
         """Return an authorization ahead of any order, or raise the Problem that policy found."""
-        return await self._ahead.create(account, identifier)
+        return await self._ahead.create(account, identifier, origin=origin)
 
     async def list(
         self, account: AccountRecord, after: str | None
@@ -286,7 +322,9 @@ class Orders:
 
     # ------------------------------------------------------------------------------- finalize
 
-    async def finalize(self, account: AccountRecord, order_id: str, csr_der: bytes) -> OrderRecord:
+    async def finalize(
+        self, account: AccountRecord, order_id: str, csr_der: bytes, *, origin: Origin = NOWHERE
+    ) -> OrderRecord:
         """Accept the CSR and return the order, VALID already when the upstream was fast.
 
         The same CSR again gets the order as it stands; another CSR after the first is refused.
@@ -298,7 +336,7 @@ class Orders:
         order = await self.read(account, order_id)
         csr_sha256 = hashlib.sha256(csr_der).hexdigest()
         if order.csr_sha256 is None:
-            order = await self._claim(account, order, csr_der, csr_sha256)
+            order = await self._claim(account, order, csr_der, origin)
         if order.csr_sha256 != csr_sha256:
             raise Problem(
                 ProblemType.ORDER_NOT_READY, "this order was finalized with another CSR already"
@@ -309,13 +347,13 @@ class Orders:
         return order
 
     async def _claim(
-        self, account: AccountRecord, order: OrderRecord, csr_der: bytes, csr_sha256: str
+        self, account: AccountRecord, order: OrderRecord, csr_der: bytes, origin: Origin
     ) -> OrderRecord:
         """Return the order once it is claimed, for this CSR or for that of somebody faster."""
         if order.status is not OrderStatus.READY:
             raise _not_ready(order)
         try:
-            claimed, job = await self._finalizing.claim(account, order, csr_der, csr_sha256)
+            claimed, job = await self._finalizing.claim(account, order, csr_der, origin)
         except Conflict:
             found = await self._reload(order.order_id)
             if found.csr_sha256 is None:

@@ -15,6 +15,8 @@ from typing import Final
 
 from broker.issuance.accounts import new_id
 from broker.issuance.enrollment import Enrollment
+from broker.issuance.freezes import Freezes
+from broker.issuance.origins import NOWHERE, Origin
 from broker.issuance.ports import (
     Attached,
     Clock,
@@ -23,6 +25,7 @@ from broker.issuance.ports import (
     Upstreams,
     UpstreamStore,
 )
+from broker.issuance.quota_ports import YoungStore
 from broker.issuance.records import (
     AccountRecord,
     Job,
@@ -31,6 +34,14 @@ from broker.issuance.records import (
     WorkRecord,
     WorkStatus,
 )
+from broker.issuance.requesting import (
+    RENEWED_AFTER,
+    EarlierCertificates,
+    owner_of,
+    requester_facts,
+    requester_of,
+)
+from broker.issuance.standing import Standing, subject_of
 from broker.policy.chains import decide_new_order
 from broker.policy.decisions import (
     CapPlan,
@@ -39,10 +50,18 @@ from broker.policy.decisions import (
     Retirement,
     RuleRef,
 )
+from broker.policy.document import PolicyDocument
 from broker.policy.units import format_duration
 from broker.protocol.identifiers import Identifier, IdentifierType
 
-__all__ = ["Planner", "WorkPlan", "decided_retirement", "decided_rule", "decision_facts"]
+__all__ = [
+    "Planner",
+    "WorkPlan",
+    "decided_retirement",
+    "decided_rule",
+    "decided_words",
+    "decision_facts",
+]
 
 STALE_SHARE: Final = 10
 """Work that was prepared longer ago than a tenth of the cap is not taken: it asked the CA for an
@@ -84,7 +103,16 @@ class Planner:
         upstream_store: UpstreamStore,
         suffixes: PublicSuffixes,
         clock: Clock,
+        standing: Standing | None = None,
+        earlier: EarlierCertificates | None = None,
+        freezes: Freezes | None = None,
+        young: YoungStore | None = None,
     ) -> None:
+        """Gather facts; without *earlier* nothing is a renewal of unchanged names."""
+        self._young = young
+        self._earlier = earlier
+        self._freezes = freezes
+        self._standing = standing
         self._policies = policies
         self._enrollment = enrollment
         self._upstreams = upstreams
@@ -100,9 +128,15 @@ class Planner:
         profile: str | None,
         not_before: datetime | None,
         not_after: datetime | None,
+        origin: Origin = NOWHERE,
     ) -> NewOrderFacts:
-        """Return all that a newOrder decision may look at, as of now."""
+        """Return all that a newOrder decision may look at, as of now.
+
+        *origin* is where the request came from; of an order that is looked at again, where it
+        came from then (``requesting.decided_origin``).
+        """
         suspended = await self._upstream_store.suspensions()
+        grant = await self._enrollment.grant(account)
         return NewOrderFacts(
             community=account.community,
             identifiers=identifiers,
@@ -111,10 +145,28 @@ class Planner:
             not_after=not_after,
             at=self._clock.now(),
             account_thumbprint=account.thumbprint,
-            eab=await self._enrollment.grant(account),
+            eab=grant,
             public_suffixes=self._public_suffixes(identifiers),
             upstreams=tuple(self._upstreams.facts(account.community)),
             suspended=frozenset((pair.upstream, pair.upstream_profile) for pair in suspended),
+            away=await self._away(account.community, identifiers),
+            frozen=await self._frozen(account.community),
+            requester=requester_of(account, grant, origin, owner_of(account, grant)),
+            is_unchanged_renewal=await self._is_renewal(account, identifiers, profile),
+        )
+
+    async def _is_renewal(
+        self, account: AccountRecord, identifiers: Sequence[Identifier], profile: str | None
+    ) -> bool:
+        """Return whether the account has a certificate of these names under this profile."""
+        chosen = self._policies.current(account.community).profile(profile)
+        if self._earlier is None or chosen is None:
+            return False
+        return await self._earlier.has_certificate_of(
+            account.account_id,
+            frozenset(identifiers),
+            chosen.name,
+            alive_after=self._clock.now() - RENEWED_AFTER,
         )
 
     def awaiting(self, facts: NewOrderFacts, upstream: str) -> NewOrderFacts:
@@ -123,13 +175,65 @@ class Planner:
         found = self._upstreams.waiting(upstream, facts.community)
         return facts if found is None else replace(facts, upstreams=(*facts.upstreams, found))
 
-    def decide(self, facts: NewOrderFacts) -> NewOrderDecision:
-        """Return what the community's policy in force says."""
-        return decide_new_order(self._policies.current(facts.community), facts)
+    def settled(self, facts: NewOrderFacts, order: OrderRecord) -> NewOrderFacts:
+        """Return *facts* for an order that was made for a CA because others were away: it stays
+        with that one, where work may have begun, though another is back."""
+        passed_over = order.decision.get("passed_over")
+        if not isinstance(passed_over, Mapping) or order.upstream in facts.away:
+            return facts
+        return replace(facts, away={**passed_over, **facts.away})
+
+    def decide(
+        self, facts: NewOrderFacts, document: PolicyDocument | None = None
+    ) -> NewOrderDecision:
+        """Return what the community's policy in force says, or *document* where it is given.
+
+        Where some of its upstreams are away policy is asked without them first, so that every
+        rule holds for the one that is taken instead.
+        """
+        document = document or self._policies.current(facts.community)
+        decision = decide_new_order(document, facts)
+        if decision.plan is None or decision.plan.upstream not in facts.away:
+            return decision
+        here = tuple(one for one in facts.upstreams if one.name not in facts.away)
+        elsewhere = decide_new_order(document, replace(facts, upstreams=here))
+        if elsewhere.is_refused:
+            return decision
+        return replace(elsewhere, passed_over=dict(facts.away))
+
+    async def _frozen(self, community: str) -> Mapping[str, str]:
+        return {} if self._freezes is None else await self._freezes.upstreams(community)
+
+    async def _away(self, community: str, identifiers: Sequence[Identifier]) -> Mapping[str, str]:
+        if self._standing is None:
+            return {}
+        return await self._standing.away(community, subject_of(identifiers))
+
+    async def also_away(self, facts: NewOrderFacts, order_url: str) -> NewOrderFacts:
+        """Return *facts* with the CAs away as well that limit us about their order at that URL."""
+        if self._standing is None:
+            return facts
+        found = await self._standing.away(facts.community, order_url)
+        return replace(facts, away={**found, **facts.away})
 
     def is_begun_early(self, order: OrderRecord) -> bool:
         """Return whether there is a CA elsewhere to be asked before finalize."""
         return not self._upstreams.get(order.upstream, order.community).is_local
+
+    async def plan_early(self, order: OrderRecord, plan: CapPlan) -> WorkPlan:
+        """Return the upstream work for an order that has just become ready.
+
+        It is not begun ahead of finalize where the account may send the CSR of a certificate that
+        is young: then the CA need not hear of it at all.
+        """
+        planned = self.plan_work(order, plan)
+        profile = self._policies.current(order.community).profiles.get(order.profile)
+        within = None if profile is None else profile.same_csr_within
+        if self._young is None or within is None or not planned.is_prepared:
+            return planned
+        since = self._clock.now() - within
+        has_young = await self._young.has_young(order.account_id, order.identifiers, since)
+        return replace(planned, is_prepared=not has_young)
 
     def plan_work(
         self, order: OrderRecord, plan: CapPlan, *, taken_by: str | None = None
@@ -192,9 +296,16 @@ def _work_key(order: OrderRecord, plan: CapPlan) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def decision_facts(decision: NewOrderDecision, plan: CapPlan, at: datetime) -> dict[str, object]:
-    """Return the facts of a decision as the order keeps them."""
+def decision_facts(
+    decision: NewOrderDecision,
+    plan: CapPlan,
+    at: datetime,
+    facts: NewOrderFacts | None = None,
+) -> dict[str, object]:
+    """Return the facts of a decision as the order keeps them, with who asked for it."""
     return {
+        **({} if facts is None else _asked_facts(facts)),
+        **_rule_facts(decision),
         "at": at.isoformat(),
         "policy_sha256": decision.policy_sha256,
         "checks": list(decision.checks),
@@ -204,6 +315,7 @@ def decision_facts(decision: NewOrderDecision, plan: CapPlan, at: datetime) -> d
         "cap_rule": f"{plan.rule.source}:{plan.rule.line} {plan.rule.path}",
         "upstream": plan.upstream,
         "upstream_profile": plan.upstream_profile,
+        **({"passed_over": dict(decision.passed_over)} if decision.passed_over else {}),
         "tolerance_seconds": int(plan.tolerance.total_seconds()),
         "granted": {
             str(identifier): f"{need.granted_by.source}:{need.granted_by.line}"
@@ -211,6 +323,29 @@ def decision_facts(decision: NewOrderDecision, plan: CapPlan, at: datetime) -> d
             if need.granted_by is not None
         },
     }
+
+
+def _asked_facts(facts: NewOrderFacts) -> dict[str, object]:
+    """Return who asked, and whether for more of the same."""
+    return {
+        "requester": requester_facts(facts.requester),
+        "is_unchanged_renewal": facts.is_unchanged_renewal,
+    }
+
+
+def _rule_facts(decision: NewOrderDecision) -> dict[str, object]:
+    """Return what the certificate may be, which rules applied, and of what they only warned."""
+    told: dict[str, object] = {}
+    if decision.key_kinds:
+        told["key_kinds"] = sorted(decision.key_kinds)
+        told["usages"] = sorted(decision.usages)
+    if decision.rules:
+        told["rules"] = [f"{ref.source}:{ref.line} {ref.path}" for ref in decision.rules]
+    if decision.warnings:
+        told["warnings"] = [found.sentence for found in decision.warnings]
+    if decision.renew_at is not None and decision.rules:
+        told["renew_at"] = decision.renew_at
+    return told
 
 
 def _length_facts(plan: CapPlan) -> dict[str, object]:
@@ -237,6 +372,12 @@ def decided_retirement(decision: Mapping[str, object]) -> Retirement | None:
         grace=timedelta(seconds=int(found["grace_seconds"])),
         revokes_unreplaced=bool(found["revokes_unreplaced"]),
     )
+
+
+def decided_words(decision: Mapping[str, object], name: str) -> frozenset[str] | None:
+    """Return a list of words from the facts of a decision; None, for orders from before."""
+    found = decision.get(name)
+    return frozenset(str(word) for word in found) if isinstance(found, list) else None
 
 
 def decided_rule(decision: Mapping[str, object]) -> RuleRef | None:

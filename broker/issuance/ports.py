@@ -14,10 +14,22 @@ from typing import Protocol
 
 from broker.issuance.account_ports import FormerAccounts
 from broker.issuance.adoption_ports import AdoptionStore
+from broker.issuance.approval_ports import ApprovalLists, ApprovalStore, WithdrawalStore
 from broker.issuance.events import Event
+from broker.issuance.freeze_ports import FreezeStore
 from broker.issuance.incident_ports import IncidentStore
 from broker.issuance.joining_ports import NodeWatch
 from broker.issuance.node_ports import EnrolmentStore, NodeStore, Outbox
+from broker.issuance.owner_ports import OwnerStore
+from broker.issuance.quota_ports import (
+    BreakerStore,
+    BucketStore,
+    HoldStore,
+    OrderMoves,
+    StandingStore,
+    Taking,
+    YoungStore,
+)
 from broker.issuance.records import (
     AccountRecord,
     AuthorizationRecord,
@@ -44,6 +56,7 @@ from broker.issuance.renewal_ports import (
     RetirementRecord,
     RetirementStore,
 )
+from broker.issuance.replay_ports import ReplayStore
 from broker.issuance.upstream_key_ports import KeyAgeStore, KeyUses, UpstreamKeyStore
 from broker.policy.decisions import UpstreamFacts
 from broker.policy.document import PolicyDocument
@@ -418,6 +431,8 @@ class Attached:
     work: WorkRecord | None = None
     done: tuple[tuple[str, str], ...] = ()
     """(job kind, subject) rows to delete."""
+    taking: Taking | None = None
+    """Tokens that the change takes; where there are too few, it is not made (OverLimit)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -483,6 +498,8 @@ class OrderClosing:
     status: OrderStatus
     error: dict[str, object] | None = None
     certificate: CertificateRecord | None = None
+    again: str | None = None
+    """Id of a certificate that is kept already and that the order is answered with."""
     alternates: tuple[bytes, ...] = ()
     """Other chains of the certificate, in PEM."""
     renewal: RenewalRecord | None = None
@@ -509,6 +526,7 @@ class OrderStore(Protocol):
             Conflict: What an authorization ``rests_on`` is valid no more, or not for that long.
             AlreadyReplaced: Another order of the account, one that is not invalid, replaces the
                 same certificate.
+            OverLimit: A bucket that the order takes from has too few tokens.
         """
         ...
 
@@ -861,11 +879,23 @@ class Store(
     RetirementStore,
     ChainStore,
     AdoptionStore,
+    ApprovalStore,
+    ApprovalLists,
+    WithdrawalStore,
     NodeStore,
     NodeWatch,
     EnrolmentStore,
     Outbox,
     IncidentStore,
+    ReplayStore,
+    BucketStore,
+    HoldStore,
+    BreakerStore,
+    YoungStore,
+    OrderMoves,
+    StandingStore,
+    FreezeStore,
+    OwnerStore,
     Protocol,
 ):
     """All store ports at once: what an adapter implements and ``app`` hands around.

@@ -12,7 +12,9 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from broker.issuance.events import Actor, Event, EventKind
+from broker.issuance.freezes import Freezes, verify_unfrozen
 from broker.issuance.making import Ground, authorization_ahead
+from broker.issuance.origins import NOWHERE, Origin
 from broker.issuance.planning import Planner
 from broker.issuance.ports import AccountOrders, Clock
 from broker.issuance.records import AccountRecord, AuthorizationRecord, Proof
@@ -45,14 +47,18 @@ class PreAuthorizations:
         refusals: Refusals,
         clock: Clock,
         settings: IssuanceSettings,
+        freezes: Freezes | None = None,
     ) -> None:
+        self._freezes = freezes
         self._owned = owned
         self._planner = planner
         self._refusals = refusals
         self._clock = clock
         self._settings = settings
 
-    async def create(self, account: AccountRecord, identifier: Identifier) -> AuthorizationRecord:
+    async def create(
+        self, account: AccountRecord, identifier: Identifier, *, origin: Origin = NOWHERE
+    ) -> AuthorizationRecord:
         """Return a new authorization for *identifier*, or raise the Problem that policy found.
 
         Raises:
@@ -60,12 +66,18 @@ class PreAuthorizations:
         """
         demands = self._settings.communities[account.community]
         check_current(demands, account)
+        await verify_unfrozen(self._freezes, account, "new-authz")
         if demands.pre_authorization is None:
             raise Problem(
                 ProblemType.UNAUTHORIZED, "pre-authorization is not offered, order the name instead"
             )
         facts = await self._planner.facts(
-            account, identifiers=(identifier,), profile=None, not_before=None, not_after=None
+            account,
+            identifiers=(identifier,),
+            profile=None,
+            not_before=None,
+            not_after=None,
+            origin=origin,
         )
         decision = self._planner.decide(facts)
         if decision.is_refused:

@@ -69,6 +69,9 @@ class AccountRecord:
     before it was kept."""
     terms_version: str | None = None
     """Which version of the terms it agreed to; None where the community named none."""
+    owner: str = ""
+    """Who answers for it, where it is not whoever answers for its key or node."""
+    contact: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +97,9 @@ class EabKeyRecord:
     sealed_by: str | None = None
     """The key that the MAC key is sealed under, as in ``key_ports.Sealed``; None for one in the
     clear: just minted and not yet kept, or kept by an earlier version."""
+    owner: str = ""
+    """Who answers for it and for the accounts that bind it; empty: nobody was named."""
+    contact: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,6 +266,8 @@ class JobKind(StrEnum):
     """subject: incident_id; a mass replacement"""
     DELIVER = "deliver"
     """subject: delivery_id; from the wish to the server at a node that serves the certificate"""
+    WITHDRAW = "withdraw"
+    """subject: approval_id; revoke what rests on an approval that was withdrawn"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

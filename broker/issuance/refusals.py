@@ -8,7 +8,8 @@ from typing import Final
 from broker.issuance.events import Actor, Event, EventKind
 from broker.issuance.ports import Clock, EventLog
 from broker.issuance.records import AccountRecord
-from broker.policy.decisions import Finding, NewOrderDecision
+from broker.issuance.requesting import requester_facts
+from broker.policy.decisions import Finding, NewOrderDecision, NewOrderFacts
 
 __all__ = ["Refusals"]
 
@@ -34,8 +35,12 @@ class Refusals:
         *,
         resource: str,
         order_id: str | None = None,
+        facts: NewOrderFacts | None = None,
     ) -> None:
-        """Keep why *account* was refused at *resource*; past the limit only how often."""
+        """Keep why *account* was refused at *resource*; past the limit only how often.
+
+        With *facts* the request is kept as well, for another policy to be asked about it.
+        """
         now = self._clock.now()
         if self._minute is None or now - self._minute >= timedelta(minutes=1):
             self._minute, self._kept = now, 0
@@ -56,9 +61,22 @@ class Refusals:
                 "policy_sha256": decision.policy_sha256,
                 "findings": [_facts(found) for found in decision.findings],
                 **({"left_out_before": left_out} if left_out else {}),
+                **({} if facts is None else {"request": _request(facts)}),
             },
         )
         await self._log.append(event, durable=False)
+
+
+def _request(facts: NewOrderFacts) -> dict[str, object]:
+    lifetime = None if facts.not_after is None else facts.not_after - facts.at
+    return {
+        "identifiers": [[str(one.type), one.value] for one in facts.identifiers],
+        "profile": facts.profile,
+        "is_start_asked": facts.not_before is not None,
+        "lifetime_seconds": None if lifetime is None else int(lifetime.total_seconds()),
+        "requester": requester_facts(facts.requester),
+        "is_unchanged_renewal": facts.is_unchanged_renewal,
+    }
 
 
 def _facts(found: Finding) -> dict[str, object]:

@@ -16,6 +16,7 @@ from broker.issuance.accounts import new_id
 from broker.issuance.planning import decided_retirement, decided_rule
 from broker.issuance.ports import CertificateStore, Clock, Policies
 from broker.issuance.records import CertificateRecord, OrderRecord
+from broker.issuance.requesting import decided_requester, is_decided_renewal
 from broker.policy.chains import decide_issued
 from broker.policy.decisions import Finding, IssuedFacts
 from broker.protocol.certificates import (
@@ -159,6 +160,8 @@ class Gate:
             not_after=order.not_after,
             rule=decided_rule(order.decision),
             longest=None if retirement is None else retirement.longest,
+            requester=decided_requester(order.decision),
+            is_unchanged_renewal=is_decided_renewal(order.decision),
         )
 
     def _anchor_fault(self, order: OrderRecord, chain: Chain, at: datetime) -> str | None:

@@ -1,131 +1,189 @@
-"""How many orders a CA lets our account make, and the share of them that is kept for renewals.
+"""What a CA lets us order, and the share of it that is kept for renewals.
 
 A CA counts all orders of our one account, so a hundred new hosts could use up what the renewals
-of tonight need.  Each order takes a token when it is made; new names get none once only the kept
-share is left, and are told when to come again.  The bucket is worked out from the orders that are
-kept, so a restart forgets nothing.  It is in memory from then on: one broker works on a store.
+of tonight need; and it counts certificates for the same names, or below the same registered
+domain, whoever ordered them.  An order takes a token of each when it is made; new names get none
+once only the kept share is left, and are told when to come again.  The buckets lie in the store.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Final
 
-from broker.issuance.ports import Clock
+from broker.issuance.ports import Clock, PublicSuffixes
+from broker.issuance.quota_ports import (
+    BucketKind,
+    BucketRecord,
+    BucketStore,
+    GivesBack,
+    OrderHistory,
+    Take,
+)
 from broker.issuance.records import OrderRecord
 from broker.policy.buckets import REPLAY_PERIODS, Bucket, replayed
-from broker.policy.units import Rate, format_duration, format_rate
+from broker.policy.domains import registered_domains
+from broker.policy.published_limits import Exemption, LimitPer, PublishedLimit, limits_on
+from broker.policy.units import Rate
 from broker.protocol.identifiers import Identifier
-from broker.protocol.problems import Problem, ProblemType
 
-__all__ = ["OrderHistory", "OrderLimit", "RenewalBudget"]
+__all__ = ["RenewalBudget", "bucket_as_of", "names_key"]
 
-SHORTEST_WAIT: Final = timedelta(seconds=1)
-"""Shortest wait that is named to a client: Retry-After has whole seconds."""
+SEPARATOR: Final = "|"
+"""Between the parts of a bucket's name: no name of the configuration and no host name has it."""
 
-
-class OrderHistory(Protocol):
-    """Orders as they were made."""
-
-    async def orders_made(
-        self, upstream: str, community: str, since: datetime
-    ) -> Sequence[datetime]:
-        """Return when orders for that upstream were made, the oldest first."""
-        ...
-
-    async def has_had(self, account_id: str, identifiers: frozenset[Identifier]) -> bool:
-        """Return whether one order of the account brought a certificate for all of these."""
-        ...
+NAMED_CHARS: Final = 200
+"""Longest list of names that stands in a bucket's name as it is, in characters; of a longer one
+the digest does."""
 
 
-@dataclass(frozen=True, slots=True)
-class OrderLimit:
-    """What a CA publishes about orders of one account."""
-
-    rate: Rate
-    kept_for_renewals: float
-    """Share of the bucket that only renewals may use."""
-
-    @property
-    def floor(self) -> float:
-        """Return how many tokens new names leave."""
-        return self.rate.count * self.kept_for_renewals
+KnownLimits = Callable[[str], Sequence[PublishedLimit]]
+"""Tells the limits of an upstream, whatever their day; empty: none is known."""
 
 
 class RenewalBudget:
-    """Gives out orders."""
+    """Knows the limits of CAs."""
 
     def __init__(
-        self, history: OrderHistory, limits: Mapping[str, OrderLimit], clock: Clock
+        self,
+        store: BucketStore,
+        limits: KnownLimits,
+        clock: Clock,
+        suffixes: PublicSuffixes,
     ) -> None:
-        """*limits* are by upstream; one that is not named has none."""
-        self._history = history
-        self._limits = dict(limits)
+        """*limits* are asked for each order: facts may have been read anew."""
+        self._store = store
+        self._limits = limits
         self._clock = clock
-        self._buckets: dict[tuple[str, str], Bucket] = {}
-        self._lock = asyncio.Lock()
+        self._suffixes = suffixes
 
-    async def take(self, order: OrderRecord) -> None:
-        """Take a token for an order that is about to be kept.
+    def limits(self, upstream: str) -> Sequence[PublishedLimit]:
+        """Return the limits that are in force there now."""
+        return limits_on(self._limits(upstream), self._clock.now())
 
-        Raises:
-            Problem: rateLimited, with how long to wait.
-        """
-        limit = self._limits.get(order.upstream)
-        if limit is None:
-            return
-        async with self._lock:
-            bucket = await self._bucket(limit, order.upstream, order.community)
+    async def takes(self, order: OrderRecord) -> tuple[Take, ...]:
+        """Return the tokens of the CA's limits that *order* needs, of all of its upstream."""
+        found: list[Take] = []
+        judged = Judged(self._store, order)
+        for limit in self.limits(order.upstream):
+            if limit.rate is None or await judged.is_exempt(limit):
+                continue
             floor = limit.floor
-            if bucket.level - 1 < floor and await self._is_renewal(order):
+            if floor and await judged.is_renewal():
                 floor = 0.0
-            if bucket.level - 1 < floor:
-                raise _limited(order.upstream, limit, bucket.wait_for(floor + 1), floor)
-            self._buckets[order.upstream, order.community] = bucket.without(1)
-
-    def give_back(self, order: OrderRecord) -> None:
-        """Put back the token of an order that was not kept after all."""
-        where = order.upstream, order.community
-        bucket = self._buckets.get(where)
-        if bucket is not None:
-            level = min(bucket.level + 1, float(bucket.rate.count))
-            self._buckets[where] = Bucket(bucket.rate, level, bucket.at)
+            found += [
+                Take(
+                    bucket=name,
+                    kind=BucketKind.CA,
+                    rate=limit.rate,
+                    floor=floor,
+                    at_first=await self._at_first(limit, name, order),
+                    gives_back=GivesBack.UNSENT
+                    if limit.per is LimitPer.ACCOUNT
+                    else GivesBack.UNISSUED,
+                )
+                for name in self._buckets(limit.per, order)
+            ]
+        return tuple(found)
 
     async def level(self, upstream: str, community: str) -> Bucket | None:
-        """Return what renewals may use there now; None where no limit is known."""
-        limit = self._limits.get(upstream)
-        if limit is None:
+        """Return what renewals may use of our account there now; None where no limit is known."""
+        for limit in self.limits(upstream):
+            if limit.per is LimitPer.ACCOUNT and limit.rate is not None:
+                name = account_bucket(upstream, community)
+                kept = await self._store.read_bucket(name)
+                now = self._clock.now()
+                if kept is None and limit.exempt:
+                    return Bucket.full(limit.rate, now)
+                if kept is None:
+                    return await self._replayed(limit.rate, upstream, community)
+                return bucket_as_of(kept, now).resized(limit.rate)
+        return None
+
+    def _buckets(self, per: LimitPer, order: OrderRecord) -> Sequence[str]:
+        """Return the buckets that an order takes from under a limit of one kind.
+
+        CAs count certificates for the same names over all accounts, so all communities share
+        those buckets.
+        """
+        upstream = order.upstream
+        if per is LimitPer.ACCOUNT:
+            return (account_bucket(upstream, order.community),)
+        if per is LimitPer.NAMES:
+            return (_joined(BucketKind.CA, upstream, per, names_key(order.identifiers)),)
+        domains = registered_domains(order.identifiers, self._suffixes.is_public_suffix)
+        return [_joined(BucketKind.CA, upstream, per, domain) for domain in domains]
+
+    async def _at_first(self, limit: PublishedLimit, name: str, order: OrderRecord) -> float | None:
+        """Return the level of a bucket that is not kept: what the kept orders make of it.
+
+        Where the CA does not count some of them, nobody knows which of the kept ones it counted.
+        """
+        if limit.per is not LimitPer.ACCOUNT or limit.rate is None or limit.exempt:
             return None
-        async with self._lock:
-            return await self._bucket(limit, upstream, community)
+        if await self._store.read_bucket(name) is not None:
+            return None
+        return (await self._replayed(limit.rate, order.upstream, order.community)).level
 
-    async def _bucket(self, limit: OrderLimit, upstream: str, community: str) -> Bucket:
+    async def _replayed(self, rate: Rate, upstream: str, community: str) -> Bucket:
         now = self._clock.now()
-        known = self._buckets.get((upstream, community))
-        if known is None:
-            since = now - limit.rate.period * REPLAY_PERIODS
-            taken = await self._history.orders_made(upstream, community, since)
-            known = replayed(limit.rate, taken, now)
-        self._buckets[upstream, community] = known = known.filled(now)
-        return known
+        since = now - rate.period * REPLAY_PERIODS
+        return replayed(rate, await self._store.orders_made(upstream, community, since), now)
 
-    async def _is_renewal(self, order: OrderRecord) -> bool:
+
+class Judged:
+    """Whether one order is a renewal, found out when it is first asked."""
+
+    def __init__(self, history: OrderHistory, order: OrderRecord) -> None:
+        self._history = history
+        self._order = order
+        self._has_had: bool | None = None
+        self._has_had_there: bool | None = None
+
+    async def is_renewal(self) -> bool:
         """Return whether it replaces a certificate that our account there ordered, or is for names
         that its account has had in one before; the client's word alone is not enough."""
-        if order.replaces_upstream is not None:
+        if self._order.replaces_upstream is not None:
             return True
-        return await self._history.has_had(order.account_id, frozenset(order.identifiers))
+        if self._has_had is None:
+            order = self._order
+            self._has_had = await self._history.has_had(
+                order.account_id, frozenset(order.identifiers)
+            )
+        return self._has_had
+
+    async def is_exempt(self, limit: PublishedLimit) -> bool:
+        """Return whether the CA does not count it under *limit*."""
+        order = self._order
+        if Exemption.REPLACEMENTS in limit.exempt and order.replaces_upstream == order.upstream:
+            return True
+        if Exemption.SAME_NAMES not in limit.exempt:
+            return False
+        if self._has_had_there is None:
+            self._has_had_there = await self._history.has_had_there(
+                order.account_id, order.upstream, frozenset(order.identifiers)
+            )
+        return self._has_had_there
 
 
-def _limited(upstream: str, limit: OrderLimit, wait: timedelta, floor: float) -> Problem:
-    what = "what is left is kept for renewals" if floor else "none is left"
-    wait = max(wait, SHORTEST_WAIT)
-    return Problem(
-        ProblemType.RATE_LIMITED,
-        f"orders for upstream '{upstream}' are limited to {format_rate(limit.rate)} and {what}, "
-        f"try again in {format_duration(timedelta(seconds=round(wait.total_seconds())))}",
-        retry_after=wait,
-    )
+def account_bucket(upstream: str, community: str) -> str:
+    """Return the name of the bucket of our account at a CA."""
+    return _joined(BucketKind.CA, upstream, LimitPer.ACCOUNT, community)
+
+
+def names_key(identifiers: Sequence[Identifier]) -> str:
+    """Return what an exact set of identifiers is counted under: itself, or its digest."""
+    text = ",".join(sorted({one.value for one in identifiers}))
+    return text if len(text) <= NAMED_CHARS else hashlib.sha256(text.encode()).hexdigest()
+
+
+def bucket_as_of(record: BucketRecord, now: datetime) -> Bucket:
+    """Return a kept bucket as it is at *now*."""
+    rate = Rate(record.count, timedelta(microseconds=record.period_microseconds))
+    return Bucket(rate, record.level, record.at).filled(now)
+
+
+def _joined(*parts: str) -> str:
+    return SEPARATOR.join(parts)

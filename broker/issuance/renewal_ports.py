@@ -81,6 +81,8 @@ class RenewalView:
     """Since when its client is told to renew at once, because of an incident."""
     pulled_url: str | None = None
     """Where that incident is explained to clients."""
+    renew_at: float | None = None
+    """Share of the lifetime that a rule set when it was ordered; None: none did."""
 
 
 class RetirementStatus(StrEnum):

@@ -107,7 +107,12 @@ class Renewals:
 
 
 def suggested_window(view: RenewalView, now: datetime, *, renew_at: float | None) -> RenewalWindow:
-    """Return when a certificate should be renewed; *renew_at* is policy's share, if it has one."""
+    """Return when a certificate should be renewed; *renew_at* is policy's share, if it has one.
+
+    Where a rule had an earlier one when it was ordered, that holds.
+    """
+    if view.renew_at is not None:
+        renew_at = min(view.renew_at, renew_at or view.renew_at)
     if view.revoked_at is not None or view.revocation_reason is not None:
         return window_past(view.revoked_at or now)
     if view.pulled_at is not None:

@@ -22,6 +22,9 @@ class DeclaredEabKey:
     names: tuple[str, ...] = ()
     profiles: tuple[str, ...] = ()
     is_reusable: bool = True
+    owner: str = ""
+    """Who answers for it; empty: whoever a command names."""
+    contact: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

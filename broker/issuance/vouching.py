@@ -197,6 +197,8 @@ def _grant(cluster: Cluster, account: ServiceAccount) -> Grant:
         owner=rule.owner,
         contact=rule.contact,
         node=node,
+        namespace=account.namespace,
+        service_account=account.name,
         # Kubernetes has one pod of a name at a time: its successor is the one that is there.
         takes_over="{pod}" in rule.node,
     )

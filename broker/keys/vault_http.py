@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -19,6 +20,7 @@ import yarl
 from broker.issuance.errors import Broken
 from broker.keys.vault_addresses import Addresses
 from broker.keys.vault_answers import Away, Denied, RawAnswer, VaultState, read_answer
+from broker.keys.vault_ids import SCHEME
 from broker.keys.vault_settings import VaultSettings
 
 __all__ = [
@@ -41,6 +43,13 @@ drop it; Vault itself waits for five."""
 MAX_ANSWER_BYTES: Final = 1024 * 1024
 """Largest answer that is read, in bytes; a key of 100 versions takes 60 KiB."""
 
+
+_SIGN: Final = re.compile(r"(.+)/sign/([^/]+)/[^/]+")
+"""Path of a request for a signature: its mount, its key, and the hash."""
+
+OnSigned = Callable[[str, str | None], None]
+"""Told the id of a key that was asked for a signature, and what Vault calls the request: None where
+no answer came, so that one may have been made all the same."""
 
 _HEALTH: Final = {
     472: "it is a disaster recovery secondary",
@@ -103,6 +112,11 @@ class VaultHttp:
         self._exchange = exchange
         self._addresses = addresses
         self._namespace = namespace
+        self._on_signed: OnSigned | None = None
+
+    def watch_signatures(self, on_signed: OnSigned) -> None:
+        """Tell *on_signed* of every signature that is asked for, from now on."""
+        self._on_signed = on_signed
 
     async def ask(
         self, method: str, path: str, document: Mapping[str, Any] | None, token: str | None
@@ -124,13 +138,23 @@ class VaultHttp:
                 answer = read_answer(raw, what)
             except Away as fault:
                 trip.failed(address, fault)
+                if not fault.left_nothing:
+                    self._tell_signed(path, document, None)
             except (Denied, Broken):
                 trip.answered(address)
                 raise
             else:
                 trip.answered(address)
+                self._tell_signed(path, document, answer.get("request_id"))
                 return answer
         raise trip.verdict()
+
+    def _tell_signed(self, path: str, document: Mapping[str, Any] | None, request: object) -> None:
+        """Tell that a signature was asked for, if it was one, and what Vault calls the request."""
+        found = _SIGN.fullmatch(path)
+        if self._on_signed is not None and document is not None and found is not None:
+            key_id = f"{SCHEME}{found[1]}/{found[2]}#{document.get('key_version')}"
+            self._on_signed(key_id, request if isinstance(request, str) else None)
 
     async def probe(self, address: str) -> None:
         """Ask whether a node is up, unsealed and initialised, active or standby.

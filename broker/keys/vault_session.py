@@ -277,6 +277,7 @@ class VaultConnections:
         self._watching = LookOut(self._watch, self._pause, PROBE_SECONDS)
         self.on_return: Callable[[], None] | None = None
         """Called when an identity that could not work can again."""
+        self.watch_signatures = self._http.watch_signatures
 
     def serving(self, mount: str) -> VaultSession:
         """Return the session that signs and reads at *mount*; nothing is asked of Vault yet."""

@@ -224,6 +224,7 @@ class DeliveryDesk(Desk):
         node = await self._kept.find_node(managed.node_id)
         return {
             "node": managed.node_id if node is None else node.name,
+            "community": None if node is None else node.community,
             "certificate": managed.name,
             "names": [one.value for one in managed.identifiers],
             "profile": managed.profile,
@@ -246,6 +247,7 @@ def delivery_view(view: DeliveryView) -> View:
         "delivery": delivery.delivery_id,
         "stage": str(delivery.stage),
         "node": view.node.name,
+        "community": view.node.community,
         "certificate": view.managed.name,
         "names": [one.value for one in view.managed.identifiers],
         "generation": delivery.generation,

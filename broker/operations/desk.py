@@ -11,13 +11,20 @@ from typing import Any
 from broker.operations import views
 from broker.operations.account_recovery import AccountRecoveryDesk
 from broker.operations.adoption import AdoptionDesk
+from broker.operations.approvals import ApprovalDesk
 from broker.operations.authorities import AuthorityDesk
 from broker.operations.deliveries import DeliveryDesk
+from broker.operations.evidence import EvidenceDesk
+from broker.operations.freezing import FreezeDesk
 from broker.operations.incidents import IncidentDesk
 from broker.operations.keys import KeyDesk
 from broker.operations.nodes import NodeDesk
+from broker.operations.owners import OwnerDesk
+from broker.operations.policies import PolicyDesk
+from broker.operations.quotas import QuotaDesk
 from broker.operations.recovery import RecoveryDesk
 from broker.operations.renewals import RenewalDesk
+from broker.operations.replays import ReplayDesk
 from broker.operations.requesters import RequesterDesk
 from broker.operations.rollouts import RolloutDesk
 from broker.operations.rotation import RotationDesk
@@ -36,12 +43,19 @@ class OperatorDesk(
     AuthorityDesk,
     RecoveryDesk,
     AdoptionDesk,
+    ApprovalDesk,
     AccountRecoveryDesk,
     UpstreamAccountDesk,
     NodeDesk,
+    PolicyDesk,
+    QuotaDesk,
+    ReplayDesk,
     RolloutDesk,
     IncidentDesk,
     DeliveryDesk,
+    EvidenceDesk,
+    FreezeDesk,
+    OwnerDesk,
 ):
     """Implements ``web.operator.Operations``."""
 

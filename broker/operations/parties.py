@@ -6,10 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from broker.audit.feeding import SinkState
+from broker.issuance.audit_ports import AuditStore, AuditTrail, CheckpointRecord
 from broker.issuance.events import Actor
+from broker.issuance.policy_keeping import PolicyKeeper
+from broker.issuance.policy_ports import PolicyHistory
 from broker.issuance.records import UpstreamAccountRecord
 
-__all__ = ["AuthorityKeeper", "KeysInUse", "SecretsInUse", "UpstreamEntry", "UpstreamKeeper"]
+__all__ = [
+    "AuditKeeper",
+    "AuditParty",
+    "AuthorityKeeper",
+    "KeysInUse",
+    "PolicyReloads",
+    "SecretsInUse",
+    "UpstreamEntry",
+    "UpstreamKeeper",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,9 +123,57 @@ class KeysInUse(Protocol):
         ...
 
 
+class PolicyReloads(Protocol):
+    """Knows which policies are in force, and has changed files taken."""
+
+    @property
+    def keeper(self) -> PolicyKeeper:
+        """Return who knows what is in force."""
+        ...
+
+    @property
+    def history(self) -> PolicyHistory:
+        """Return what was in force when."""
+        ...
+
+    async def reload(self, actor: Actor) -> None:
+        """Read the files now; what comes of it is known by the keeper."""
+        ...
+
+
 class SecretsInUse(Protocol):
     """Reads the secrets that the configuration refers to."""
 
     async def findings(self) -> Sequence[dict[str, Any]]:
         """Return a row for each that lies in Vault, with what is wrong with it."""
         ...
+
+
+class AuditKeeper(Protocol):
+    """Signs and sends the trail."""
+
+    @property
+    def checkpoint_fault(self) -> str | None:
+        """Return why no checkpoint can be made now."""
+        ...
+
+    def states(self) -> Sequence[SinkState]:
+        """Return how the sinks are."""
+        ...
+
+    async def take_checkpoint(self) -> CheckpointRecord | None:
+        """Take a checkpoint now; None where the last one covers everything."""
+        ...
+
+    async def public_key(self) -> tuple[str, str]:
+        """Return the id of the key that signs now, and its public half as PEM."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AuditParty:
+    """What the desk asks about the trail."""
+
+    keeper: AuditKeeper
+    store: AuditStore
+    trail: AuditTrail

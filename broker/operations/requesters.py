@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from broker.issuance.events import Actor
+from broker.issuance.ownership import check_owner
 from broker.issuance.records import AccountRecord, CertificateRecord, JobKind
 from broker.operations import views
 from broker.operations.rooms import Desk
@@ -119,7 +120,8 @@ class RequesterDesk(Desk):
 
     async def account_show(self, *, account_id: str) -> Any:
         """Return an account."""
-        return views.account_view(await self._account(account_id))
+        account = await self._account(account_id)
+        return (await self._with_owners([views.account_view(account)]))[0]
 
     async def account_list(
         self, *, community: str | None = None, after: str | None = None, limit: int = 100
@@ -128,7 +130,16 @@ class RequesterDesk(Desk):
         found = await self._store.list_accounts(
             community=community, after=after, limit=_limit(limit)
         )
-        return [views.account_view(account) for account in found]
+        return await self._with_owners([views.account_view(account) for account in found])
+
+    async def _with_owners(self, rows: Sequence[views.View]) -> Sequence[views.View]:
+        """Return accounts with who answers for them, be it by their key or node."""
+        known = await self._store.owners_of_accounts([str(row["account"]) for row in rows])
+        return [
+            {**row, "owner": owner, "contact": contact}
+            for row in rows
+            for owner, contact in [known.get(str(row["account"]), ("", ""))]
+        ]
 
     async def account_deactivate(self, *, actor: Actor, account_id: str) -> Any:
         """Deactivate an account for good; its certificates stay as they are."""
@@ -150,9 +161,12 @@ class RequesterDesk(Desk):
         expires_in: str | None = None,
         reusable: bool = False,
         key_id: str | None = None,
+        owner: str = "",
+        contact: str = "",
     ) -> Any:
         """Make a key; its MAC key is in this answer and in no other."""
         self._check_community(community)
+        check_owner(owner, contact)
         offered = self._rooms.policies.current(community).profiles
         for profile in profiles or ():
             if profile not in offered:
@@ -174,6 +188,8 @@ class RequesterDesk(Desk):
             expires_at=self._rooms.clock.now() + lifetime if lifetime is not None else None,
             is_reusable=reusable,
             actor=actor,
+            owner=owner,
+            contact=contact,
         )
         return {**views.eab_view(key), "mac_key": encode_base64url(key.mac_key)}
 
@@ -215,9 +231,17 @@ class RequesterDesk(Desk):
         return {
             "names": list(names),
             "community": asker.community,
+            "owner": facts.requester.owner,
+            "frozen": await self._frozen(asker),
             "caa": str(document.caa),
             **views.explanation_view(explain_name(document, facts)),
         }
+
+    async def _frozen(self, asker: AccountRecord) -> str | None:
+        """Return what of *asker* is frozen, whatever policy says."""
+        freezes = self._rooms.freezes
+        found = None if freezes is None else await freezes.of_account(asker)
+        return None if found is None else str(found)
 
     async def _account_of_node(self, node: str) -> str:
         found = await self._store.find_node(node)

@@ -12,15 +12,18 @@ from broker.issuance.caa_guard import CaaGuard
 from broker.issuance.deliveries import Deliveries
 from broker.issuance.dispatcher import Dispatcher
 from broker.issuance.enrollment import Enrollment
+from broker.issuance.freezes import Freezes
 from broker.issuance.incidents import Incidents
 from broker.issuance.key_moves import KeyMoves
 from broker.issuance.key_rotation import KeyRotation
 from broker.issuance.managed_ports import DeliveryRooms
 from broker.issuance.nodes import Nodes
+from broker.issuance.ownership import Ownership
 from broker.issuance.planning import Planner
 from broker.issuance.ports import Clock, Policies, Store
 from broker.issuance.reconciliation import Reconciliation
 from broker.issuance.records import AccountRecord
+from broker.issuance.registration import RegistrationAuthority
 from broker.issuance.renewal_budget import RenewalBudget
 from broker.issuance.renewing import Renewing
 from broker.issuance.revocations import Revocations
@@ -28,8 +31,10 @@ from broker.issuance.rollouts import Rollouts
 from broker.issuance.standstill import Standstill
 from broker.issuance.upstream_keys import UpstreamKeys
 from broker.operations.parties import (
+    AuditParty,
     AuthorityKeeper,
     KeysInUse,
+    PolicyReloads,
     SecretsInUse,
     UpstreamKeeper,
 )
@@ -92,8 +97,18 @@ class Rooms:
     """Says which nodes may be reloaded; None where the configuration has none."""
     incidents: Incidents | None = None
     """Replaces many certificates; None where a desk is tried without."""
+    approvals: RegistrationAuthority | None = None
+    """Takes what people say to requests; None where a desk is tried without."""
+    freezes: Freezes | None = None
+    """Knows what is frozen; None where a desk is tried without."""
+    ownership: Ownership | None = None
+    """Knows who answers for what; None where a desk is tried without."""
     budget: RenewalBudget | None = None
     """Knows what CAs let us order; None where a desk is tried without."""
+    policy_reloads: PolicyReloads | None = None
+    """Knows which policies are in force; None where a desk is tried without."""
+    audit: AuditParty | None = None
+    """Knows the audit trail; None where a desk is tried without."""
     recovery: Recovery | None = None
     """What a restored store needs; None where a desk is tried without."""
 

@@ -22,8 +22,18 @@ from broker.issuance.records import (
     WorkRecord,
 )
 from broker.policy.chains import Explanation
-from broker.policy.decisions import CapPlan, Finding, Lever, RuleRef
-from broker.policy.units import format_duration
+from broker.policy.decisions import (
+    ApprovalDemand,
+    CapPlan,
+    Finding,
+    Lever,
+    QuotaDemand,
+    RuleRef,
+)
+from broker.policy.grounds import Ground
+from broker.policy.rulings import Hit
+from broker.policy.units import Rate, format_duration, format_rate
+from broker.policy.validity import Judgement
 from broker.protocol.encoding import format_timestamp
 
 __all__ = [
@@ -74,6 +84,8 @@ def account_view(account: AccountRecord) -> View:
         "contacts": list(account.contacts),
         "thumbprint": account.thumbprint,
         "eab_key": account.eab_key_id,
+        "owner": account.owner,
+        "contact": account.contact,
         "created": _time(account.created_at),
     }
 
@@ -189,6 +201,8 @@ def eab_view(key: EabKeyRecord) -> View:
         "revoked": _time(key.revoked_at),
         "account": key.bound_account_id,
         "sealed_by": key.sealed_by,
+        "owner": key.owner,
+        "contact": key.contact,
     }
 
 
@@ -250,10 +264,19 @@ def explanation_view(explained: Explanation) -> View:
         "profile": decision.profile,
         "policy_sha256": decision.policy_sha256,
         "checks": [
-            {"check": str(step.check), "findings": [_finding(each) for each in step.findings]}
+            {
+                "check": str(step.check),
+                "findings": [_finding(each) for each in step.findings],
+                "grounds": [_ground(each) for each in step.grounds],
+            }
             for step in explained.steps
         ],
         "not_run": [str(name) for name in explained.not_run],
+        "rules": [_hit(hit) for hit in explained.rules.hits],
+        "warnings": [_finding(each) for each in decision.warnings],
+        "approval": _approval(decision.approval),
+        "quotas": [_quota(each) for each in decision.quotas],
+        "keys": list(decision.key_kinds),
         "requirements": {
             str(identifier): {
                 "challenges": [str(kind) for kind in needed.challenges],
@@ -263,16 +286,57 @@ def explanation_view(explained: Explanation) -> View:
         },
         "cap": format_duration(ruling.cap) if ruling is not None and not is_retiring else None,
         "cap_rule": _rule(ruling.rule) if ruling is not None else None,
-        "upstreams": [
-            {
-                "choice": str(judged.choice),
-                "taken": decision.plan is not None and judged.plan == decision.plan,
-                "obstacle": str(judged.obstacle) if judged.obstacle is not None else None,
-                "sentence": judged.sentence,
-            }
-            for judged in explained.choices
-        ],
+        "upstreams": [_judgement(judged, decision.plan) for judged in explained.choices],
         "plan": _plan(decision.plan),
+    }
+
+
+def _judgement(judged: Judgement, plan: CapPlan | None) -> View:
+    return {
+        "choice": str(judged.choice),
+        "taken": plan is not None and judged.plan == plan,
+        "obstacle": str(judged.obstacle) if judged.obstacle is not None else None,
+        "sentence": judged.sentence,
+    }
+
+
+def _hit(hit: Hit) -> View:
+    rule = hit.rule
+    return {
+        "name": rule.name,
+        "rule": _rule(rule.ref),
+        "because": rule.because,
+        "enforced": hit.is_enforced,
+        "names": [one.value for one in hit.identifiers],
+        "fault": hit.fault,
+    }
+
+
+def _ground(ground: Ground) -> View:
+    name = None if ground.identifier is None else ground.identifier.value
+    return {"rule": _rule(ground.rule), "name": name}
+
+
+def _quota(demand: QuotaDemand) -> View:
+    return {
+        "per": str(demand.per),
+        "limit": format_rate(Rate(demand.limit, demand.window)),
+        "kept_for_renewals": demand.kept_for_renewals,
+        "enforced": demand.is_enforced,
+        "rule": _rule(demand.rule),
+    }
+
+
+def _approval(demand: ApprovalDemand | None) -> View | None:
+    if demand is None:
+        return None
+    return {
+        "people": demand.people,
+        "answer_within": format_duration(demand.answer_within),
+        "holds": format_duration(demand.holds),
+        "evidence": list(demand.evidence),
+        "names": [one.value for one in demand.identifiers],
+        "rules": [_rule(rule) for rule in demand.rules],
     }
 
 

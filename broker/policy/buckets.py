@@ -15,6 +15,10 @@ REPLAY_PERIODS: Final = 2
 """Over how many periods the past is gone through to know a bucket's level: whatever lies further
 back has been filled up again since, twice over."""
 
+ROUNDING: Final = 1e-6
+"""Share of a token that is lost to rounding, when a bucket is filled in many small steps: whoever
+waits as long as told finds the token that was promised."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
@@ -39,6 +43,21 @@ class Bucket:
         """Return the bucket with *count* fewer tokens; what others took may leave less than none
         only for as long as nobody looks."""
         return replace(self, level=max(self.level - count, 0.0))
+
+    def with_back(self, count: float) -> Bucket:
+        """Return the bucket with *count* more tokens, never more than there can be."""
+        return replace(self, level=min(self.level + count, float(self.rate.count)))
+
+    def resized(self, rate: Rate) -> Bucket:
+        """Return the bucket under another rate: what was taken stays taken."""
+        if rate == self.rate:
+            return self
+        taken = self.rate.count - self.level
+        return Bucket(rate, max(rate.count - taken, 0.0), self.at)
+
+    def is_enough(self, count: float, *, floor: float = 0.0) -> bool:
+        """Return whether *count* can be taken so that *floor* is left."""
+        return self.level - count >= floor - ROUNDING
 
     def wait_for(self, level: float) -> timedelta:
         """Return how long it takes until there are *level* tokens."""

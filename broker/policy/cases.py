@@ -6,90 +6,27 @@ a policy is for in requests that anyone can read; a policy that stops doing it f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
 
-from pydantic import Field
-
-from broker.policy.chains import decide_new_order
-from broker.policy.decisions import EabGrant, Lever, NewOrderDecision, NewOrderFacts
+from broker.policy.case_form import Expected, Given, PolicyCase, PolicyCases, Stage
+from broker.policy.decisions import Finding, NewOrderDecision, RuleRef
 from broker.policy.document import PolicyDocument
-from broker.policy.units import Duration, format_duration
-from broker.policy.upstream_facts import UpstreamDescription, UpstreamOverrides, facts_for
-from broker.policy.yamlfile import FileModel, load_model
-from broker.protocol.identifiers import Identifier, parse_name_or_address
+from broker.policy.stories import Story, tell_story
+from broker.policy.units import Rate, format_duration, format_rate
+from broker.policy.upstream_facts import UpstreamDescription
+from broker.policy.yamlfile import load_model
 from broker.protocol.problems import Problem
 
-__all__ = ["PolicyCase", "PolicyCases", "check_case", "parse_cases"]
-
-_Text = Annotated[str, Field(min_length=1, max_length=1000)]
-
-
-class GivenEab(FileModel):
-    """The external account binding of the account that asks."""
-
-    key_id: _Text
-    names: tuple[str, ...] = ()
-    profiles: tuple[str, ...] = ()
-
-
-class GivenUpstream(FileModel):
-    """An upstream that is ready."""
-
-    name: _Text
-    description: _Text = Field(description="Name of a description in the facts file.")
-    overrides: UpstreamOverrides = UpstreamOverrides()
-    suspended: tuple[str | None, ...] = Field(
-        default=(), description="Its profiles that are suspended; null: its default."
-    )
-
-
-class Given(FileModel):
-    """A request, and the world at that moment."""
-
-    names: tuple[str, ...] = Field(description="DNS names that are ordered.")
-    profile: str | None = None
-    not_after: Duration | None = Field(
-        default=None, description="The end that the client asks for, counted from now."
-    )
-    at: datetime = datetime(2026, 11, 22, 12, tzinfo=UTC)
-    eab: GivenEab | None = None
-    upstreams: tuple[GivenUpstream, ...]
-    public_suffixes: tuple[str, ...] = ()
-
-
-class Expected(FileModel):
-    """What is expected of the decision; what is left out is not looked at."""
-
-    decision: Literal["allow", "refuse"]
-    checks: tuple[str, ...] = Field(default=(), description="The checks that find something.")
-    refused: tuple[str, ...] | None = Field(default=None, description="The names refused.")
-    upstream: str | None = None
-    upstream_profile: str | None = None
-    lever: Lever | None = None
-    cap: Duration | None = None
-    challenges: dict[str, tuple[str, ...]] = Field(
-        default={}, description="The challenges that each name needs; an empty list: none."
-    )
-
-
-class PolicyCase(FileModel):
-    """One case."""
-
-    name: _Text
-    given: Given
-    expect: Expected
-    because: _Text
-
-
-class PolicyCases(FileModel):
-    """A file of cases about one policy."""
-
-    api_version: Literal["penstock.dev/v1"] = Field(alias="apiVersion")
-    kind: Literal["PolicyCases"]
-    policy: _Text = Field(description="The policy's file, as seen from the folder of policies.")
-    cases: tuple[PolicyCase, ...] = Field(min_length=1)
+__all__ = [
+    "Expected",
+    "Given",
+    "PolicyCase",
+    "PolicyCases",
+    "Stage",
+    "check_case",
+    "judge_case",
+    "parse_cases",
+]
 
 
 def parse_cases(text: str, *, source: str) -> PolicyCases:
@@ -109,76 +46,94 @@ def check_case(
     Raises:
         UnknownDescription: An upstream's description is not there.
     """
+    return judge_case(document, case, descriptions)[0]
+
+
+def judge_case(
+    document: PolicyDocument, case: PolicyCase, descriptions: Mapping[str, UpstreamDescription]
+) -> tuple[tuple[str, ...], tuple[RuleRef, ...]]:
+    """Return the same together with every rule that spoke of the case's order.
+
+    Raises:
+        UnknownDescription: An upstream's description is not there.
+    """
     try:
-        identifiers = tuple(parse_name_or_address(name) for name in case.given.names)
+        story = tell_story(document, case.given, descriptions)
     except Problem as problem:
-        return (f"given what is neither a DNS name nor an address: {problem.detail}",)
-    facts = _facts(document, case.given, identifiers, descriptions)
-    return _compare(case.expect, decide_new_order(document, facts))
+        return (f"given what is neither a DNS name nor an address: {problem.detail}",), ()
+    return _compare(case.expect, story), story.decision.rules
 
 
-def _facts(
-    document: PolicyDocument,
-    given: Given,
-    identifiers: tuple[Identifier, ...],
-    descriptions: Mapping[str, UpstreamDescription],
-) -> NewOrderFacts:
-    eab = given.eab
-    grant = None if eab is None else EabGrant(
-        key_id=eab.key_id, names=eab.names, profiles=eab.profiles
-    )  # fmt: skip
-    return NewOrderFacts(
-        community=document.community,
-        identifiers=identifiers,
-        profile=given.profile,
-        not_before=None,
-        not_after=None if given.not_after is None else given.at + given.not_after,
-        at=given.at,
-        account_thumbprint="",
-        eab=grant,
-        public_suffixes=frozenset(given.public_suffixes),
-        upstreams=tuple(
-            facts_for(upstream.name, upstream.description, upstream.overrides, descriptions)
-            for upstream in given.upstreams
-        ),
-        suspended=frozenset(
-            (upstream.name, profile)
-            for upstream in given.upstreams
-            for profile in upstream.suspended
-        ),
+def _compare(expect: Expected, story: Story) -> tuple[str, ...]:
+    told = _told(story.findings)
+    got = "refuse" if story.is_refused else "allow"
+    if got != expect.decision:
+        return (f"expected {expect.decision}, got {got}: {told}",)
+    pairs = [*_of_findings(expect, story), *_of_plan(expect, story.decision)]
+    pairs += [*_of_challenges(expect, story.decision), *_of_rules(expect, story.decision)]
+    return tuple(
+        f"expected {what} {expected}, got {found}: {told}"
+        for what, expected, found in pairs
+        if expected is not None and expected != found
     )
 
 
-def _compare(expect: Expected, decision: NewOrderDecision) -> tuple[str, ...]:
-    told = "; ".join(finding.sentence for finding in decision.findings) or "no findings"
-    got = "refuse" if decision.is_refused else "allow"
-    if got != expect.decision:
-        return (f"expected {expect.decision}, got {got}: {told}",)
-    differences: list[str] = []
+def _told(findings: tuple[Finding, ...]) -> str:
+    return "; ".join(finding.sentence for finding in findings) or "no findings"
 
-    def compare(what: str, expected: object, found: object) -> None:
-        if expected != found:
-            differences.append(f"expected {what} {expected}, got {found}: {told}")
 
+def _of_findings(expect: Expected, story: Story) -> Iterator[tuple[str, object, object]]:
+    found = story.findings
+    if story.is_refused:
+        yield "stage", expect.stage, story.stage
     if expect.checks:
-        compare("checks", sorted(expect.checks), sorted({str(f.check) for f in decision.findings}))
+        yield "checks", sorted(expect.checks), sorted({str(one.check) for one in found})
     if expect.refused is not None:
-        refused = {f.identifier.value for f in decision.findings if f.identifier is not None}
-        compare("refused", sorted(expect.refused), sorted(refused))
-    if decision.plan is not None:
-        plan = decision.plan
-        for what, expected, found in (
-            ("upstream", expect.upstream, plan.upstream),
-            ("upstream_profile", expect.upstream_profile, plan.upstream_profile),
-            ("lever", expect.lever, plan.lever),
-            ("cap", expect.cap and format_duration(expect.cap), format_duration(plan.cap)),
-        ):
-            if expected is not None:
-                compare(what, expected, found)
+        refused = {one.identifier.value for one in found if one.identifier is not None}
+        yield "refused", sorted(expect.refused), sorted(refused)
+
+
+def _of_plan(expect: Expected, decision: NewOrderDecision) -> Iterator[tuple[str, object, object]]:
+    plan = decision.plan
+    if plan is None:
+        return
+    yield "upstream", expect.upstream, plan.upstream
+    yield "upstream_profile", expect.upstream_profile, plan.upstream_profile
+    yield "lever", expect.lever, plan.lever
+    yield "cap", expect.cap and format_duration(expect.cap), format_duration(plan.cap)
+
+
+def _of_challenges(
+    expect: Expected, decision: NewOrderDecision
+) -> Iterator[tuple[str, object, object]]:
     challenges = {
         identifier.value: [str(kind) for kind in need.challenges]
         for identifier, need in decision.requirements.items()
     }
     for name, wanted in expect.challenges.items():
-        compare(f"challenges of {name}", list(wanted), challenges.get(name))
-    return tuple(differences)
+        yield f"challenges of {name}", list(wanted), challenges.get(name)
+
+
+def _of_rules(expect: Expected, decision: NewOrderDecision) -> Iterator[tuple[str, object, object]]:
+    if expect.rules is not None:
+        applied = {name for rule in decision.rules if (name := _name_of(rule)) is not None}
+        yield "rules", sorted(expect.rules), sorted(applied)
+    if expect.warnings is not None:
+        warned = {name for one in decision.warnings if (name := _name_of(one.rule)) is not None}
+        yield "warnings", sorted(expect.warnings), sorted(warned)
+    if expect.approval is not None:
+        yield "approval", expect.approval, 0 if decision.approval is None else (
+            decision.approval.people
+        )  # fmt: skip
+    if expect.quotas is not None:
+        counted = [
+            f"{one.per} {format_rate(Rate(one.limit, one.window))}" for one in decision.quotas
+        ]
+        yield "quotas", sorted(expect.quotas), sorted(counted)
+
+
+def _name_of(rule: RuleRef | None) -> str | None:
+    """Return what a rule is called, from the path that `rules` gives it."""
+    if rule is None or not rule.path.startswith("rule '"):
+        return None
+    return rule.path.removeprefix("rule '").removesuffix("'")

@@ -6,14 +6,16 @@ check that finds something: a test pins it.  A chain without checks refuses.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
-from broker.policy import checks, checks_csr, checks_issued
+from broker.policy import checks, checks_csr, checks_issued, checks_rules
 from broker.policy.checks import Case, Check, CheckName, IdentifierCheck, OrderCheck
+from broker.policy.checks_rules import shortfalls
 from broker.policy.communities import requirement_for
 from broker.policy.decisions import (
+    EabGrant,
     FinalizeFacts,
     Finding,
     IssuedFacts,
@@ -21,6 +23,8 @@ from broker.policy.decisions import (
     NewOrderFacts,
 )
 from broker.policy.document import PolicyDocument
+from broker.policy.grounds import Ground, grounds_of
+from broker.policy.rulings import NO_RULING, Hit, Ruling, narrowed, rule_on, subject_of
 from broker.policy.validity import CapRuling, Judgement, judge_choices, rule_cap
 from broker.protocol.identifiers import Identifier
 from broker.protocol.problems import ProblemType
@@ -29,6 +33,7 @@ __all__ = [
     "FINALIZE",
     "ISSUED",
     "NEW_ORDER",
+    "ONLY_TOLD",
     "UPSTREAM_BREACHES",
     "Explanation",
     "Step",
@@ -36,15 +41,20 @@ __all__ = [
     "decide_issued",
     "decide_new_order",
     "explain_name",
+    "warn_finalize",
 ]
 
 F = TypeVar("F")
+Facts = TypeVar("Facts", NewOrderFacts, FinalizeFacts, IssuedFacts)
+
+MAX_WARNED_APART: Final = 20
+"""Most rules that only warn which are tried each on its own: every one costs a decision."""
 
 NEW_ORDER: Final[tuple[Check[NewOrderFacts], ...]] = (
     OrderCheck(CheckName.PROFILE_OFFERED, checks.profile_offered, is_gate=True),
     OrderCheck(CheckName.IDENTIFIERS_PRESENT, checks.identifiers_present),
     OrderCheck(CheckName.NOT_BEFORE, checks.not_before),
-    OrderCheck(CheckName.EAB_PROFILE, checks.eab_profile),
+    OrderCheck(CheckName.EAB_PROFILE, checks_rules.eab_profile),
     IdentifierCheck(CheckName.IDENTIFIER_TYPE, checks.identifier_type),
     IdentifierCheck(CheckName.ADDRESS_RESERVED, checks.address_reserved),
     IdentifierCheck(CheckName.PUBLIC_SUFFIX, checks.public_suffix),
@@ -52,7 +62,12 @@ NEW_ORDER: Final[tuple[Check[NewOrderFacts], ...]] = (
     IdentifierCheck(CheckName.NAME_ALLOWED, checks.name_allowed),
     IdentifierCheck(CheckName.PROFILE_NAMES, checks.profile_names),
     IdentifierCheck(CheckName.WILDCARD_ALLOWED, checks.wildcard_allowed),
-    IdentifierCheck(CheckName.EAB_NAMES, checks.eab_names),
+    IdentifierCheck(CheckName.EAB_NAMES, checks_rules.eab_names),
+    OrderCheck(CheckName.RULE_UNSURE, checks_rules.rule_unsure),
+    OrderCheck(CheckName.RULE_REFUSED, checks_rules.rule_refused),
+    IdentifierCheck(CheckName.RULE_REFUSED_NAME, checks_rules.rule_refused_name),
+    OrderCheck(CheckName.OWNER_REQUIRED, checks_rules.owner_required),
+    OrderCheck(CheckName.ATTESTATION_REQUIRED, checks_rules.attestation_required),
     IdentifierCheck(CheckName.CONTROL_PROVABLE, checks.control_provable),
     IdentifierCheck(CheckName.PRIVATE_NAME, checks.private_name),
     OrderCheck(CheckName.NOT_AFTER, checks.not_after),
@@ -63,13 +78,18 @@ NEW_ORDER: Final[tuple[Check[NewOrderFacts], ...]] = (
 FINALIZE: Final[tuple[Check[FinalizeFacts], ...]] = (
     OrderCheck(CheckName.PROFILE_OFFERED, checks.profile_offered, is_gate=True),
     OrderCheck(CheckName.IDENTIFIERS_PRESENT, checks.identifiers_present),
-    OrderCheck(CheckName.EAB_PROFILE, checks.eab_profile),
+    OrderCheck(CheckName.EAB_PROFILE, checks_rules.eab_profile),
     IdentifierCheck(CheckName.IDENTIFIER_TYPE, checks.identifier_type),
     IdentifierCheck(CheckName.NAME_DENIED, checks.name_denied),
     IdentifierCheck(CheckName.NAME_ALLOWED, checks.name_allowed),
     IdentifierCheck(CheckName.PROFILE_NAMES, checks.profile_names),
     IdentifierCheck(CheckName.WILDCARD_ALLOWED, checks.wildcard_allowed),
-    IdentifierCheck(CheckName.EAB_NAMES, checks.eab_names),
+    IdentifierCheck(CheckName.EAB_NAMES, checks_rules.eab_names),
+    OrderCheck(CheckName.RULE_UNSURE, checks_rules.rule_unsure),
+    OrderCheck(CheckName.RULE_REFUSED, checks_rules.rule_refused),
+    IdentifierCheck(CheckName.RULE_REFUSED_NAME, checks_rules.rule_refused_name),
+    OrderCheck(CheckName.OWNER_REQUIRED, checks_rules.owner_required),
+    OrderCheck(CheckName.ATTESTATION_REQUIRED, checks_rules.attestation_required),
     IdentifierCheck(CheckName.GRANT_STANDS, checks_csr.grant_stands),
     OrderCheck(CheckName.CSR_NAMES, checks_csr.csr_names),
     OrderCheck(CheckName.CSR_SUBJECT, checks_csr.csr_subject),
@@ -102,6 +122,9 @@ ISSUED: Final[tuple[Check[IssuedFacts], ...]] = (
 )
 """What is asked of a certificate before it is released."""
 
+ONLY_TOLD: Final = frozenset({CheckName.RULE_NARROWS, CheckName.APPROVAL_REQUIRED})
+"""Names under which warnings tell what is no refusal: what would be narrowed, who be asked."""
+
 UPSTREAM_BREACHES: Final = frozenset(
     check.name for check in ISSUED if check.name.startswith("issued-")
 )
@@ -118,6 +141,8 @@ class Step:
 
     check: CheckName
     findings: tuple[Finding, ...]
+    grounds: tuple[Ground, ...] = ()
+    """The rules that let it pass; filled by `explain_name` alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +158,8 @@ class Explanation:
     """The cap and every rule that had a say; None without a profile."""
     choices: tuple[Judgement, ...]
     """What became of each upstream of the profile."""
+    rules: Ruling = NO_RULING
+    """The rules that speak of the order, enforced or not."""
 
 
 def run_chain(chain: Sequence[Check[F]], case: Case[F]) -> tuple[Step, ...]:
@@ -169,23 +196,37 @@ _EMPTY_CHAIN: Final = Finding(
 
 
 def decide_new_order(document: PolicyDocument, facts: NewOrderFacts) -> NewOrderDecision:
-    """Return the findings against an order, or what its names need and how the cap is held."""
+    """Return the findings against an order, or what its names need and how the cap is held.
+
+    Rules that only warn change nothing of the answer; what they would find is in its warnings.
+    """
     case = _new_order_case(document, facts)
-    return _decision(case, run_chain(NEW_ORDER, case))
+    decision = _decision(case, run_chain(NEW_ORDER, case))
+    return _with_warnings(decision, document, facts, case.ruling)
 
 
 def decide_finalize(document: PolicyDocument, facts: FinalizeFacts) -> tuple[Finding, ...]:
     """Return what speaks against sending this CSR upstream; empty: nothing does."""
-    profile = document.profiles.get(facts.profile)
-    case = Case(document, profile, facts.identifiers, facts.eab, facts)
-    return _findings(run_chain(FINALIZE, case))
+    return _findings(run_chain(FINALIZE, _case(document, facts, eab=facts.eab)))
+
+
+def warn_finalize(document: PolicyDocument, facts: FinalizeFacts) -> tuple[Finding, ...]:
+    """Return what rules that only warn would find against this CSR, and could not before it."""
+    case = _case(document, facts, eab=facts.eab)
+    if not case.ruling.warned:
+        return ()
+    found = _findings(run_chain(FINALIZE, case))
+    warnings: list[Finding] = []
+    for hits in _warned(case.ruling):
+        supposed = _case(document, facts, eab=facts.eab, ruling=case.ruling.enforcing(hits))
+        warnings += _beyond(found, _findings(run_chain(FINALIZE, supposed)))
+    told_before = {check.name for check in NEW_ORDER}
+    return tuple(one for one in dict.fromkeys(warnings) if one.check not in told_before)
 
 
 def decide_issued(document: PolicyDocument, facts: IssuedFacts) -> tuple[Finding, ...]:
     """Return what speaks against releasing this certificate; empty: nothing does."""
-    profile = document.profiles.get(facts.profile)
-    case = Case(document, profile, facts.identifiers, None, facts)
-    return _findings(run_chain(ISSUED, case))
+    return _findings(run_chain(ISSUED, _case(document, facts, eab=None)))
 
 
 def explain_name(document: PolicyDocument, facts: NewOrderFacts) -> Explanation:
@@ -195,20 +236,41 @@ def explain_name(document: PolicyDocument, facts: NewOrderFacts) -> Explanation:
     ruling: CapRuling | None = None
     choices: tuple[Judgement, ...] = ()
     if case.profile is not None:
-        ruling = rule_cap(document, case.profile, facts.identifiers)
-        choices = judge_choices(document, case.profile, facts, ruling)
+        ruling = rule_cap(case.document, case.profile, facts.identifiers)
+        choices = judge_choices(case.document, case.profile, facts, ruling)
     return Explanation(
-        decision=_decision(case, steps),
-        steps=steps,
+        decision=_with_warnings(_decision(case, steps), document, facts, case.ruling),
+        steps=tuple(
+            step if step.findings else replace(step, grounds=grounds_of(step.check, case, choices))
+            for step in steps
+        ),
         not_run=tuple(c.name for c in NEW_ORDER if c.name not in {step.check for step in steps}),
         ruling=ruling,
         choices=choices,
+        rules=case.ruling,
     )
 
 
-def _new_order_case(document: PolicyDocument, facts: NewOrderFacts) -> Case[NewOrderFacts]:
+def _case(
+    document: PolicyDocument,
+    facts: Facts,
+    *,
+    eab: EabGrant | None,
+    ruling: Ruling | None = None,
+) -> Case[Facts]:
+    """Return the case of *facts*, narrowed by the rules that speak of it, or by *ruling*."""
     profile = document.profile(facts.profile)
-    return Case(document, profile, facts.identifiers, facts.eab, facts)
+    name = None if profile is None else profile.name
+    if ruling is None:
+        ruling = rule_on(document, subject_of(facts, profile=name, eab=eab))
+    left, chosen = narrowed(document, profile, ruling)
+    return Case(left, chosen, facts.identifiers, eab, facts, ruling)
+
+
+def _new_order_case(
+    document: PolicyDocument, facts: NewOrderFacts, ruling: Ruling | None = None
+) -> Case[NewOrderFacts]:
+    return _case(document, facts, eab=facts.eab, ruling=ruling)
 
 
 def _findings(steps: Sequence[Step]) -> tuple[Finding, ...]:
@@ -222,20 +284,57 @@ def _decision(case: Case[NewOrderFacts], steps: Sequence[Step]) -> NewOrderDecis
         checks=tuple(str(step.check) for step in steps),
         policy_sha256=case.document.sha256,
         profile=case.profile.name if case.profile is not None else None,
+        rules=tuple(hit.rule.ref for hit in case.ruling.hits),
     )
     if findings or case.profile is None:
         return refusal
-    ruling = rule_cap(case.document, case.profile, case.identifiers)
-    judged = judge_choices(case.document, case.profile, case.facts, ruling)
+    cap = rule_cap(case.document, case.profile, case.identifiers)
+    judged = judge_choices(case.document, case.profile, case.facts, cap)
     needed = {
         identifier: requirement_for(case.document, case.profile, case.eab, identifier)
         for identifier in case.identifiers
     }
-    return NewOrderDecision(
-        findings=(),
-        checks=refusal.checks,
-        policy_sha256=refusal.policy_sha256,
-        profile=refusal.profile,
+    return replace(
+        refusal,
         requirements={name: need for name, need in needed.items() if need is not None},
         plan=next((judgement.plan for judgement in judged if judgement.plan is not None), None),
+        approval=case.ruling.approval,
+        quotas=case.ruling.quotas,
+        key_kinds=case.document.key_kinds,
+        usages=case.profile.usages,
+        renew_at=case.profile.renew_at,
     )
+
+
+# ---------------------------------------------------------------------------------------- warnings
+
+
+def _with_warnings(
+    decision: NewOrderDecision, document: PolicyDocument, facts: NewOrderFacts, ruling: Ruling
+) -> NewOrderDecision:
+    """Return *decision* with what the rules that only warn would make of it."""
+    if not ruling.warned:
+        return decision
+    warnings: list[Finding] = []
+    for hits in _warned(ruling):
+        case = _new_order_case(document, facts, ruling.enforcing(hits))
+        supposed = _decision(case, run_chain(NEW_ORDER, case))
+        warnings += _beyond(decision.findings, supposed.findings)
+        if not supposed.is_refused:
+            warnings += shortfalls(decision, supposed, hits)
+    return replace(decision, warnings=tuple(dict.fromkeys(warnings)))
+
+
+def _warned(ruling: Ruling) -> Iterator[tuple[Hit, ...]]:
+    """Yield the rules that only warn one by one, as far as that is bounded, and the rest at once:
+    what one rule refuses hides what the next would."""
+    warned = ruling.warned
+    for hit in warned[:MAX_WARNED_APART]:
+        yield (hit,)
+    if len(warned) > MAX_WARNED_APART:
+        yield warned[MAX_WARNED_APART:]
+
+
+def _beyond(found: Sequence[Finding], supposed: Sequence[Finding]) -> Iterator[Finding]:
+    known = set(found)
+    return (finding for finding in supposed if finding not in known)

@@ -19,14 +19,23 @@ from broker.policy.addresses import parse_address, reserved_block
 from broker.policy.communities import requirement_for
 from broker.policy.decisions import EabGrant, Finding, Lever, NewOrderFacts, RuleRef
 from broker.policy.document import PolicyDocument, Profile
-from broker.policy.names import PatternSet
+from broker.policy.rulings import NO_RULING, Ruling
 from broker.policy.units import format_duration
 from broker.policy.validity import is_kept_private, judge_choices, rule_cap
 from broker.protocol.encoding import format_timestamp
 from broker.protocol.identifiers import Identifier, IdentifierType
 from broker.protocol.problems import ProblemType, printable
 
-__all__ = ["Case", "Check", "CheckName", "IdentifierCheck", "OrderCheck", "cap_text", "place"]
+__all__ = [
+    "Case",
+    "Check",
+    "CheckName",
+    "IdentifierCheck",
+    "OrderCheck",
+    "cap_text",
+    "place",
+    "refused",
+]
 
 F = TypeVar("F")
 
@@ -77,6 +86,14 @@ class CheckName(StrEnum):
     ISSUED_ANCHOR = "issued-anchor"
     ISSUED_ONCE = "issued-once"
 
+    RULE_REFUSED = "rule-refused"
+    RULE_REFUSED_NAME = "rule-refused-name"
+    RULE_UNSURE = "rule-unsure"
+    OWNER_REQUIRED = "owner-required"
+    ATTESTATION_REQUIRED = "attestation-required"
+    APPROVAL_REQUIRED = "approval-required"
+    RULE_NARROWS = "rule-narrows"
+
     CHAIN_EMPTY = "chain-empty"
 
 
@@ -90,6 +107,8 @@ class Case(Generic[F]):
     identifiers: tuple[Identifier, ...]
     eab: EabGrant | None
     facts: F
+    ruling: Ruling = NO_RULING
+    """The rules that speak of the order; *document* and *profile* are narrowed by them."""
 
     @property
     def chosen(self) -> Profile:
@@ -137,9 +156,10 @@ def cap_text(cap: timedelta, rule: RuleRef) -> str:
     return f"{format_duration(cap)} cap of {whose} ({place(rule)})"
 
 
-def _refused(
+def refused(
     check: CheckName, identifier: Identifier, sentence: str, rule: RuleRef | None = None
 ) -> Finding:
+    """Return the finding that *identifier* is refused, which *sentence* goes on to explain."""
     return Finding(
         check=check,
         type=ProblemType.REJECTED_IDENTIFIER,
@@ -217,7 +237,7 @@ def address_reserved(case: Case[Any], identifier: Identifier) -> Finding | None:
     why = reserved_block(address, allow.networks_holding(identifier.value))
     if why is None:
         return None
-    return _refused(CheckName.ADDRESS_RESERVED, identifier, f"{why} ({place(allow.ref)})")
+    return refused(CheckName.ADDRESS_RESERVED, identifier, f"{why} ({place(allow.ref)})")
 
 
 def public_suffix(case: Case[NewOrderFacts], identifier: Identifier) -> Finding | None:
@@ -225,7 +245,7 @@ def public_suffix(case: Case[NewOrderFacts], identifier: Identifier) -> Finding 
     if identifier.base.value not in case.facts.public_suffixes:
         return None
     is_what = "covers a whole public suffix" if identifier.is_wildcard else "is a public suffix"
-    return _refused(
+    return refused(
         CheckName.PUBLIC_SUFFIX, identifier, f"{is_what}, expected a name below '{identifier.base}'"
     )
 
@@ -235,7 +255,7 @@ def name_denied(case: Case[Any], identifier: Identifier) -> Finding | None:
     denied = case.document.deny.touching(identifier.value)
     if not denied:
         return None
-    return _refused(
+    return refused(
         CheckName.NAME_DENIED, identifier, f"is denied by policy ({place(denied[0])})", denied[0]
     )
 
@@ -245,7 +265,7 @@ def name_allowed(case: Case[Any], identifier: Identifier) -> Finding | None:
     allow = case.document.allow
     if allow.covering(identifier.value) is not None:
         return None
-    return _refused(
+    return refused(
         CheckName.NAME_ALLOWED, identifier, f"is allowed by no rule ({place(allow.ref)})", allow.ref
     )
 
@@ -255,7 +275,7 @@ def profile_names(case: Case[Any], identifier: Identifier) -> Finding | None:
     names = case.chosen.names
     if names is None or names.covering(identifier.value) is not None:
         return None
-    return _refused(
+    return refused(
         CheckName.PROFILE_NAMES,
         identifier,
         f"is outside the names of profile '{case.chosen.name}' ({place(names.ref)})",
@@ -269,34 +289,7 @@ def wildcard_allowed(case: Case[Any], identifier: Identifier) -> Finding | None:
         return None
     rule = case.document.wildcards_rule
     sentence = f"is a wildcard, which policy does not allow ({place(rule)})"
-    return _refused(CheckName.WILDCARD_ALLOWED, identifier, sentence, rule)
-
-
-def eab_names(case: Case[Any], identifier: Identifier) -> Finding | None:
-    """The account's EAB key, if limited to names, is limited to ones that cover this one."""
-    if case.eab is None or not case.eab.names:
-        return None
-    try:
-        limits = PatternSet.parse(case.eab.names)
-    except ValueError:
-        limits = PatternSet([])  # A limit that cannot be read lets nothing through.
-    if limits.covering(identifier.value) is not None:
-        return None
-    holder = printable(case.eab.holder, 300)
-    return _refused(CheckName.EAB_NAMES, identifier, f"is outside the names of {holder}")
-
-
-def eab_profile(case: Case[Any]) -> Finding | None:
-    """The account's EAB key, if limited to profiles, is limited to ones with this one."""
-    if case.eab is None or not case.eab.profiles or case.chosen.name in case.eab.profiles:
-        return None
-    allowed = printable(", ".join(case.eab.profiles), 300)
-    return Finding(
-        check=CheckName.EAB_PROFILE,
-        type=ProblemType.UNAUTHORIZED,
-        sentence=f"profile '{case.chosen.name}' is outside the profiles of "
-        f"{printable(case.eab.holder, 300)}: {allowed}",
-    )
+    return refused(CheckName.WILDCARD_ALLOWED, identifier, sentence, rule)
 
 
 def control_provable(case: Case[Any], identifier: Identifier) -> Finding | None:
@@ -309,7 +302,7 @@ def control_provable(case: Case[Any], identifier: Identifier) -> Finding | None:
         sentence = "is a wildcard and needs dns-01, which policy does not offer"
     elif identifier.type is IdentifierType.IP:
         sentence = "is an address and needs http-01 or tls-alpn-01, and policy offers neither"
-    return _refused(CheckName.CONTROL_PROVABLE, identifier, f"{sentence} ({place(rule)})", rule)
+    return refused(CheckName.CONTROL_PROVABLE, identifier, f"{sentence} ({place(rule)})", rule)
 
 
 def private_name(case: Case[NewOrderFacts], identifier: Identifier) -> Finding | None:
@@ -321,7 +314,7 @@ def private_name(case: Case[NewOrderFacts], identifier: Identifier) -> Finding |
     # An upstream that is not ready may be the private one: then the plan says so.
     if not choices or not all(logged.get(choice.upstream, False) for choice in choices):
         return None
-    return _refused(
+    return refused(
         CheckName.PRIVATE_NAME,
         identifier,
         f"is a private name, and every upstream of profile '{case.chosen.name}' writes names to "

@@ -7,7 +7,7 @@ the profile does not allow is refused before the upstream sees it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from broker.policy.checks import Case, CheckName, place
 from broker.policy.communities import grant_for
@@ -17,7 +17,7 @@ from broker.protocol.csr import verify_csr_names
 from broker.protocol.identifiers import Identifier
 from broker.protocol.problems import Problem, ProblemType, printable
 
-__all__ = ["CA_KEY_USAGES", "listed", "usage_words"]
+__all__ = ["CA_KEY_USAGES", "allowed_usages", "listed", "usage_words"]
 
 CA_KEY_USAGES: Final = frozenset({"keyCertSign", "cRLSign"})
 """Key usages that belong to CAs alone (RFC 5280 §4.2.1.3)."""
@@ -112,15 +112,30 @@ def csr_key_usages(case: Case[FinalizeFacts]) -> Finding | None:
 
 def csr_extended_key_usages(case: Case[FinalizeFacts]) -> Finding | None:
     """The extended key usages are among the profile's."""
-    beyond = case.facts.csr.extended_key_usages - case.chosen.usages
+    asked, kept = case.facts.csr.extended_key_usages, case.facts.usages
+    beyond = asked - case.chosen.usages
+    if not beyond and kept is not None and not asked <= kept:
+        return _bad(
+            CheckName.CSR_EXTENDED_KEY_USAGES,
+            f"asks for the extended key usages {usage_words(asked - kept)}, which were not allowed "
+            "when the order was made",
+        )
     if not beyond:
         return None
     return _bad(
         CheckName.CSR_EXTENDED_KEY_USAGES,
-        f"asks for the extended key usages {usage_words(beyond)}, profile '{case.chosen.name}' "
-        f"allows {usage_words(case.chosen.usages)}",
-        case.chosen.rule,
+        f"asks for the extended key usages {usage_words(beyond)}, {allowed_usages(case)}",
+        case.chosen.usages_rule or case.chosen.rule,
     )
+
+
+def allowed_usages(case: Case[Any]) -> str:
+    """Return which extended key usages are allowed, and by what, for sentences."""
+    words = usage_words(case.chosen.usages)
+    narrowing = case.chosen.usages_rule
+    if narrowing is None:
+        return f"profile '{case.chosen.name}' allows {words}"
+    return f"{narrowing.path} ({place(narrowing)}) leaves {words}"
 
 
 def csr_extensions(case: Case[FinalizeFacts]) -> Finding | None:
@@ -148,9 +163,16 @@ def csr_must_staple(case: Case[FinalizeFacts]) -> Finding | None:
 
 
 def key_kind(case: Case[FinalizeFacts]) -> Finding | None:
-    """The kind and size of the key are on the policy's list."""
+    """The kind and size of the key are on the policy's list, now and when the order was made."""
     document = case.document
-    kind = case.facts.csr.key_kind
+    kind, kept = case.facts.csr.key_kind, case.facts.key_kinds
+    if kind in document.key_kinds and kept is not None and kind not in kept:
+        return Finding(
+            check=CheckName.KEY_KIND,
+            type=ProblemType.BAD_PUBLIC_KEY,
+            sentence=f"key of the CSR is {printable(kind, 64)}, and when the order was made "
+            f"{listed(kept)} was allowed: expected that, or a new order",
+        )
     if kind in document.key_kinds:
         return None
     allowed = ", ".join(document.key_kinds) or "none"

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Final
 
 from broker.policy.checks import Case, CheckName, cap_text
-from broker.policy.checks_csr import CA_KEY_USAGES, listed, usage_words
+from broker.policy.checks_csr import CA_KEY_USAGES, allowed_usages, listed, usage_words
 from broker.policy.decisions import Finding, IssuedFacts, Lever, RuleRef
 from broker.policy.document import USAGE_OIDS
 from broker.policy.form import Usage
@@ -181,7 +181,7 @@ def issued_extended_key_usages(case: Case[IssuedFacts]) -> Finding | None:
     client-auth is let through: public CAs took it out of theirs in 2026.
     """
     usages = case.facts.chain.leaf.extended_key_usages
-    allowed = f"profile '{case.chosen.name}' allows {usage_words(case.chosen.usages)}"
+    allowed = allowed_usages(case)
     if not usages:
         sentence = f"has no extended key usage, {allowed}"
     elif beyond := usages - case.chosen.usages:
@@ -190,7 +190,8 @@ def issued_extended_key_usages(case: Case[IssuedFacts]) -> Finding | None:
         sentence = f"lacks the extended key usage server-auth, {allowed}"
     else:
         return None
-    return _breach(CheckName.ISSUED_EXTENDED_KEY_USAGES, sentence, case.chosen.rule)
+    rule = case.chosen.usages_rule or case.chosen.rule
+    return _breach(CheckName.ISSUED_EXTENDED_KEY_USAGES, sentence, rule)
 
 
 def issued_extensions(case: Case[IssuedFacts]) -> Finding | None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from broker.policy.requesters import NOBODY, ClientCertificate, Requester
+from broker.policy.upstream_values import DatedChange, ProfileLifetime, UpstreamFacts
 from broker.protocol.certificates import Chain
 from broker.protocol.challenges import ChallengeType
 from broker.protocol.csr import ParsedCsr
@@ -18,7 +20,10 @@ from broker.protocol.identifiers import Identifier
 from broker.protocol.problems import Problem, ProblemType
 
 __all__ = [
+    "ApprovalDemand",
     "CapPlan",
+    "ClientCertificate",
+    "DatedChange",
     "EabGrant",
     "FinalizeFacts",
     "Finding",
@@ -26,7 +31,11 @@ __all__ = [
     "Lever",
     "NewOrderDecision",
     "NewOrderFacts",
+    "OnWithdrawal",
     "ProfileLifetime",
+    "QuotaDemand",
+    "QuotaPer",
+    "Requester",
     "Requirement",
     "Retirement",
     "RuleRef",
@@ -48,6 +57,29 @@ After 5xx and 429 some clients send the very same request again, several times a
 apart (lego's command does), and what they show in the end is that its nonce was used; 409 is read
 as an account that exists (certbot).  After 403 both show our sentence at once.
 """
+
+
+class OnWithdrawal(StrEnum):
+    """What becomes of certificates whose approval is withdrawn."""
+
+    KEEP = "keep"
+    REVOKE = "revoke"
+
+
+class QuotaPer(StrEnum):
+    """What a quota counts orders by.
+
+    REQUESTER: the account.  EAB: the external account binding key, whichever accounts it bound.
+    NAMES: the exact set of names.  DOMAIN: each registered domain among the names.  UPSTREAM: our
+    account at the upstream that is chosen.  COMMUNITY: all of it together.
+    """
+
+    REQUESTER = "requester"
+    EAB = "eab"
+    NAMES = "names"
+    DOMAIN = "domain"
+    UPSTREAM = "upstream"
+    COMMUNITY = "community"
 
 
 class Lever(StrEnum):
@@ -90,40 +122,6 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProfileLifetime:
-    """A lifetime that holds from a date on."""
-
-    valid_from: date
-    lifetime: timedelta
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamFacts:
-    """The dated description of what one upstream can do, as of its source's date."""
-
-    name: str
-    """The upstream's name in the configuration."""
-    description: str
-    """Name of the description in the facts file, such as ``lets-encrypt``."""
-    honours_not_after: bool
-    min_lifetime: timedelta
-    max_lifetime: timedelta | None
-    """Longest lifetime it grants when asked; None: no known limit."""
-    default_lifetimes: tuple[ProfileLifetime, ...]
-    """Lifetime when no profile is named; empty: unknown."""
-    profiles: Mapping[str, tuple[ProfileLifetime, ...]]
-    backdate_tolerance: timedelta
-    is_ct_logged: bool
-    """Whether it writes names to public Certificate Transparency logs."""
-    identifier_types: frozenset[str] = frozenset({"dns"})
-    lists_orders: bool = True
-    """Whether it may be asked for our account's orders (RFC 8555 §7.1.2.1); False for a CA that
-    takes harm from the question."""
-    ip_profiles: frozenset[str] = frozenset()
-    """The only profiles with which it takes addresses; empty: with any, and with none named."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class EabGrant:
     """What the account's external account binding key, or its node, is limited to."""
 
@@ -133,6 +131,12 @@ class EabGrant:
     profiles: tuple[str, ...]
     node: str | None = None
     """Name of the node whose account it is."""
+    namespace: str | None = None
+    """Kubernetes namespace of that node."""
+    service_account: str | None = None
+    """Kubernetes service account of that node."""
+    owner: str | None = None
+    """Who answers for the key or the node."""
 
     @property
     def holder(self) -> str:
@@ -158,6 +162,15 @@ class NewOrderFacts:
     """Upstreams that are ready, in configuration order."""
     suspended: frozenset[tuple[str, str | None]] = frozenset()
     """(upstream, upstream profile) pairs that may not be ordered from."""
+    away: Mapping[str, str] = field(default_factory=dict)
+    """Upstreams that do not answer or limit us, each with a sentence; taken where no other will
+    do."""
+    frozen: Mapping[str, str] = field(default_factory=dict)
+    """Upstreams that somebody stopped, each with a sentence; never taken."""
+    requester: Requester = NOBODY
+    is_unchanged_renewal: bool = False
+    """Whether the account holds a certificate of exactly these names under this profile, so that
+    rules may be graded apart for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +211,46 @@ class CapPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalDemand:
+    """People have to say yes before the order is made; all rules that want it, merged."""
+
+    people: int
+    """How many, who are not the requester."""
+    answer_within: timedelta
+    """When an unanswered request ends."""
+    holds: timedelta
+    """How long the approval is good for further orders of these names."""
+    reproof: timedelta | None = None
+    """When the evidence has to be shown anew; None: when the approval ends."""
+    on_withdrawal: OnWithdrawal = OnWithdrawal.KEEP
+    evidence: tuple[str, ...] = ()
+    """Kinds of evidence that an approver has to refer to."""
+    identifiers: tuple[Identifier, ...] = ()
+    """Those of the order's identifiers that it is about."""
+    rules: tuple[RuleRef, ...] = ()
+    because: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaDemand:
+    """One quota of one rule; every one of them holds."""
+
+    per: QuotaPer
+    limit: int
+    """Orders in *window*."""
+    window: timedelta
+    kept_for_renewals: float = 0.0
+    """Share of *limit* that only renewals of unchanged names may use, from 0 to 1."""
+    is_enforced: bool = True
+    """False: the rule is ``warn``, so that going past it is told and not refused."""
+    identifiers: tuple[Identifier, ...] = ()
+    """Those of the order's identifiers that the rule is about."""
+    rule: RuleRef
+    name: str
+    """The rule's name: with *per*, what the count is kept under."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewOrderDecision:
     """The answer to a newOrder: findings, or all that is needed to go on."""
 
@@ -208,6 +261,20 @@ class NewOrderDecision:
     profile: str | None = None
     requirements: Mapping[Identifier, Requirement] = field(default_factory=dict)
     plan: CapPlan | None = None
+    warnings: tuple[Finding, ...] = ()
+    """What rules would find that are ``warn`` and not ``enforce`` yet."""
+    approval: ApprovalDemand | None = None
+    quotas: tuple[QuotaDemand, ...] = ()
+    passed_over: Mapping[str, str] = field(default_factory=dict)
+    """Upstreams that would have been taken, were they not away; each with why."""
+    rules: tuple[RuleRef, ...] = ()
+    """Every rule that applied, warned of or enforced."""
+    key_kinds: tuple[str, ...] = ()
+    """Kinds of certificate key that hold after all rules."""
+    usages: frozenset[str] = frozenset()
+    """Extended key usages that hold after all rules, as dotted OIDs."""
+    renew_at: float | None = None
+    """Share of the lifetime after which renewal is suggested, the earliest of all rules."""
 
     @property
     def is_refused(self) -> bool:
@@ -261,6 +328,12 @@ class FinalizeFacts:
     granted: frozenset[Identifier] = frozenset()
     """Those of the identifiers that were authorized by a trusted-requester rule and not by a
     challenge: the rule must still stand."""
+    requester: Requester = NOBODY
+    is_unchanged_renewal: bool = False
+    key_kinds: frozenset[str] | None = None
+    """Kinds of key that held when the order was made; None: it was not kept."""
+    usages: frozenset[str] | None = None
+    """Extended key usages that held then, likewise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,3 +359,6 @@ class IssuedFacts:
     """The rule that set ``cap``; None: the one that would set it now."""
     longest: timedelta | None = None
     """Longest validity of an order that was decided under the lever RETIRE; None: the cap."""
+    requester: Requester = NOBODY
+    """As the order's decision kept it."""
+    is_unchanged_renewal: bool = False

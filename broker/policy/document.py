@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Final
 
-from broker.policy.addresses import IpNetwork
+from broker.policy.addresses import AddressPattern, IpNetwork
 from broker.policy.decisions import RuleRef
 from broker.policy.form import (
     CaaMode,
@@ -25,14 +25,17 @@ from broker.policy.form import (
     PolicyForm,
     ProfileForm,
     TrustedForm,
-    Usage,
     check_references,
 )
 from broker.policy.names import NamePattern, Pattern, PatternSet
+from broker.policy.rule_index import NO_RULES, RuleBook, RuleIndex
+from broker.policy.rules import Approval, approval_of, compile_rules
+from broker.policy.words import USAGE_OIDS
 from broker.policy.yamlfile import KeyPath, Lines, load_model, path_text
 from broker.protocol.challenges import ChallengeType
 
 __all__ = [
+    "USAGE_OIDS",
     "Choice",
     "NameRules",
     "OnNodes",
@@ -42,12 +45,6 @@ __all__ = [
     "TrustedRule",
     "parse_policy",
 ]
-
-USAGE_OIDS: Final[Mapping[Usage, str]] = {
-    Usage.SERVER_AUTH: "1.3.6.1.5.5.7.3.1",
-    Usage.CLIENT_AUTH: "1.3.6.1.5.5.7.3.2",
-}
-"""Extended key usages (RFC 5280 §4.2.1.12)."""
 
 KEY_USAGE_NAMES: Final[Mapping[KeyUsage, str]] = {
     KeyUsage.DIGITAL_SIGNATURE: "digitalSignature",
@@ -69,6 +66,11 @@ class NameRules:
         self._patterns = PatternSet(patterns)
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """Return the patterns as they are written."""
+        return tuple(str(one) for one in self._patterns.patterns)
+
+    @property
     def bases(self) -> tuple[str, ...]:
         """Return the name at which, or below which, each rule speaks; empty for every name."""
         patterns = self._patterns.patterns
@@ -78,7 +80,7 @@ class NameRules:
     def networks(self) -> tuple[IpNetwork, ...]:
         """Return the network of each rule that speaks of addresses."""
         patterns = self._patterns.patterns
-        found = [one.network for one in patterns if not isinstance(one, NamePattern)]
+        found = [one.network for one in patterns if isinstance(one, AddressPattern)]
         return tuple(dict.fromkeys(found))
 
     def covering(self, name: str) -> RuleRef | None:
@@ -152,7 +154,15 @@ class Profile:
     subject: frozenset[str]
     renew_at: float | None = None
     """Share of the lifetime after which renewal is suggested; None: nothing of its own."""
+    same_csr_within: timedelta | None = None
+    """How long the same CSR is answered with the certificate that it brought; None: not at all."""
     on_nodes: OnNodes = OnNodes()
+    usages_rule: RuleRef | None = None
+    """The rule that narrowed the usages last; None: they are the profile's own."""
+    rule_caps: tuple[tuple[timedelta, RuleRef], ...] = ()
+    """Caps of the rules that speak of an order; a profile as it is written has none."""
+    kept_out: Mapping[str, RuleRef] = field(default_factory=dict)
+    """Upstreams that the rules that speak of an order keep out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +209,10 @@ class PolicyDocument:
     private_names: NameRules
     ct_rule: RuleRef
     caa: CaaMode = CaaMode.REPORT
+    rules: RuleBook = NO_RULES
+    """Its own rules and those that it shares with other communities."""
+    account_approval: Approval | None = None
+    """People who let accounts in that bring no binding; None: nobody has to."""
 
     def profile(self, name: str | None) -> Profile | None:
         """Return the profile of that name, the default one for None, or None if there is none."""
@@ -263,6 +277,8 @@ class _Compiler:
             private_names=self._rules(("ct", "private_names"), form.ct.private_names),
             ct_rule=self._ref("ct", "allow_private_names"),
             caa=form.caa,
+            rules=RuleBook([RuleIndex(compile_rules(form.rules, self._lines, ("rules",)))]),
+            account_approval=approval_of(form.accounts.approval),
         )
 
     def _name_caps(self, form: PolicyForm) -> tuple[list[Pattern], dict[RuleRef, timedelta]]:
@@ -299,6 +315,7 @@ class _Compiler:
             must_staple=form.must_staple,
             subject=frozenset(form.subject),
             renew_at=form.renew_at,
+            same_csr_within=form.same_csr_within,
             on_nodes=_on_nodes(form.on_nodes),
         )
 

@@ -10,13 +10,21 @@ import difflib
 from collections.abc import Iterator
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, Field
 
-from broker.policy.names import Pattern as AnyPattern
-from broker.policy.names import parse_pattern
+from broker.policy.rule_form import ApprovalForm, RuleForm
 from broker.policy.units import Duration
+from broker.policy.words import (
+    CommunityName,
+    KeyKind,
+    KeyUsage,
+    Pattern,
+    ProfileName,
+    Text,
+    Usage,
+)
 from broker.policy.yamlfile import FileModel, KeyPath, values_at
 from broker.protocol.challenges import ChallengeType
 
@@ -30,33 +38,7 @@ __all__ = [
     "PolicyForm",
     "Usage",
     "check_references",
-    "schema",
 ]
-
-
-class KeyKind(StrEnum):
-    """Certificate keys that a policy may allow, in the words of ``protocol.extensions``."""
-
-    EC_P256 = "ec-p256"
-    EC_P384 = "ec-p384"
-    RSA_2048 = "rsa-2048"
-    RSA_3072 = "rsa-3072"
-    RSA_4096 = "rsa-4096"
-
-
-class Usage(StrEnum):
-    """What a certificate is for: its extended key usages."""
-
-    SERVER_AUTH = "server-auth"
-    CLIENT_AUTH = "client-auth"
-
-
-class KeyUsage(StrEnum):
-    """Key usages that a profile may allow; those of a CA are not among them."""
-
-    DIGITAL_SIGNATURE = "digital-signature"
-    KEY_ENCIPHERMENT = "key-encipherment"
-    KEY_AGREEMENT = "key-agreement"
 
 
 class CaaMode(StrEnum):
@@ -79,34 +61,15 @@ _RULED_OIDS: Final = {
 """Extensions that a list of extensions cannot allow, and what decides about them instead."""
 
 
-def _read_pattern(value: object) -> AnyPattern:
-    if not isinstance(value, str):
-        raise ValueError("expected a name pattern such as '**.example.com', in quotes")
-    return parse_pattern(value)
-
-
 def _check_oid(value: str) -> str:
     if value in _RULED_OIDS:
         raise ValueError(f"extension {value} is decided by {_RULED_OIDS[value]}")
     return value
 
 
-Pattern = Annotated[
-    AnyPattern,
-    PlainValidator(_read_pattern),
-    PlainSerializer(str, return_type=str),
-    WithJsonSchema(
-        {"type": "string", "examples": ["www.example.com", "**.example.com", "10.20.0.0/16"]}
-    ),
-]
-"""A pattern of names (see ``names``) or of addresses (see ``addresses``)."""
-
-CommunityName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-ProfileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Oid = Annotated[
     str, Field(pattern=r"^[0-2](\.(0|[1-9][0-9]{0,18})){1,30}$"), AfterValidator(_check_oid)
 ]
-Text = Annotated[str, Field(min_length=1, max_length=1000)]
 SubjectAttribute = Annotated[str, Field(pattern=r"^([A-Z]{1,10}|[0-2](\.[0-9]{1,19}){1,30})$")]
 
 
@@ -221,6 +184,11 @@ class ProfileForm(FileModel):
     must_staple: bool = Field(
         default=False, description="Whether a CSR may ask for OCSP must-staple."
     )
+    same_csr_within: Duration | None = Field(
+        default=None,
+        description="How long the same CSR of the same account is answered with the certificate "
+        "that it brought, a tenth of its lifetime at the most; none: each brings another.",
+    )
     renew_at: Annotated[float, Field(ge=0.1, le=0.9)] | None = Field(
         default=None,
         description="Share of a certificate's lifetime after which clients are told to renew it; "
@@ -266,6 +234,16 @@ class CtForm(FileModel):
     )
 
 
+class AccountsForm(FileModel):
+    """Who may have an account."""
+
+    approval: ApprovalForm | None = Field(
+        default=None,
+        description="People who let an account in that brings no external account binding; none: "
+        "the configuration of the community alone decides.",
+    )
+
+
 class PolicyForm(FileModel):
     """A policy file: what one community may be issued."""
 
@@ -289,20 +267,22 @@ class PolicyForm(FileModel):
         "refuse the order; what cannot be looked up refuses too.",
     )
     ct: CtForm = CtForm()
+    accounts: AccountsForm = AccountsForm()
+    rules: tuple[RuleForm, ...] = Field(
+        default=(), description="Rules that narrow further what is allowed here."
+    )
 
 
 def check_references(values: object) -> Iterator[tuple[KeyPath, str, str | None]]:
     """Find profiles that are spoken of and not there (a cross-check for ``load_model``)."""
     known = [str(path[-1]) for path, _ in values_at(values, "profiles", "*")]
-    for pattern in (("default_profile",), ("trusted", "*", "profiles", "*")):
+    for pattern in (
+        ("default_profile",),
+        ("trusted", "*", "profiles", "*"),
+        ("rules", "*", "profiles", "*"),
+    ):
         for path, name in values_at(values, *pattern):
             if isinstance(name, str) and name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"did you mean '{near[0]}'?" if near else None
                 yield path, f"there is no profile '{name}'", hint
-
-
-def schema() -> dict[str, Any]:
-    """Return the JSON schema of a policy file, for editors."""
-    made = PolicyForm.model_json_schema(mode="validation")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}

@@ -1,11 +1,14 @@
-"""The pattern language for DNS names, and sets of patterns that answer fast.
+"""The pattern language for DNS names and e-mail, and sets of patterns that answer fast.
 
     www.example.com      that name and no other
     *.example.com        exactly one label below example.com
     **.example.com       any number of labels below example.com, not example.com itself
     **                   every DNS name
+    @corp.example        every e-mail address of that domain; its domain may have stars as above
+    jane@corp.example    that e-mail address and no other
 
-Addresses have patterns of their own, such as ``10.20.0.0/16`` (``addresses``); a set may hold both.
+Addresses have patterns of their own, such as ``10.20.0.0/16`` (``addresses``).  A set may hold all
+kinds; a pattern of one kind speaks of nothing of another.
 
 Labels are compared whole, in their one spelling (lower case A-labels): no suffix of a text and
 no regular expression can be fooled by ``evil-example.com`` or ``example.com.evil.net``.
@@ -17,7 +20,8 @@ when it covers any of those, which is enough for denying and for a tighter cap.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -34,6 +38,7 @@ from broker.protocol.identifiers import MAX_NAME_CHARS, canonical_dns_name
 from broker.protocol.problems import Problem, printable
 
 __all__ = [
+    "MailPattern",
     "NamePattern",
     "Pattern",
     "PatternSet",
@@ -42,6 +47,9 @@ __all__ = [
     "is_private_value",
     "parse_pattern",
 ]
+
+
+_LOCAL: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}", re.ASCII)
 
 
 class Reach(Enum):
@@ -64,16 +72,30 @@ class NamePattern:
         return ".".join(part for part in (self.reach.value, self.base) if part)
 
 
-Pattern = NamePattern | AddressPattern
-"""A pattern of either kind."""
+@dataclass(frozen=True, slots=True)
+class MailPattern:
+    """Addresses of e-mail below a domain, or one of them.  ``parse_pattern`` makes them."""
+
+    local: str | None
+    """What stands in front of the ``@``; None: anything."""
+    domain: NamePattern
+
+    def __str__(self) -> str:
+        return f"{self.local or ''}@{self.domain}"
+
+
+Pattern = NamePattern | AddressPattern | MailPattern
+"""A pattern of any kind."""
 
 
 def parse_pattern(text: str) -> Pattern:
-    """Return the pattern that *text* stands for, of names or of addresses.
+    """Return the pattern that *text* stands for, of names, of addresses or of e-mail.
 
     Raises:
         ValueError: With a sentence for whoever wrote it, naming the A-label where one is meant.
     """
+    if "@" in text:
+        return _parse_mail_pattern(text)
     addresses = parse_address_pattern(text)
     if addresses is not None:
         return addresses
@@ -88,6 +110,20 @@ def parse_pattern(text: str) -> Pattern:
     if "*" in base:
         raise ValueError(f"'{shown}' has a '*' that is not the whole leftmost label")
     return NamePattern(reach, _canonical_base(base, is_exact=reach is Reach.EXACT))
+
+
+def _parse_mail_pattern(text: str) -> MailPattern:
+    local, _, rest = text.rpartition("@")
+    shown = printable(text, 300)
+    domain = None if "@" in rest or not rest else parse_pattern(rest)
+    if not isinstance(domain, NamePattern):
+        raise ValueError(f"'{shown}' is no pattern of e-mail, expected such as '@corp.example'")
+    if local and (domain.reach is not Reach.EXACT or _LOCAL.fullmatch(local) is None):
+        raise ValueError(
+            f"'{shown}' is no address of e-mail, expected one such as 'jane@corp.example', or "
+            "'@corp.example' for all of a domain"
+        )
+    return MailPattern(local or None, domain)
 
 
 def _canonical_base(base: str, *, is_exact: bool) -> str:
@@ -105,19 +141,6 @@ def _canonical_base(base: str, *, is_exact: bool) -> str:
         raise ValueError(problem.detail.replace("'x.", "'")) from None
 
 
-def _covering(name: str) -> Iterator[NamePattern]:
-    """Yield every pattern that covers *name*, from the narrowest on."""
-    if not name.startswith("*."):
-        yield NamePattern(Reach.EXACT, name)
-    base = _parent(name)
-    if base:
-        yield NamePattern(Reach.ONE, base)
-    while base:
-        yield NamePattern(Reach.ANY, base)
-        base = _parent(base)
-    yield NamePattern(Reach.ANY, "")
-
-
 def _parent(name: str) -> str:
     return name.partition(".")[2]
 
@@ -129,21 +152,43 @@ class PatternSet:
     label of the name, however many patterns there are.
     """
 
-    __slots__ = ("_addresses", "_below", "_places", "patterns")
+    __slots__ = (
+        "_addresses",
+        "_any",
+        "_below",
+        "_exact",
+        "_mail",
+        "_mailboxes",
+        "_one",
+        "patterns",
+    )
 
     def __init__(self, patterns: Sequence[Pattern]) -> None:
         self.patterns = tuple(patterns)
-        self._places: dict[NamePattern, list[int]] = {}
+        self._exact: dict[str, list[int]] = {}
+        self._one: dict[str, list[int]] = {}
+        self._any: dict[str, list[int]] = {}
         self._below: dict[str, list[int]] = {}
         self._addresses = AddressSet(
             [(n, one) for n, one in enumerate(self.patterns) if isinstance(one, AddressPattern)]
         )
+        self._mailboxes: dict[str, list[int]] = {}
+        self._mail: list[tuple[int, PatternSet]] = []
         for place, pattern in enumerate(self.patterns):
-            if isinstance(pattern, AddressPattern):
+            if isinstance(pattern, MailPattern):
+                self._put_mail(place, pattern)
+            if not isinstance(pattern, NamePattern):
                 continue
-            self._places.setdefault(pattern, []).append(place)
+            of_reach = {Reach.EXACT: self._exact, Reach.ONE: self._one, Reach.ANY: self._any}
+            of_reach[pattern.reach].setdefault(pattern.base, []).append(place)
             if pattern.reach is Reach.EXACT:
                 self._below.setdefault(_parent(pattern.base), []).append(place)
+
+    def _put_mail(self, place: int, pattern: MailPattern) -> None:
+        if pattern.local is None:
+            self._mail.append((place, PatternSet([pattern.domain])))
+        else:
+            self._mailboxes.setdefault(str(pattern), []).append(place)
 
     @classmethod
     def parse(cls, texts: Sequence[str]) -> PatternSet:
@@ -169,11 +214,30 @@ class PatternSet:
         found = (self.patterns[place] for place in sorted(self._find(value)))
         return tuple(one.network for one in found if isinstance(one, AddressPattern))
 
-    def _find(self, name: str) -> Iterator[int]:
+    def _find(self, name: str) -> Sequence[int]:
+        """Return every pattern that covers *name* or holds that address, in no order.
+
+        Texts are looked up rather than patterns: making and hashing those took most of a decision.
+        """
+        if not self.patterns:
+            return ()
+        if "@" in name:
+            domain = name.rpartition("@")[2]
+            found = [place for place, one in self._mail if one.covering(domain) is not None]
+            return [*found, *self._mailboxes.get(name, ())]
         address = parse_address(name)
         if address is not None:
-            return self._addresses.holding(address)
-        return (place for p in _covering(name) for place in self._places.get(p, ()))
+            return tuple(self._addresses.holding(address))
+        found = []
+        if not name.startswith("*."):
+            found += self._exact.get(name, ())
+        base = _parent(name)
+        found += self._one.get(base, ()) if base else ()
+        while base:
+            found += self._any.get(base, ())
+            base = _parent(base)
+        found += self._any.get("", ())
+        return found
 
 
 _PRIVATE: Final = PatternSet.parse(

@@ -28,8 +28,9 @@ def parse_node_pattern(text: str) -> NamePattern:
     if _LABEL.fullmatch(text):
         return NamePattern(Reach.EXACT, text)
     found = parse_pattern(text)
-    if isinstance(found, AddressPattern):
-        raise ValueError(f"'{text[:60]}' is a network, expected the name of a node or a pattern")
+    if not isinstance(found, NamePattern):
+        what = "a network" if isinstance(found, AddressPattern) else "for e-mail"
+        raise ValueError(f"'{text[:60]}' is {what}, expected the name of a node or a pattern")
     return found
 
 

@@ -8,27 +8,35 @@ knows better.  Nothing here talks to an upstream.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from types import MappingProxyType
 from typing import Annotated, Final, Literal, Protocol
 
 from pydantic import Field
 
-from broker.policy.decisions import ProfileLifetime, UpstreamFacts
+from broker.policy.decisions import DatedChange, ProfileLifetime, UpstreamFacts
+from broker.policy.published_limits import LimitForm, PublishedLimit
 from broker.policy.units import Duration
-from broker.policy.yamlfile import FileModel, load_model
+from broker.policy.words import USAGE_OIDS, Usage
+from broker.policy.yamlfile import FileModel, KeyPath, load_model, values_at
 from broker.protocol.identifiers import IdentifierType
 
 __all__ = [
     "BACKDATE_TOLERANCE",
+    "FactsForm",
     "Overrides",
     "UnknownDescription",
     "UpstreamDescription",
     "UpstreamOverrides",
     "facts_for",
+    "issued_on",
     "lifetime_on",
+    "longest_on",
     "parse_upstream_facts",
+    "profile_end",
+    "usages_on",
 ]
 
 BACKDATE_TOLERANCE: Final = timedelta(seconds=60)
@@ -48,6 +56,33 @@ class LifetimeForm(FileModel):
         default=date.min, alias="from", description="First day; none: for as long as is known."
     )
     lifetime: Duration
+
+
+class ChangeForm(FileModel):
+    """What holds from a day on."""
+
+    valid_from: date = Field(
+        default=date.min, alias="from", description="First day; none: for as long as is known."
+    )
+    max_lifetime: Duration | None = Field(
+        default=None, description="Longest lifetime from that day on."
+    )
+    usages: tuple[Usage, ...] | None = Field(
+        default=None, min_length=1, description="The only extended key usages from that day on."
+    )
+    by: _Text | None = Field(
+        default=None, description="Who changes it; none: the CA, or the programme it stands in."
+    )
+    note: _Text | None = None
+
+
+class ProgrammeForm(FileModel):
+    """What a root programme, or a forum of CAs, demands of those that take part, by date."""
+
+    as_of: date = Field(description="The day on which this was last read in the source.")
+    source: _Text = Field(description="Where it was read.")
+    note: _Text | None = None
+    changes: tuple[ChangeForm, ...] = Field(min_length=1, description="What changes when.")
 
 
 class UpstreamDescription(FileModel):
@@ -76,6 +111,18 @@ class UpstreamDescription(FileModel):
     ip_profiles: tuple[_Text, ...] = Field(
         default=(), description="The only profiles with which it takes addresses; none: any."
     )
+    programmes: tuple[_Name, ...] = Field(
+        default=(), description="Root programmes of this file whose changes it follows."
+    )
+    changes: tuple[ChangeForm, ...] = Field(
+        default=(), description="What the CA itself changes when."
+    )
+    profile_ends: dict[_Text, date] = Field(
+        default={}, description="First day on which it no longer has a profile."
+    )
+    limits: tuple[LimitForm, ...] = Field(
+        default=(), description="What it publishes about how much it issues."
+    )
 
 
 class FactsForm(FileModel):
@@ -83,6 +130,9 @@ class FactsForm(FileModel):
 
     api_version: Literal["penstock.dev/v1"] = Field(alias="apiVersion")
     kind: Literal["UpstreamFacts"]
+    programmes: dict[_Name, ProgrammeForm] = Field(
+        default={}, description="Root programmes, for descriptions to name."
+    )
     descriptions: dict[_Name, UpstreamDescription]
 
 
@@ -146,8 +196,30 @@ def parse_upstream_facts(text: str, *, source: str) -> Mapping[str, UpstreamDesc
     Raises:
         Faults: Everything that is wrong with it.
     """
-    form, _ = load_model(text, source, FactsForm)
-    return MappingProxyType(dict(form.descriptions))
+    form, _ = load_model(text, source, FactsForm, cross_check=_check_programmes)
+    # A plain dict: it is handed to another process.
+    return {name: _following(made, form.programmes) for name, made in form.descriptions.items()}
+
+
+def _check_programmes(values: object) -> Iterator[tuple[KeyPath, str, str | None]]:
+    known = [str(path[-1]) for path, _ in values_at(values, "programmes", "*")]
+    for path, name in values_at(values, "descriptions", "*", "programmes", "*"):
+        if isinstance(name, str) and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else "describe it in this file"
+            yield path, f"there is no programme '{name}'", hint
+
+
+def _following(
+    description: UpstreamDescription, programmes: Mapping[str, ProgrammeForm]
+) -> UpstreamDescription:
+    """Return *description* with the changes of its programmes beside its own."""
+    followed = [
+        change if change.by is not None else change.model_copy(update={"by": f"programme '{name}'"})
+        for name in description.programmes
+        for change in programmes[name].changes
+    ]
+    return description.model_copy(update={"changes": (*description.changes, *followed)})
 
 
 def facts_for(
@@ -167,6 +239,7 @@ def facts_for(
     over: Overrides = overrides or UpstreamOverrides()
     profiles = {profile: _steps(steps) for profile, steps in known.profiles.items()}
     profiles |= {profile: _always(lifetime) for profile, lifetime in over.profiles.items()}
+    stated = frozenset(over.profiles)
     return UpstreamFacts(
         name=name,
         description=description,
@@ -186,6 +259,11 @@ def facts_for(
         ),
         lists_orders=_first(over.lists_orders, known.lists_orders),
         ip_profiles=frozenset() if over.identifier_types else frozenset(known.ip_profiles),
+        changes=_dated(known.changes),
+        limits=tuple(PublishedLimit.of(form) for form in known.limits),
+        profile_ends=MappingProxyType(
+            {profile: day for profile, day in known.profile_ends.items() if profile not in stated}
+        ),
     )
 
 
@@ -202,6 +280,51 @@ def lifetime_on(steps: Sequence[ProfileLifetime], at: datetime) -> timedelta | N
     return max(step.lifetime for step in in_force if step is not None)
 
 
+def longest_on(facts: UpstreamFacts, at: datetime) -> tuple[timedelta, str] | None:
+    """Return the longest lifetime that may be asked of an upstream at *at*, and who says so.
+
+    A limit counts from the evening before its day: an order made then is issued after.  None: no
+    dated limit is in force.
+    """
+    tomorrow = at.astimezone(UTC).date() + timedelta(days=1)
+    limits = [
+        (change.max_lifetime, change.by)
+        for change in facts.changes
+        if change.max_lifetime is not None and change.valid_from <= tomorrow
+    ]
+    return min(limits, default=None)
+
+
+def issued_on(facts: UpstreamFacts, lifetime: timedelta | None, at: datetime) -> timedelta | None:
+    """Return *lifetime*, or what a programme leaves of it once the limit surely holds."""
+    if lifetime is None:
+        return None
+    limit = longest_on(facts, at - timedelta(days=2))
+    return lifetime if limit is None else min(lifetime, limit[0])
+
+
+def usages_on(facts: UpstreamFacts, at: datetime) -> frozenset[str] | None:
+    """Return the extended key usages that an upstream certifies at *at*; None: not known.
+
+    Of everyone who limits them the latest word counts, and all of them hold at once.
+    """
+    today = at.astimezone(UTC).date()
+    latest: dict[str, DatedChange] = {}
+    for change in facts.changes:
+        if change.usages is not None and change.valid_from <= today:
+            held = latest.get(change.by)
+            if held is None or held.valid_from <= change.valid_from:
+                latest[change.by] = change
+    given = [change.usages for change in latest.values() if change.usages is not None]
+    return frozenset.intersection(*given) if given else None
+
+
+def profile_end(facts: UpstreamFacts, profile: str | None, at: datetime) -> date | None:
+    """Return the day since which an upstream no longer has *profile*, or None while it has."""
+    end = None if profile is None else facts.profile_ends.get(profile)
+    return end if end is not None and end <= at.astimezone(UTC).date() else None
+
+
 def _latest(steps: Sequence[ProfileLifetime], day: date) -> ProfileLifetime | None:
     begun = [step for step in steps if step.valid_from <= day]
     return max(begun, key=lambda step: step.valid_from, default=None)
@@ -209,6 +332,22 @@ def _latest(steps: Sequence[ProfileLifetime], day: date) -> ProfileLifetime | No
 
 def _steps(forms: Sequence[LifetimeForm]) -> tuple[ProfileLifetime, ...]:
     return tuple(ProfileLifetime(valid_from=f.valid_from, lifetime=f.lifetime) for f in forms)
+
+
+def _dated(forms: Sequence[ChangeForm]) -> tuple[DatedChange, ...]:
+    made = [
+        DatedChange(
+            valid_from=form.valid_from,
+            by=form.by or "the CA",
+            max_lifetime=form.max_lifetime,
+            usages=None
+            if form.usages is None
+            else frozenset(USAGE_OIDS[usage] for usage in form.usages),
+            note=form.note or "",
+        )
+        for form in forms
+    ]
+    return tuple(sorted(made, key=lambda change: change.valid_from))
 
 
 def _always(lifetime: timedelta) -> tuple[ProfileLifetime, ...]:

@@ -25,7 +25,14 @@ from broker.policy.decisions import (
 from broker.policy.document import Choice, PolicyDocument, Profile, RetireRule
 from broker.policy.names import is_private_value
 from broker.policy.units import format_duration
-from broker.policy.upstream_facts import lifetime_on
+from broker.policy.upstream_facts import (
+    issued_on,
+    lifetime_on,
+    longest_on,
+    profile_end,
+    usages_on,
+)
+from broker.policy.words import USAGE_OIDS
 from broker.protocol.identifiers import Identifier, IdentifierType
 
 __all__ = [
@@ -54,15 +61,19 @@ class Obstacle(StrEnum):
 
     NOT_READY = "not-ready"
     SUSPENDED = "suspended"
+    FROZEN = "frozen"
+    RULE = "rule"
     IDENTIFIER_TYPE = "identifier-type"
     CT_LOGGED = "ct-logged"
+    PROFILE_ENDED = "profile-ended"
+    USAGES = "usages"
     NOT_AFTER = "not-after"
     CAP = "cap"
 
     @property
     def is_passing(self) -> bool:
         """Return whether it may be gone when the same order is tried again."""
-        return self in {Obstacle.NOT_READY, Obstacle.SUSPENDED}
+        return self in {Obstacle.NOT_READY, Obstacle.SUSPENDED, Obstacle.FROZEN}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +97,7 @@ def rule_cap(
     considered = [(document.cap, document.cap_rule)]
     if profile.cap is not None:
         considered.append((profile.cap, profile.cap_rule))
+    considered += profile.rule_caps
     touched = {
         rule: document.cap_by_rule[rule]
         for identifier in identifiers
@@ -132,7 +144,13 @@ def judge_choices(
     judged: list[Judgement] = []
     for choice in profile.choices:
         upstream = ready.get(choice.upstream)
-        if upstream is None:
+        kept_out = profile.kept_out.get(choice.upstream)
+        if kept_out is not None:
+            obstacle = Obstacle.RULE
+            why = f"is kept out by {kept_out.path} ({kept_out.source}:{kept_out.line})"
+        elif choice.upstream in facts.frozen:
+            obstacle, why = Obstacle.FROZEN, facts.frozen[choice.upstream]
+        elif upstream is None:
             obstacle, why = Obstacle.NOT_READY, "is not ready"
         elif kept_private and upstream.is_ct_logged:
             obstacle = Obstacle.CT_LOGGED
@@ -144,6 +162,8 @@ def judge_choices(
             obstacle = Obstacle.IDENTIFIER_TYPE
             listed = ", ".join(sorted(upstream.ip_profiles))
             why = f"takes addresses with profile {listed} only"
+        elif (dated := _dated_obstacle(upstream, choice, profile, facts.at)) is not None:
+            obstacle, why = dated
         else:
             held = judge_upstream(choice, upstream, ruling, at=facts.at, not_after=facts.not_after)
             suspended = (choice.upstream, choice.upstream_profile) in facts.suspended
@@ -158,6 +178,22 @@ def judge_choices(
 
 def _is_for_addresses(upstream: UpstreamFacts, choice: Choice) -> bool:
     return not upstream.ip_profiles or choice.upstream_profile in upstream.ip_profiles
+
+
+def _dated_obstacle(
+    upstream: UpstreamFacts, choice: Choice, profile: Profile, at: datetime
+) -> tuple[Obstacle, str] | None:
+    """Return what an upstream no longer has on that day: its profile, or every usage asked for."""
+    end = profile_end(upstream, choice.upstream_profile, at)
+    if end is not None:
+        return Obstacle.PROFILE_ENDED, f"has ended on {end.isoformat()}"
+    usages = usages_on(upstream, at)
+    if usages is None or not profile.usages or usages & profile.usages:
+        return None
+    words = {oid: str(usage) for usage, oid in USAGE_OIDS.items()}
+    given = ", ".join(sorted(words.get(oid, oid) for oid in usages))
+    day = at.astimezone(UTC).date().isoformat()
+    return Obstacle.USAGES, f"certifies {given} alone on {day}"
 
 
 def judge_upstream(
@@ -183,11 +219,11 @@ def judge_upstream(
         is_ct_logged=upstream.is_ct_logged,
     )
     if not_after is not None:
-        why_not = _obstacle_to_asking(upstream, not_after - at)
+        why_not = _obstacle_to_asking(upstream, not_after - at, at)
         if why_not is None:
             return Judgement(choice, plan, None, f"{choice} is asked for the notAfter as requested")
         return Judgement(choice, None, Obstacle.NOT_AFTER, f"{choice} {why_not}")
-    why_not = _obstacle_to_asking(upstream, ruling.cap)
+    why_not = _obstacle_to_asking(upstream, ruling.cap, at)
     if why_not is None:
         return Judgement(choice, plan, None, f"{choice} is asked for a notAfter within the cap")
     return _judge_lifetime(choice, upstream, plan, at, why_not)
@@ -198,7 +234,7 @@ def _judge_lifetime(
 ) -> Judgement:
     profile = choice.upstream_profile
     steps = upstream.default_lifetimes if profile is None else upstream.profiles.get(profile, ())
-    lifetime = lifetime_on(steps, at)
+    lifetime = issued_on(upstream, lifetime_on(steps, at), at)
     day = at.astimezone(UTC).date().isoformat()
     cap = format_duration(plan.cap)
     if lifetime is None:
@@ -225,14 +261,18 @@ def _judge_retirement(
     return Judgement(choice, retiring, None, f"{issues}, to be retired {after} after receipt")
 
 
-def _obstacle_to_asking(upstream: UpstreamFacts, lifetime: timedelta) -> str | None:
+def _obstacle_to_asking(upstream: UpstreamFacts, lifetime: timedelta, at: datetime) -> str | None:
     if not upstream.honours_not_after:
         return "does not honour notAfter"
     shortest, longest = upstream.min_lifetime, upstream.max_lifetime
+    by = ""
+    dated = longest_on(upstream, at)
+    if dated is not None and (longest is None or dated[0] < longest):
+        longest, by = dated[0], f" by {dated[1]}"
     if lifetime < shortest:
         asked, limit = format_duration(lifetime), format_duration(shortest)
         return f"grants at least {limit}, and {asked} would be asked for"
     if longest is not None and lifetime > longest:
         asked, limit = format_duration(lifetime), format_duration(longest)
-        return f"grants at most {limit}, and {asked} would be asked for"
+        return f"grants at most {limit}{by}, and {asked} would be asked for"
     return None

@@ -91,7 +91,10 @@ _FLOAT: Final = re.compile(
 class FileModel(BaseModel):
     """The base of every model that is read from a file: strict, frozen, unknown keys refused."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, populate_by_name=True)
+    # Built when the first file is read: most commands read one kind of file, and many read none.
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, populate_by_name=True, defer_build=True
+    )
 
 
 @dataclass(frozen=True, slots=True)

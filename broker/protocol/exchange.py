@@ -38,6 +38,7 @@ __all__ = [
     "SigningInput",
     "Unavailable",
     "failure_of",
+    "is_nonce_refused",
 ]
 
 MAX_ANSWER_BYTES: Final = 64 * 1024
@@ -247,7 +248,7 @@ class Exchange:
             self._check_nonce_answer(response, now)
             return None
         self._tries += 1
-        if _is_nonce_refused(response):
+        if is_nonce_refused(response):
             if self._tries >= MAX_NONCE_TRIES:
                 raise Unavailable(f"{url} refused {self._tries} nonces in a row")
             return None
@@ -323,7 +324,8 @@ def _read_problem(response: HttpResponse) -> Problem | None:
     return Problem.from_json(document, response.status)
 
 
-def _is_nonce_refused(response: HttpResponse) -> bool:
+def is_nonce_refused(response: HttpResponse) -> bool:
+    """Return whether the CA refused a request for its nonce alone (RFC 8555 §6.5)."""
     if response.status < 400:
         return False
     problem = _read_problem(response)

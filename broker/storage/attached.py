@@ -13,6 +13,7 @@ from typing import Final
 from broker.issuance.errors import Conflict
 from broker.issuance.ports import Attached
 from broker.issuance.records import Job, JobKind, WorkRecord
+from broker.storage.buckets import take
 from broker.storage.rows import JOBS, WORK
 from broker.storage.transaction import Transaction
 
@@ -59,6 +60,8 @@ def attach(
     """
     for kind, subject in attached.done:
         delete_job(transaction, kind, subject)
+    if attached.taking is not None:
+        take(transaction, attached.taking)
     dropped = {without_work}
     work = attached.work
     if work is not None:

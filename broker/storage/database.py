@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 from broker.issuance.errors import Broken, Unreachable
 from broker.issuance.events import Event
+from broker.storage.chaining import begin_chain
 from broker.storage.faults import fault_of
 from broker.storage.lanes import Lane, Unit
 from broker.storage.lock import StoreLock
@@ -86,6 +87,10 @@ class Database:
         if self._write is None:
             raise Broken("store is open for reading only")
         return await self._write.submit(work, is_durable=durable)
+
+    def take_along(self, find_riders: Callable[[], Sequence[Event]]) -> None:
+        """Have every commit write what *find_riders* gives out, on the writer's thread."""
+        self._writer.find_riders = find_riders
 
     async def read(self, work: Callable[[Snapshot], T]) -> T:
         """Return the result of a short read."""
@@ -188,6 +193,7 @@ def _prepare(path: Path) -> tuple[Path, StoreLock]:
         connection = _connect(path, "rw")
         try:
             migrate(connection, load_migrations())
+            begin_chain(connection)
             # Last, so that a database which is not ours has been refused and is left alone.
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             if mode != "wal":

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
 from broker.protocol.identifiers import Identifier
 from broker.storage.part import Part
-from broker.storage.rows import ORDERS, moment_of, time_of
+from broker.storage.rows import ORDERS, json_of, moment_of, time_of
 from broker.storage.transaction import Snapshot
 
 __all__ = ["OrderHistories"]
 
 MAX_LOOKED_AT: Final = 2_000
 """Most orders of one account in which names are looked for, the newest first: 10 ms."""
+
+MAX_YOUNG: Final = 200
+"""Most young orders of one account that are looked at, the newest first: 1 ms.  Past it an upstream
+order may be begun that nobody needs."""
 
 _MADE: Final = (
     "SELECT created_at FROM orders INDEXED BY orders_by_upstream"
@@ -24,9 +29,29 @@ _HAD: Final = " ".join(
     (ORDERS.select, "WHERE account_id = ? AND status = 'valid' ORDER BY created_at DESC LIMIT ?")
 )
 
+_YOUNG: Final = " ".join(
+    (
+        ORDERS.select,
+        "INDEXED BY orders_by_account WHERE account_id = ? AND created_at >= ?",
+        "AND status = 'valid' ORDER BY created_at DESC LIMIT ?",
+    )
+)
+_SIBLINGS: Final = (
+    "SELECT order_id FROM orders INDEXED BY orders_by_csr WHERE account_id = ? AND csr_sha256 = ?"
+    " AND finalized_at >= ? AND status IN ('processing', 'valid')"
+    " ORDER BY status = 'valid' DESC, finalized_at, order_id LIMIT 50"
+)
+
+_HELD: Final = (
+    "SELECT c.identifiers, o.profile FROM certificates AS c INDEXED BY certificates_held"
+    " JOIN orders AS o ON o.order_id = c.order_id"
+    " WHERE c.account_id = ? AND length(c.identifiers) = ? AND c.not_after > ?"
+    " AND c.is_released = 1 AND c.revoked_at IS NULL ORDER BY c.not_after DESC LIMIT ?"
+)
+
 
 class OrderHistories(Part):
-    """The port OrderHistory."""
+    """The ports OrderHistory and YoungStore."""
 
     async def orders_made(
         self, upstream: str, community: str, since: datetime
@@ -45,3 +70,58 @@ class OrderHistories(Part):
             return any(identifiers <= set(ORDERS.read(row).identifiers) for row in rows)
 
         return await self._database.scan(is_had)
+
+    async def has_had_there(
+        self, account_id: str, upstream: str, identifiers: frozenset[Identifier]
+    ) -> bool:
+        """Return whether the account has had a certificate from there for exactly these."""
+
+        def is_had(snapshot: Snapshot) -> bool:
+            for order in ORDERS.read_all(snapshot.all(_HAD, account_id, MAX_LOOKED_AT)):
+                if order.upstream == upstream and identifiers == set(order.identifiers):
+                    return True
+            return False
+
+        return await self._database.scan(is_had)
+
+    async def has_young(
+        self, account_id: str, identifiers: Sequence[Identifier], since: datetime
+    ) -> bool:
+        """Return whether a young order of the account was for exactly these; see the port."""
+
+        def is_had(snapshot: Snapshot) -> bool:
+            rows = snapshot.all(_YOUNG, account_id, time_of(since), MAX_YOUNG)
+            return any(set(identifiers) == set(one.identifiers) for one in ORDERS.read_all(rows))
+
+        return await self._database.read(is_had)
+
+    async def sibling_orders(
+        self, account_id: str, csr_sha256: str, since: datetime
+    ) -> Sequence[str]:
+        """Return the account's orders that were finalized with this CSR; see the port."""
+        rows = await self._database.read(
+            lambda snapshot: snapshot.all(_SIBLINGS, account_id, csr_sha256, time_of(since))
+        )
+        return [str(row[0]) for row in rows]
+
+    async def has_certificate_of(
+        self,
+        account_id: str,
+        identifiers: frozenset[Identifier],
+        profile: str,
+        *,
+        alive_after: datetime,
+    ) -> bool:
+        """Return whether the account was given a certificate of exactly these names."""
+
+        def is_held(snapshot: Snapshot) -> bool:
+            text = json_of([(one.type, one.value) for one in identifiers])
+            rows = snapshot.all(_HELD, account_id, len(text), time_of(alive_after), MAX_LOOKED_AT)
+            wanted = {(str(one.type), one.value) for one in identifiers}
+            return any(
+                row[1] == profile
+                and {(kind, value) for kind, value in json.loads(row[0])} == wanted
+                for row in rows
+            )
+
+        return await self._database.read(is_held)

@@ -18,6 +18,7 @@ from broker.storage.attached import (
     insert_work,
     refuse,
 )
+from broker.storage.buckets import give_back_unissued, settle_taken
 from broker.storage.part import Part
 from broker.storage.renewals import keep_renewal, verify_free
 from broker.storage.rows import (
@@ -163,13 +164,17 @@ def move_order(
     error: dict[str, object] | None,
 ) -> int:
     """Return 1 if the order was *expected* and is *status* now, else 0."""
-    return transaction.change(
+    moved = transaction.change(
         "UPDATE orders SET status = ?, error = ifnull(?, error) WHERE order_id = ? AND status = ?",
         status.value,
         None if error is None else json_of(error),
         order_id,
         expected.value,
     )
+    if moved and status is OrderStatus.INVALID:
+        # Of an order that was never ready no CA has heard.
+        give_back_unissued(transaction, order_id, is_unsent=expected is OrderStatus.PENDING)
+    return moved
 
 
 # -------------------------------------------------------------------------- authorizations
@@ -352,19 +357,20 @@ def _take_work(transaction: Transaction, claim: FinalizeClaim) -> WorkRecord:
 
 def _close(transaction: Transaction, closing: OrderClosing) -> OrderRecord:
     order_id = closing.order_id
+    settle_taken(transaction, closing)
     if not move_order(transaction, order_id, closing.expected, closing.status, closing.error):
         raise _refuse_order(transaction, order_id, closing.expected)
     certificate = closing.certificate
+    answer = closing.again
     if certificate is not None:
         transaction.change(CERTIFICATES.insert, *CERTIFICATES.values(certificate))
-        if certificate.is_released:
-            # What is withheld is kept and revoked, but no order leads a client to it.
-            transaction.change(
-                "UPDATE orders SET certificate_id = ? WHERE order_id = ?",
-                certificate.certificate_id,
-                order_id,
-            )
+        # What is withheld is kept and revoked, but no order leads a client to it.
+        answer = certificate.certificate_id if certificate.is_released else None
         keep_renewal(transaction, closing)
+    if answer is not None:
+        transaction.change(
+            "UPDATE orders SET certificate_id = ? WHERE order_id = ?", answer, order_id
+        )
     if closing.suspension is not None:
         _suspend(transaction, closing.suspension)
     if closing.work_id is not None and closing.work_status is not None:

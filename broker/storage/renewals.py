@@ -37,6 +37,7 @@ _VIEW_COLUMNS: Final = {
     "retire_at": "t.retire_at",
     "pulled_at": "p.pulled_at",
     "pulled_url": "p.pulled_url",
+    "renew_at": "json_extract(o.decision, '$.renew_at')",
 }
 """Columns of a `RenewalView` that lie elsewhere than with the certificate."""
 

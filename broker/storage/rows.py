@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import Any, Final, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from broker.issuance.adoption_ports import AdoptedCertificate
+from broker.issuance.audit_chain import EventColumns
 from broker.issuance.errors import Broken
 from broker.issuance.events import Actor, Event, EventKind
 from broker.issuance.records import (
@@ -122,6 +123,7 @@ _CONVERSIONS: Final[Mapping[Any, tuple[Convert | None, Convert | None]]] = {
     str: (None, None),
     bytes: (None, None),
     int: (None, None),
+    float: (None, None),
     bool: (int, bool),
     datetime: (time_of, moment_of),
     Identifier: (_identifier_json, _read_identifier),
@@ -224,13 +226,13 @@ EVENT_SELECT: Final = (
 )
 EVENT_INSERT: Final = (
     "INSERT INTO events"
-    " (kind, at, actor, reason, community, account_id, order_id, upstream, data)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " (seq, kind, at, actor, reason, community, account_id, order_id, upstream, data, digest)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
-def event_values(event: Event) -> tuple[Any, ...]:
-    """Return the parameters of EVENT_INSERT for *event*."""
+def event_values(event: Event) -> EventColumns:
+    """Return the parameters of EVENT_INSERT for *event*, without its number and its digest."""
     return (
         event.kind.value,
         time_of(event.at),

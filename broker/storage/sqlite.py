@@ -10,12 +10,16 @@ from broker.issuance.errors import Broken, Unreachable
 from broker.issuance.events import Event
 from broker.storage.accounts import Accounts, EabKeys
 from broker.storage.adoptions import Adoptions
+from broker.storage.approvals import Approvals
+from broker.storage.audit import Audits
 from broker.storage.authority import Authority, AuthorityRegister
+from broker.storage.buckets import Buckets
 from broker.storage.bundles import Bundles
 from broker.storage.certificates import Certificates
 from broker.storage.database import StoreStats, open_database
 from broker.storage.deliveries import Deliveries
 from broker.storage.former_accounts import FormerAccounts
+from broker.storage.freezes import FreezesKept
 from broker.storage.incidents import Incidents
 from broker.storage.journal import Jobs, Journal
 from broker.storage.key_uses import KeyUses
@@ -23,15 +27,20 @@ from broker.storage.managed import Managed
 from broker.storage.node_names import NodeNames
 from broker.storage.nodes import Enrolments, Nodes
 from broker.storage.order_history import OrderHistories
+from broker.storage.order_moves import OrdersMoved
 from broker.storage.orders import Orders
 from broker.storage.outbox import Outboxes
 from broker.storage.owned import Owned
+from broker.storage.ownership import Ownership
+from broker.storage.policy_sets import PolicySets
 from broker.storage.pushes import Pushes
 from broker.storage.renewal_looks import Looks
 from broker.storage.renewals import Chains, Renewals, Retirements
+from broker.storage.replays import Replays
 from broker.storage.restorations import Restorations
 from broker.storage.rollouts import Rollouts
 from broker.storage.sealing import SealedSecrets
+from broker.storage.standing import Breakers, Holds
 from broker.storage.transaction import Transaction
 from broker.storage.upstream_keys import UpstreamKeyChanges
 from broker.storage.upstreams import Upstreams
@@ -48,12 +57,14 @@ class SqliteStore(
     EabKeys,
     Orders,
     Owned,
+    Ownership,
     Work,
     Certificates,
     Jobs,
     Upstreams,
     UpstreamKeyChanges,
     FormerAccounts,
+    FreezesKept,
     KeyUses,
     Journal,
     Authority,
@@ -64,18 +75,26 @@ class SqliteStore(
     Chains,
     SealedSecrets,
     Adoptions,
+    Approvals,
     Nodes,
     Enrolments,
     Outboxes,
     Rollouts,
     Pushes,
+    PolicySets,
     OrderHistories,
+    Replays,
     Incidents,
     NodeNames,
     Bundles,
     Managed,
     Deliveries,
     Looks,
+    Buckets,
+    Holds,
+    Breakers,
+    OrdersMoved,
+    Audits,
 ):
     """All store ports over one SQLite file.
 
@@ -115,6 +134,10 @@ class SqliteStore(
         except (Unreachable, Broken) as error:
             return error.reason
         return None
+
+    def take_along(self, find_riders: Callable[[], Sequence[Event]]) -> None:
+        """Have every commit write what *find_riders* gives out, on the writer's thread."""
+        self._database.take_along(find_riders)
 
     def stats(self) -> StoreStats:
         """Return what the store has done since it was opened."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from broker.issuance.events import Event
-from broker.storage.rows import EVENT_INSERT, event_values
+from broker.storage.chaining import ChainEnd
 
 __all__ = ["Snapshot", "Transaction"]
 
@@ -38,10 +38,18 @@ class Snapshot:
 class Transaction(Snapshot):
     """One unit of work, all of which happens or nothing."""
 
-    __slots__ = ("events", "is_durable")
+    __slots__ = ("_chain", "events", "is_durable")
 
-    def __init__(self, connection: sqlite3.Connection, *, is_durable: bool) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        *,
+        is_durable: bool,
+        chain: ChainEnd | None = None,
+    ) -> None:
+        """Work on *connection*; events go to the end of *chain*, by default as the table has it."""
         super().__init__(connection)
+        self._chain = chain or ChainEnd()
         self.events: list[Event] = []
         self.is_durable = is_durable
 
@@ -56,7 +64,7 @@ class Transaction(Snapshot):
     def record(self, events: Iterable[Event]) -> None:
         """Append *events*, which become known to others once the unit is committed."""
         for event in events:
-            self._connection.execute(EVENT_INSERT, event_values(event))
+            self._chain.append(self._connection, event)
             self.events.append(event)
 
     def demand_durability(self) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from broker.issuance.errors import Broken, Unreachable
 from broker.issuance.events import Event
+from broker.storage.chaining import ChainEnd
 from broker.storage.faults import fault_of, is_io_fault
 from broker.storage.lanes import Unit
 from broker.storage.transaction import Transaction
@@ -42,6 +43,12 @@ class Writer:
         self._connection: sqlite3.Connection | None = None
         self._is_full = True
         self._is_suspect = False
+        self._chain = ChainEnd()
+        self._left: Sequence[Event] = ()
+        """Events that a failed commit was to take along."""
+        self.find_riders: Callable[[], Sequence[Event]] = tuple
+        """Gives out, once, the events that have no change of their own: the next commit takes them
+        along, whatever it is for.  Called on the lane's thread."""
         self.tally = Tally()
         self.fault: str | None = None
         """Why the last batch, or a unit of it, could not be written; None when it could."""
@@ -66,34 +73,50 @@ class Writer:
     def _commit(self, batch: Sequence[Unit]) -> None:
         connection = self._ready()
         is_durable = any(unit.is_durable for unit in batch)
-        transactions = self._attempt(connection, batch, is_durable=is_durable)
+        riders = self._left = (*self._left, *self.find_riders())
+        transactions = self._attempt(connection, batch, riders, is_durable=is_durable)
         if not is_durable and any(one.is_durable for one in transactions):
             # A unit found that it must be durable, and SQLite takes that word only before a
             # transaction begins.
             connection.execute("ROLLBACK")
+            self._chain = ChainEnd()
             is_durable = True
-            transactions = self._attempt(connection, batch, is_durable=is_durable)
+            transactions = self._attempt(connection, batch, riders, is_durable=is_durable)
         connection.execute("COMMIT")
         for unit, transaction in zip(batch, transactions, strict=True):
             unit.events = transaction.events if unit.error is None else []
+        batch[0].events = [*riders, *batch[0].events]
+        self._left = ()
         if is_durable:
             self.tally.durable_commits += 1
         else:
             self.tally.relaxed_commits += 1
 
     def _attempt(
-        self, connection: sqlite3.Connection, batch: Sequence[Unit], *, is_durable: bool
+        self,
+        connection: sqlite3.Connection,
+        batch: Sequence[Unit],
+        riders: Sequence[Event],
+        *,
+        is_durable: bool,
     ) -> list[Transaction]:
         if is_durable != self._is_full:
             connection.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
             self._is_full = is_durable
-        transactions = [Transaction(connection, is_durable=unit.is_durable) for unit in batch]
+        chain = self._chain
+        transactions = [
+            Transaction(connection, is_durable=unit.is_durable, chain=chain) for unit in batch
+        ]
         connection.execute("BEGIN IMMEDIATE")
+        for event in riders:
+            chain.append(connection, event)
         for unit, transaction in zip(batch, transactions, strict=True):
             connection.execute("SAVEPOINT unit")
+            mark = chain.mark()
             unit.attempt(transaction)
             if unit.error is not None:
                 self._undo_unit(connection, unit)
+                chain.back_to(mark)
             connection.execute("RELEASE unit")
         return transactions
 
@@ -111,6 +134,8 @@ class Writer:
 
     def _undo(self, batch: Sequence[Unit], error: sqlite3.Error | Unreachable | Broken) -> None:
         """Fail all of *batch* and roll back."""
+        # What became of the commit is read from the table before the next event.
+        self._chain = ChainEnd()
         if isinstance(error, sqlite3.Error):
             self._is_suspect = self._is_suspect or is_io_fault(error)
             outcome: Exception = fault_of(error)

@@ -1,8 +1,8 @@
 """When a CA may be asked again.
 
 A CA that is overloaded, or that limits us, names a time; until then nothing is sent, whoever
-wants to send.  Holds live in memory: after a restart each waiting job still has the ``retry_at``
-that it was postponed to, and the first answer makes the hold anew.
+wants to send.  Holds are kept in the store as well, where a restart and other processes find them;
+each is read again within a second.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Final
 
 from broker.issuance.errors import Unreachable
 from broker.issuance.ports import Clock
+from broker.issuance.quota_ports import HoldRecord, HoldStore
 
 __all__ = ["Budget"]
 
@@ -33,7 +34,14 @@ MAX_UNNAMED_HOLD: Final = timedelta(minutes=5)
 MAX_HOLDS: Final = 10_000
 """Most holds that are remembered; the soonest to end is forgotten first."""
 
-_EVERYTHING: Final = "everything"
+MAX_AGE: Final = timedelta(seconds=1)
+"""How long what the store said is believed."""
+
+MAX_REASON_CHARS: Final = 500
+"""Longest reason that is kept, in characters: part of it is text that a CA chose."""
+
+EVERYTHING: Final = "everything"
+"""What stands in the place of an account where a hold is about all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +53,37 @@ class _Hold:
 class Budget:
     """What may be sent to one CA now, for all accounts that we have there."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, upstream: str = "", store: HoldStore | None = None) -> None:
+        """Without a *store* what one process was told stays with it."""
         self._clock = clock
+        self._upstream = upstream
+        self._store = store
+        self._read_at: datetime | None = None
+        self._unshared: list[HoldRecord] = []
         self._holds: dict[tuple[str, str | None], _Hold] = {}
         self._unnamed: dict[str, int] = {}
+
+    async def refresh(self) -> None:
+        """Read what others were told, if that was longer ago than `MAX_AGE`."""
+        now = self._clock.now()
+        if self._store is None:
+            return
+        if self._read_at is not None and now - self._read_at < MAX_AGE:
+            return
+        self._read_at = now
+        for one in await self._store.holds(self._upstream, now):
+            key = (one.account or EVERYTHING, one.subject or None)
+            known = self._holds.get(key)
+            if known is None or known.until < one.until:
+                self._remember(key, _Hold(one.until, one.reason))
+
+    async def share(self) -> None:
+        """Keep the holds that were made since the last call, for whoever asks next."""
+        made, self._unshared = self._unshared, []
+        if self._store is None:
+            return
+        for one in made:
+            await self._store.keep_hold(one)
 
     def verify_open(self, account: str, subject: str | None) -> None:
         """Return if a request of *account* about *subject* may be sent now.
@@ -57,7 +92,7 @@ class Budget:
             Unreachable: It has to wait, until ``retry_at``.
         """
         now = self._clock.now()
-        keys = ((_EVERYTHING, None), (account, None), (account, subject))
+        keys = ((EVERYTHING, None), (account, None), (account, subject))
         standing = [hold for key in keys if (hold := self._holds.get(key)) and hold.until > now]
         if standing:
             last = max(standing, key=lambda hold: hold.until)
@@ -85,14 +120,26 @@ class Budget:
         """
         if retry_at is None:
             retry_at = self._unnamed_end(account)
-        key: tuple[str, str | None] = (_EVERYTHING, None)
+        key: tuple[str, str | None] = (EVERYTHING, None)
         if status == 429:
             is_long = retry_at - self._clock.now() > MAX_SHARED_HOLD
             key = (account, subject if is_long else None)
         known = self._holds.get(key)
         if known is None or known.until < retry_at:
             self._remember(key, _Hold(retry_at, reason))
+            self._unshared.append(self._record(key, retry_at, reason))
         return retry_at
+
+    def _record(self, key: tuple[str, str | None], until: datetime, reason: str) -> HoldRecord:
+        account, subject = key
+        return HoldRecord(
+            upstream=self._upstream,
+            account="" if account == EVERYTHING else account,
+            subject=subject or "",
+            until=until,
+            since=self._clock.now(),
+            reason=reason[:MAX_REASON_CHARS],
+        )
 
     def _unnamed_end(self, account: str) -> datetime:
         times = self._unnamed.get(account, 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -23,8 +24,11 @@ from broker.protocol.exchange import (
     Answer,
     Call,
     Exchange,
+    HttpRequest,
+    HttpResponse,
     SigningInput,
     Unavailable,
+    is_nonce_refused,
 )
 from broker.protocol.jws import Jwk, jwk_from_public_key
 from broker.protocol.members import ProtocolError
@@ -32,6 +36,7 @@ from broker.protocol.origins import TrustedOrigins
 from broker.protocol.problems import Problem
 from broker.protocol.reading import directory_request, parse_directory, parse_read, read_request
 from broker.protocol.resources import Directory
+from broker.upstreams.breaker import Breaker
 from broker.upstreams.budget import Budget
 from broker.upstreams.transport import Transport
 
@@ -85,6 +90,8 @@ class AcmeClient:
         signer: Signer,
         clock: Clock,
         allowed_origins: Iterable[str] = (),
+        budget: Budget | None = None,
+        breaker: Breaker | None = None,
     ) -> None:
         """Keep where the CA is; nothing is sent before the first call.
 
@@ -99,7 +106,8 @@ class AcmeClient:
         self._transport = transport
         self._signer = signer
         self._clock = clock
-        self._budget = Budget(clock)
+        self._budget = Budget(clock) if budget is None else budget
+        self._breaker = breaker
         self._nonces: list[str] = []
         self._directory: tuple[Directory, datetime] | None = None
         self._fetching = asyncio.Lock()
@@ -177,6 +185,7 @@ class AcmeClient:
         except Unreachable as error:
             raise _unsent(error) from error
         account = key.jwk.thumbprint
+        await self._budget.refresh()
         self._budget.verify_open(account, subject)
         call = Call(
             url=url,
@@ -192,7 +201,7 @@ class AcmeClient:
         except Problem as problem:
             raise Refused(problem) from problem
         except Unavailable as error:
-            raise self._unreachable(error, account, subject) from error
+            raise await self._unreachable(error, account, subject) from error
         except ProtocolError as error:
             self._directory = None  # it may have changed under us
             raise Broken(str(error)) from error
@@ -217,7 +226,7 @@ class AcmeClient:
             raise Refused(problem) from problem
         except Unavailable as error:
             if error.status == _LIMITED:
-                raise self._unreachable(error, _UNSIGNED, None) from error
+                raise await self._unreachable(error, _UNSIGNED, None) from error
             # What everyone may read has a front of its own: its failure says nothing of orders.
             raise Unreachable(error.reason, retry_at=error.retry_at) from error
         except ProtocolError as error:
@@ -238,7 +247,7 @@ class AcmeClient:
                     exchange.receive_signature(await self._signer.sign(key_id, step.octets))
                     continue
                 is_sent = is_sent or step.body is not None
-                response = await self._transport.send(step)
+                response = await self._send(step)
                 answer = exchange.receive_response(response, self._clock.now())
                 if answer is not None:
                     return answer
@@ -255,26 +264,53 @@ class AcmeClient:
                 self._nonces.append(spare)
 
     async def _fetch_directory(self) -> Directory:
+        await self._budget.refresh()
         self._budget.verify_open("", None)
         request = directory_request(self.directory_url)
-        response = await self._transport.send(request)
+        response = await self._send(request)
         try:
             return parse_directory(request.url, response, self._origins, self._clock.now())
         except Problem as problem:
             # No order was looked at, so no order may fail for it.
             raise Broken(f"{request.url} is refused to us: {problem}") from problem
         except Unavailable as error:
-            raise self._unreachable(error, "", None) from error
+            raise await self._unreachable(error, "", None) from error
         except ProtocolError as error:
             raise Broken(str(error)) from error
 
-    def _unreachable(self, error: Unavailable, account: str, subject: str | None) -> Unreachable:
+    async def look(self) -> None:
+        """Look whether a CA that is left alone is back, if it is time for that."""
+        with suppress(Unreachable, Broken):
+            self._directory = (await self._fetch_directory(), self._clock.now())
+
+    async def _send(self, request: HttpRequest) -> HttpResponse:
+        """Send a request that tells how the CA stands; one that is left alone is sent nothing."""
+        breaker = self._breaker
+        if breaker is None:
+            return await self._transport.send(request)
+        await breaker.verify_closed()
+        try:
+            response = await self._transport.send(request)
+        except (Unreachable, Broken) as error:
+            await breaker.note_failure(error.reason)
+            raise
+        await breaker.note_answer(
+            response.status,
+            is_signed=request.body is not None,
+            is_nonce_refused=is_nonce_refused(response),
+        )
+        return response
+
+    async def _unreachable(
+        self, error: Unavailable, account: str, subject: str | None
+    ) -> Unreachable:
         is_named = error.retry_at is not None and (error.status or 0) >= _FIRST_SERVER_FAULT
         if error.status not in _OVERLOADED and not is_named:
             return Unreachable(error.reason, retry_at=error.retry_at)
         retry_at = self._budget.hold(
             account, subject, status=error.status or 0, retry_at=error.retry_at, reason=error.reason
         )
+        await self._budget.share()
         is_limit = error.status == _LIMITED
         return Unreachable(error.reason, retry_at=retry_at, left_nothing=is_limit)
 

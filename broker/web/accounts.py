@@ -18,6 +18,7 @@ from broker.protocol.requests import parse_account_update, parse_new_account
 from broker.web.envelope import AccountRequest
 from broker.web.handlers import Handlers, json_answer
 from broker.web.links import CURSOR, CommunityLinks
+from broker.web.origins import origin_of
 from broker.web.wire import account_object
 
 __all__ = ["AccountHandlers"]
@@ -39,7 +40,7 @@ class AccountHandlers(Handlers):
             binding = parse_binding(wanted.eab, expected_url=verified.url, account_key=verified.key)
         with self._gatekeeper.new_account(request) as registration:
             account, is_created = await self._workflows.accounts.register(
-                community, verified.key, wanted, binding
+                community, verified.key, wanted, binding, origin=origin_of(request)
             )
             registration.is_new = is_created
         answer = json_answer(self._show(links, account), status=201 if is_created else 200)

@@ -26,6 +26,7 @@ from broker.protocol.resources import (
 from broker.web.envelope import AccountRequest
 from broker.web.handlers import Site, check_empty, is_read, json_answer
 from broker.web.links import CommunityLinks
+from broker.web.origins import origin_of
 from broker.web.renewal import RenewalHandlers
 from broker.web.wire import (
     authorization_object,
@@ -84,7 +85,9 @@ class AcmeHandlers(RenewalHandlers):
         opened, links = await self._open(request)
         wanted = parse_new_order(opened.verified.json())
         self._gatekeeper.count_order(opened.account.account_id, wanted.identifiers)
-        order = await self._workflows.orders.create(opened.account, wanted)
+        order = await self._workflows.orders.create(
+            opened.account, wanted, origin=origin_of(request)
+        )
         return self._order(links, order, status=201)
 
     async def order(self, request: web.Request) -> web.StreamResponse:
@@ -99,7 +102,9 @@ class AcmeHandlers(RenewalHandlers):
         opened, links = await self._open(request)
         csr_der = parse_finalize(opened.verified.json())
         order_id = request.match_info["order_id"]
-        order = await self._workflows.orders.finalize(opened.account, order_id, csr_der)
+        order = await self._workflows.orders.finalize(
+            opened.account, order_id, csr_der, origin=origin_of(request)
+        )
         return self._order(links, order)
 
     # -------------------------------------------------------------------------- authorizations
@@ -109,7 +114,9 @@ class AcmeHandlers(RenewalHandlers):
         opened, links = await self._open(request)
         identifier = parse_new_authorization(opened.verified.json())
         self._gatekeeper.count_order(opened.account.account_id, (identifier,))
-        made = await self._workflows.orders.pre_authorize(opened.account, identifier)
+        made = await self._workflows.orders.pre_authorize(
+            opened.account, identifier, origin=origin_of(request)
+        )
         answer = json_answer(authorization_object(links, made).to_json(), status=201)
         answer.headers["Location"] = links.authorization(made.authorization_id)
         return answer

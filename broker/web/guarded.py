@@ -39,6 +39,8 @@ class Guard:
     handshake_time: timedelta
     connections: int
     on_refused: Callable[[], None]
+    is_unbounded: Callable[[str], bool] = lambda _peer: False
+    """Whether a peer may hold more: a proxy that many clients share."""
 
 
 class _Acceptor:
@@ -129,12 +131,14 @@ class GuardedSite(web.BaseSite):
                     _log.error("no connection can be accepted", reason=error.strerror)
                     await asyncio.sleep(PAUSE_WHEN_FULL)
                 continue
-            self._admit(connection, client_network(peer[0]))
+            self._admit(connection, peer[0])
             # Where connections wait already, accepting them never gives way to anything else.
             await asyncio.sleep(0)
 
-    def _admit(self, connection: socket.socket, address: str) -> None:
-        if self._open[address] >= self._guard.connections:
+    def _admit(self, connection: socket.socket, peer: str) -> None:
+        address = client_network(peer)
+        is_full = self._open[address] >= self._guard.connections
+        if is_full and not self._guard.is_unbounded(peer):
             connection.close()
             self._guard.on_refused()
             return

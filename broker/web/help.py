@@ -19,8 +19,11 @@ _ADVICE: Final = {
         "server can tell you the limits, and change them.\n"
     ),
     ProblemType.USER_ACTION_REQUIRED: (
-        "The terms of service have to be agreed to.  Read them at the link of the refusal, then\n"
-        "register again with the same account key and agree, as your client lets you.\n"
+        "If the sentence speaks of the terms of service: read them at the link of the refusal,\n"
+        "then register again with the same account key and agree, as your client lets you.\n\n"
+        "If it speaks of an approval: a person has to say yes first.  The request is filed, and\n"
+        "the page at its URL says where it stands.  Leave your client as it is: its next ordinary\n"
+        "run after the approval succeeds.\n"
     ),
 }
 """What to do, where the sentence of the table does not say enough."""

@@ -27,6 +27,7 @@ from broker.policy.units import Rate
 from broker.protocol.identifiers import Identifier
 from broker.protocol.problems import Problem, ProblemType
 from broker.web.buckets import Buckets
+from broker.web.origins import peer_of
 from broker.web.problems import ACCOUNT, Handler
 
 __all__ = ["Gatekeeper", "Limit", "LimitObserver", "WebRates", "client_network"]
@@ -117,7 +118,7 @@ class Gatekeeper:
         return count
 
     async def _count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        address = client_network(request.remote)
+        address = client_network(peer_of(request))
         try:
             self._take(Limit.ADDRESS, address)
             try:
@@ -136,7 +137,7 @@ class Gatekeeper:
         Raises:
             Problem: rateLimited.
         """
-        address = client_network(request.remote)
+        address = client_network(peer_of(request))
         self._take(Limit.NEW_ACCOUNTS, address)
         registration = _Registration()
         try:

@@ -101,6 +101,10 @@ class CommunityLinks:
         url = f"{self.base}/certificate/{certificate_id}"
         return f"{url}/chain/{number}" if number else url
 
+    def approval(self, approval_id: str) -> str:
+        """Return the URL of the page about a request for approval."""
+        return f"{self.base}/approval/{approval_id}"
+
     @property
     def renewal_info(self) -> str:
         """Return the renewalInfo URL, which the CertID of a certificate follows."""

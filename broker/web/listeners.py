@@ -84,17 +84,18 @@ async def start_tcp(
     return Listener(runner, int(runner.addresses[0][1]))
 
 
-async def start_unix(app: web.Application, path: Path) -> Listener:
+async def start_unix(app: web.Application, path: Path, *, is_shared: bool = False) -> Listener:
     """Serve *app* at a Unix socket that its owner alone can reach (mode 0600).
 
-    A socket file that nobody answers at is a leftover and is replaced.
+    A socket file that nobody answers at is a leftover and is replaced.  One that *is_shared* every
+    user of the host can reach whom its directory lets through; who they are is asked of the kernel.
 
     Raises:
         Broken: Another process answers there, or the path cannot be used.
     """
     try:
         _remove_leftover(path)
-        bound = _bind_private(path)
+        bound = _bind(path, 0o111 if is_shared else 0o177)
     except OSError as error:
         reason = error.strerror or str(error)
         raise Broken(f"cannot listen at {path}: {reason.lower()}") from error
@@ -139,10 +140,10 @@ def _has_listener(path: Path) -> bool:
         return probe.connect_ex(str(path)) == 0
 
 
-def _bind_private(path: Path) -> socket.socket:
+def _bind(path: Path, mask: int) -> socket.socket:
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # The mask holds before bind makes the file, so it is never open to others, not even shortly.
-    before = os.umask(0o177)
+    # The mask holds before bind makes the file, so it is never more open, not even shortly.
+    before = os.umask(mask)
     try:
         bound.bind(str(path))
     except OSError:

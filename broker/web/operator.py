@@ -22,8 +22,38 @@ from broker.issuance.errors import Broken, Conflict, Refused, Unreachable
 from broker.issuance.events import Actor
 from broker.protocol.encoding import format_timestamp, parse_json_object
 from broker.protocol.problems import Problem
+from broker.web.answers import (
+    Account,
+    Approval,
+    ApprovalDetail,
+    ApprovalGiven,
+    Certificate,
+    CertificateDetail,
+    EabKey,
+    EabKeyMade,
+    Freeze,
+    JoinToken,
+    JoinTokenMade,
+    Node,
+    Order,
+    OrderDetail,
+    Owned,
+    OwnedThings,
+    Owner,
+    Status,
+)
+from broker.web.answers_oversight import (
+    AuditCheckpointMade,
+    AuditPage,
+    AuditRecord,
+    AuditStatus,
+    PolicyChange,
+    PolicyReloaded,
+    PolicyStatus,
+)
 from broker.web.listeners import hide_software
 from broker.web.problems import incident_door
+from broker.web.rights import COMMAND_PATH, Caller
 
 __all__ = [
     "COMMAND_PATH",
@@ -34,9 +64,6 @@ __all__ = [
     "failure_of",
     "perform",
 ]
-
-COMMAND_PATH: Final = "/v1/command"
-"""Where commands are posted."""
 
 MAX_COMMAND_BYTES: Final = 256 * 1024
 """Largest command, in bytes: a certificate chain for ``ca accept`` is the longest argument."""
@@ -66,8 +93,38 @@ class Operations(Protocol):
     take the actor, who enters the event.  It is one list on purpose: it mirrors the command line.
     """
 
-    async def status(self) -> Json: ...
-    async def order_show(self, *, order_id: str) -> Json: ...
+    async def approval_approve(
+        self,
+        *,
+        actor: Actor,
+        approval: str,
+        evidence: list[str] | None = None,
+        names: list[str] | None = None,
+        profiles: list[str] | None = None,
+        owner: str = "",
+        contact: str = "",
+    ) -> ApprovalGiven: ...
+    async def approval_deny(
+        self, *, actor: Actor, approval: str, evidence: list[str] | None = None
+    ) -> ApprovalDetail: ...
+    async def approval_list(
+        self,
+        *,
+        community: str | None = None,
+        status: str | None = None,
+        ending_within: str | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> list[Approval]: ...
+    async def approval_renew(
+        self, *, actor: Actor, approval: str, evidence: list[str] | None = None
+    ) -> ApprovalDetail: ...
+    async def approval_resume(self, *, actor: Actor, approval: str) -> ApprovalDetail: ...
+    async def approval_show(self, *, approval: str) -> ApprovalDetail: ...
+    async def approval_suspend(self, *, actor: Actor, approval: str) -> ApprovalDetail: ...
+    async def approval_withdraw(self, *, actor: Actor, approval: str) -> ApprovalDetail: ...
+    async def status(self) -> Status: ...
+    async def order_show(self, *, order_id: str) -> OrderDetail: ...
     async def order_list(
         self,
         *,
@@ -76,16 +133,26 @@ class Operations(Protocol):
         status: str | None = None,
         after: str | None = None,
         limit: int = 100,
-    ) -> Json: ...
-    async def cert_show(self, *, certificate: str) -> Json: ...
+    ) -> list[Order]: ...
+    async def cert_show(self, *, certificate: str) -> CertificateDetail: ...
     async def cert_list(
         self, *, community: str | None = None, after: str | None = None, limit: int = 100
-    ) -> Json: ...
-    async def cert_revoke(self, *, actor: Actor, certificate: str, code: int = 0) -> Json: ...
+    ) -> list[Certificate]: ...
+    async def cert_revoke(
+        self, *, actor: Actor, certificate: str, code: int = 0
+    ) -> Certificate: ...
     async def cert_renewal(self, *, certificate: str, ask: bool = False) -> Json: ...
     async def cert_retiring(self, *, status: str | None = None, limit: int = 100) -> Json: ...
     async def cert_watch(self, *, kind: str, limit: int = 100) -> Json: ...
     async def cert_trace(self, *, reference: str) -> Json: ...
+    async def cert_evidence(self, *, certificate: str) -> Json: ...
+    async def audit_status(self) -> AuditStatus: ...
+    async def audit_checkpoint(self) -> AuditCheckpointMade: ...
+    async def audit_public_key(self) -> Json: ...
+    async def audit_export(
+        self, *, after: int = 0, checkpoint: int = 0, limit: int = 1000
+    ) -> AuditPage: ...
+    async def audit_trace(self, *, reference: str) -> list[AuditRecord]: ...
     async def cert_release(self, *, actor: Actor, delivery: str) -> Json: ...
     async def cert_withdraw(self, *, actor: Actor, delivery: str) -> Json: ...
     async def renew(
@@ -98,11 +165,11 @@ class Operations(Protocol):
         dry_run: bool = False,
     ) -> Json: ...
     async def renew_progress(self, *, deliveries: list[str]) -> Json: ...
-    async def account_show(self, *, account_id: str) -> Json: ...
+    async def account_show(self, *, account_id: str) -> Account: ...
     async def account_list(
         self, *, community: str | None = None, after: str | None = None, limit: int = 100
-    ) -> Json: ...
-    async def account_deactivate(self, *, actor: Actor, account_id: str) -> Json: ...
+    ) -> list[Account]: ...
+    async def account_deactivate(self, *, actor: Actor, account_id: str) -> Account: ...
     async def eab_mint(
         self,
         *,
@@ -114,11 +181,54 @@ class Operations(Protocol):
         expires_in: str | None = None,
         reusable: bool = False,
         key_id: str | None = None,
-    ) -> Json: ...
-    async def eab_list(self, *, community: str | None = None) -> Json: ...
+        owner: str = "",
+        contact: str = "",
+    ) -> EabKeyMade: ...
+    async def eab_list(self, *, community: str | None = None) -> list[EabKey]: ...
     async def eab_revoke(
         self, *, actor: Actor, key_id: str, community: str = "default"
-    ) -> Json: ...
+    ) -> EabKey: ...
+    async def freeze(
+        self,
+        *,
+        actor: Actor,
+        community: str | None = None,
+        account: str | None = None,
+        eab: str | None = None,
+        node: str | None = None,
+        upstream: str | None = None,
+        until: str | None = None,
+        tell: str | None = None,
+        ask: str | None = None,
+    ) -> Freeze: ...
+    async def frozen(self) -> list[Freeze]: ...
+    async def unfreeze(
+        self,
+        *,
+        actor: Actor,
+        community: str | None = None,
+        account: str | None = None,
+        eab: str | None = None,
+        node: str | None = None,
+        upstream: str | None = None,
+    ) -> Freeze: ...
+    async def owner_list(
+        self, *, community: str | None = None, text: str | None = None, limit: int = 100
+    ) -> list[Owner]: ...
+    async def owner_set(
+        self,
+        *,
+        actor: Actor,
+        owner: str,
+        contact: str = "",
+        account: str | None = None,
+        node: str | None = None,
+        eab: str | None = None,
+        community: str = "default",
+    ) -> Owned: ...
+    async def owner_show(
+        self, *, owner: str, community: str | None = None, limit: int = 100
+    ) -> OwnedThings: ...
     async def upstream_list(self) -> Json: ...
     async def upstream_register(
         self,
@@ -228,6 +338,13 @@ class Operations(Protocol):
     async def backup_made(
         self, *, actor: Actor, backup_id: str, made_at: str, size: int
     ) -> Json: ...
+    async def quota_show(
+        self,
+        *,
+        community: str | None = None,
+        upstream: str | None = None,
+        limit: int = 100,
+    ) -> Json: ...
     async def reconcile(self, *, actor: Actor, accept_loss: list[str] | None = None) -> Json: ...
     async def node_token(
         self,
@@ -241,9 +358,9 @@ class Operations(Protocol):
         owner: str = "",
         contact: str = "",
         expires_in: str | None = None,
-    ) -> Json: ...
-    async def node_tokens(self) -> Json: ...
-    async def node_token_revoke(self, *, actor: Actor, token_id: str) -> Json: ...
+    ) -> JoinTokenMade: ...
+    async def node_tokens(self) -> list[JoinToken]: ...
+    async def node_token_revoke(self, *, actor: Actor, token_id: str) -> JoinToken: ...
     async def node_requests(self) -> Json: ...
     async def node_approve(
         self,
@@ -259,11 +376,11 @@ class Operations(Protocol):
     async def node_deny(self, *, actor: Actor, request_id: str) -> Json: ...
     async def node_list(
         self, *, status: str | None = None, after: str | None = None, limit: int = 100
-    ) -> Json: ...
-    async def node_show(self, *, node: str) -> Json: ...
-    async def node_drain(self, *, actor: Actor, node: str) -> Json: ...
-    async def node_resume(self, *, actor: Actor, node: str) -> Json: ...
-    async def node_revoke(self, *, actor: Actor, node: str) -> Json: ...
+    ) -> list[Node]: ...
+    async def node_show(self, *, node: str) -> Node: ...
+    async def node_drain(self, *, actor: Actor, node: str) -> Node: ...
+    async def node_resume(self, *, actor: Actor, node: str) -> Node: ...
+    async def node_revoke(self, *, actor: Actor, node: str) -> Node: ...
     async def incident_plan(
         self, *, select: dict[str, str], deadline: str | None = None
     ) -> Json: ...
@@ -287,6 +404,14 @@ class Operations(Protocol):
     async def rollout_halt(self, *, actor: Actor, group: str) -> Json: ...
     async def rollout_resume(self, *, actor: Actor, group: str) -> Json: ...
     async def order_retry(self, *, actor: Actor, order_id: str) -> Json: ...
+    async def policy_asked(
+        self, *, kind: str, days: int, after: list[object] | None = None, limit: int = 2_000
+    ) -> Json: ...
+    async def policy_asked_counts(self, *, days: int) -> Json: ...
+    async def policy_history(self, *, limit: int = 20) -> list[PolicyChange]: ...
+    async def policy_reload(self, *, actor: Actor) -> PolicyReloaded: ...
+    async def policy_set(self, *, sha256: str) -> Json: ...
+    async def policy_status(self) -> PolicyStatus: ...
     async def policy_explain(
         self,
         *,
@@ -349,18 +474,45 @@ async def perform(
     return await method(*bound.args, **bound.kwargs)
 
 
-def create_operator_app(operations: Operations) -> web.Application:
-    """Return the application of the operator socket."""
+class Users(Protocol):
+    """Knows which people the users of this host are."""
+
+    def by_user(self, user: str, *, is_owner: bool) -> Caller | None:
+        """Return who the process of *user* speaks for, None when they are nobody here."""
+        ...
+
+
+class Passage(Protocol):
+    """Lets commands through to those who may have them done (``web.authorizing.Gate``)."""
+
+    async def perform(
+        self, caller: Caller, command: str, arguments: Mapping[str, object], reason: str | None
+    ) -> Json:
+        """Have *command* done for *caller*."""
+        ...
+
+
+def create_operator_app(
+    operations: Operations, *, gate: Passage | None = None, users: Users | None = None
+) -> web.Application:
+    """Return the application of the operator socket.
+
+    Without *gate* and *users* every command is done for the broker's own user and root alone.
+    """
 
     async def command(request: web.Request) -> web.StreamResponse:
-        name = _peer_name(request)
+        caller = _peer(request, users)
         try:
             body = parse_json_object(await request.read(), what="command")
-            actor = Actor(f"operator:{name}", _reason(body))
+            actor = Actor(f"operator:{caller.name}", _reason(body))
             arguments = body.get("arguments", {})
             if not isinstance(arguments, dict):
                 raise OperationError("arguments are no object")
-            result = await perform(operations, str(body.get("command")), arguments, actor)
+            name = str(body.get("command"))
+            if gate is None:
+                result = await perform(operations, name, arguments, actor)
+            else:
+                result = await gate.perform(caller, name, arguments, actor.reason)
         except (OperationError, Problem, Refused, Unreachable, Broken, Conflict) as error:
             return web.json_response(failure_of(error), status=422)
         return web.json_response({"result": result})
@@ -380,7 +532,7 @@ def _reason(body: Mapping[str, object]) -> str | None:
     return reason
 
 
-def _peer_name(request: web.Request) -> str:
+def _peer(request: web.Request, users: Users | None) -> Caller:
     """Return who is at the other end, as the kernel knows it."""
     transport = request.transport
     peer = transport.get_extra_info("socket") if transport is not None else None
@@ -388,10 +540,14 @@ def _peer_name(request: web.Request) -> str:
         raise web.HTTPForbidden(text=json.dumps({"error": "commands come over a Unix socket"}))
     octets = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
     _, uid, _ = _PEER_CREDENTIALS.unpack(octets)
-    if uid not in {0, os.geteuid()}:
-        # The socket's mode says so already; a directory moved about must not change it.
+    is_owner, name = uid in {0, os.geteuid()}, user_name(uid)
+    caller = None if users is None else users.by_user(name, is_owner=is_owner)
+    if caller is None and is_owner:
+        caller = Caller(name=name, roles={}, is_owner=True)
+    if caller is None:
+        # The socket's mode may say so already; a directory moved about must not change it.
         raise web.HTTPForbidden(text=json.dumps({"error": f"uid {uid} is no operator here"}))
-    return user_name(uid)
+    return caller
 
 
 def user_name(uid: int) -> str:

@@ -17,6 +17,7 @@ from broker.issuance.ports import Clock, Nonces
 from broker.protocol.problems import Problem, ProblemType, printable
 from broker.web.accounts import AccountHandlers
 from broker.web.acme import AcmeHandlers
+from broker.web.approvals import add_approvals
 from broker.web.cross_origin import EXPOSED_HEADERS, preflight
 from broker.web.envelope import Envelope, EnvelopeLimits
 from broker.web.handlers import Site, WebCommunity
@@ -24,6 +25,7 @@ from broker.web.help import add_help
 from broker.web.limits import Gatekeeper, LimitObserver, WebRates
 from broker.web.links import DEFAULT_COMMUNITY, ID_PATTERN, Links
 from broker.web.listeners import hide_software
+from broker.web.origins import IpNetwork, Origins, ProxyHeader
 from broker.web.problems import Door, Handler, RequestObserver, problem_response
 from broker.web.refusals import RefusalLog
 from broker.web.workflows import ProfileNames, RecordRefusal, Workflows
@@ -50,6 +52,9 @@ class WebSettings:
     rates: WebRates = field(default_factory=WebRates)
     retry_after: timedelta = timedelta(seconds=3)
     """What polling clients are told to wait: most upstreams issue within that time."""
+    proxies: tuple[IpNetwork, ...] = ()
+    """Networks of the proxies in front of the listener; only these are believed about clients."""
+    proxy_header: ProxyHeader = ProxyHeader.X_FORWARDED_FOR
 
 
 def create_gatekeeper(
@@ -77,6 +82,7 @@ def create_acme_app(
     challenges.
     """
     links = Links(settings.external_url, settings.communities)
+    origins = Origins(settings.proxies, settings.proxy_header)
     gatekeeper = gatekeeper or create_gatekeeper(settings, clock=clock, observer=observer)
     refusals = RefusalLog(record_refusal, clock)
     door = Door(refusals=refusals, observer=observer, clock=clock)
@@ -96,11 +102,12 @@ def create_acme_app(
     )
     handlers = AcmeHandlers(site, profiles)
     app = web.Application(
-        middlewares=[door.middleware, gatekeeper.middleware],
+        middlewares=[door.middleware, origins.middleware, gatekeeper.middleware],
         client_max_size=settings.limits.body_bytes,
     )
     _add_routes(app, links, handlers, AccountHandlers(site))
     add_help(app, links.root)
+    add_approvals(app, f"{links.root}/{_COMMUNITY}", workflows.approvals)
     if DEFAULT_COMMUNITY in settings.communities:
         _add_default_directory(app, links, handlers)
 

@@ -10,8 +10,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from broker.issuance.approval_ports import ApprovalRecord
 from broker.issuance.events import Event
 from broker.issuance.handover import Handed
+from broker.issuance.origins import Origin
 from broker.issuance.records import AccountRecord, AuthorizationRecord, OrderRecord
 from broker.issuance.renewals import Suggestion
 from broker.protocol.identifiers import Identifier
@@ -21,6 +23,7 @@ from broker.protocol.requests import AccountUpdate, NewAccount, NewOrder, Revoca
 
 __all__ = [
     "Accounts",
+    "Approvals",
     "Authorizations",
     "Handover",
     "KeyChanges",
@@ -49,6 +52,8 @@ class Accounts(Protocol):
         request: NewAccount,
         binding: ParsedBinding | None,
         /,
+        *,
+        origin: Origin,
     ) -> tuple[AccountRecord, bool]:
         """Return the account of *key*, and whether it was made just now."""
         ...
@@ -65,7 +70,9 @@ class Accounts(Protocol):
 class Orders(Protocol):
     """``issuance.orders.Orders``."""
 
-    async def create(self, account: AccountRecord, request: NewOrder, /) -> OrderRecord:
+    async def create(
+        self, account: AccountRecord, request: NewOrder, /, *, origin: Origin
+    ) -> OrderRecord:
         """Make an order, or refuse it by policy."""
         ...
 
@@ -74,7 +81,7 @@ class Orders(Protocol):
         ...
 
     async def finalize(
-        self, account: AccountRecord, order_id: str, csr_der: bytes, /
+        self, account: AccountRecord, order_id: str, csr_der: bytes, /, *, origin: Origin
     ) -> OrderRecord:
         """Take the CSR and wait a few seconds for the certificate."""
         ...
@@ -86,7 +93,7 @@ class Orders(Protocol):
         ...
 
     async def pre_authorize(
-        self, account: AccountRecord, identifier: Identifier, /
+        self, account: AccountRecord, identifier: Identifier, /, *, origin: Origin
     ) -> AuthorizationRecord:
         """Make an authorization ahead of any order, or refuse it by policy."""
         ...
@@ -107,6 +114,14 @@ class Renewals(Protocol):
 
     async def suggestion(self, community: str, cert_id: str, /) -> Suggestion:
         """Return when to renew a certificate."""
+        ...
+
+
+class Approvals(Protocol):
+    """``issuance.registration.RegistrationAuthority``, as far as strangers may look."""
+
+    async def read(self, approval_id: str, /) -> ApprovalRecord:
+        """Return the approval as it stands; raises Problem when there is none."""
         ...
 
 
@@ -165,3 +180,5 @@ class Workflows:
     handover: Handover
     renewals: Renewals
     key_changes: KeyChanges
+    approvals: Approvals | None = None
+    """What people are asked; None where a listener is tried without."""

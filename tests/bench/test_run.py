@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.policy_report import read_report as read_policy_report
 from bench.report import ROOT, read_report
 from bench.vault import VAULT
 from bench.vault_report import read_report as read_vault_report
@@ -59,3 +60,15 @@ def test_keys_in_vault_are_measured_beside_files(tmp_path: Path) -> None:
     assert all(each.signatures > each.connections for each in in_vault)
     assert all(count > 0 for count in keys.signatures.values())
     assert "### What Vault adds to an order" in done.stdout
+
+
+def test_policies_are_measured(tmp_path: Path) -> None:
+    """Decisions, reloads beside a loop, and a replay of orders."""
+    report = tmp_path / "policy.json"
+    done = run(tmp_path, "--only", "policy", "--report", str(report))
+    assert done.returncode == 0, done.stderr
+    policies = read_policy_report(report).policies
+    assert [each.rules for each in policies.deciding] == [1, 1_000]
+    assert {each.parsed for each in policies.reloading} == {1, 3}
+    assert [each["orders"] for each in policies.replays] == [300]
+    assert "### Aims of policies" in done.stdout

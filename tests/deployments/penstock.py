@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from tests.deployments.command_player import CommandPlayer
 from tests.peers import process
 from tests.peers.client import DnsUpdates
 
@@ -164,6 +165,8 @@ class Penstock(process.Peer):
         self._more_policies = tuple(more_policies)
         self.prefix: tuple[str, ...] = ()
         """What the command line is run under, such as strace."""
+        self.player: CommandPlayer | None = None
+        """What plays commands instead of a process for each, where a test has many."""
         self.port = process.free_port()
         self.plain_port = plain_port or process.free_port()
         self.health_port = process.free_port()
@@ -300,16 +303,21 @@ class Penstock(process.Peer):
 
     def run(self, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
         """Run a penstock command against this broker's configuration; expects *status*."""
-        command = [*self._penstock(), *arguments, "--config", str(self.config)]
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_SECONDS,
-            cwd=self.directory,
-            env=self.environment(),
-            check=False,
-        )
+        words = [*arguments, "--config", str(self.config)]
+        command = [*self._penstock(), *words]
+        cwd, environment = self.directory, self.environment()
+        if self.player is not None:
+            done = self.player.play(words, cwd=cwd, environment=environment)
+        else:
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                timeout=COMMAND_SECONDS,
+                cwd=cwd,
+                env=environment,
+                check=False,
+            )
         if done.returncode != status:
             said = f"{done.stdout}\n{done.stderr}"
             raise process.PeerFailed(f"{' '.join(command)} gave {done.returncode}: {said}")

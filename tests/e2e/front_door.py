@@ -8,7 +8,7 @@ import json
 import re
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -55,7 +55,15 @@ class Communities(Penstock):
     Each trusts an EAB key ``farm`` of its own, and takes http-01 besides.
     """
 
-    def __init__(self, tmp: Path, *, answers_port: int, **options: Any) -> None:
+    def __init__(
+        self,
+        tmp: Path,
+        *,
+        answers_port: int,
+        acme: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        self._acme = acme or {}
         super().__init__(
             tmp,
             validation_http_port=answers_port,
@@ -69,6 +77,7 @@ class Communities(Penstock):
     def config_document(self) -> dict[str, Any]:
         """Return the configuration with the other communities and the declared keys."""
         document = super().config_document()
+        document["listen"]["acme"].update(self._acme)
         communities = document["communities"]
         communities["other"] = communities["default"]
         communities["strict"] = {**communities["default"], **STRICT}

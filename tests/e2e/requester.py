@@ -80,9 +80,9 @@ class Wire:
     """One keep-alive connection to the broker."""
 
     def __init__(self, penstock: Penstock) -> None:
-        self._context = ssl.create_default_context(cafile=str(penstock.ca_bundle))
+        self.context = ssl.create_default_context(cafile=str(penstock.ca_bundle))
         self._connection = http.client.HTTPSConnection(
-            "127.0.0.1", penstock.port, timeout=30, context=self._context
+            "127.0.0.1", penstock.port, timeout=30, context=self.context
         )
         self.host = f"127.0.0.1:{penstock.port}"
 

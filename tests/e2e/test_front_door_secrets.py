@@ -109,7 +109,7 @@ class Watched:
         (order_id, *_), *_ = penstock.rows("SELECT order_id FROM orders WHERE csr_der IS NOT NULL")
         commands = (
             ("order", "list"), ("order", "show", order_id), ("account", "list"), ("eab", "list"),
-            ("upstream", "list"), ("check",),
+            ("upstream", "list"), ("check",), ("audit", "status"), ("audit", "trace", order_id),
         )  # fmt: skip
         return {
             "log": penstock.log_file.read_bytes(),
@@ -117,6 +117,7 @@ class Watched:
             "command line": (proc / "cmdline").read_bytes(),
             "environment": (proc / "environ").read_bytes(),
             "events": repr(events).encode(),
+            "audit export": penstock.run("audit", "export").stdout.encode(),
             **{
                 " ".join(command): json.dumps(penstock.json(*command)).encode()
                 for command in commands

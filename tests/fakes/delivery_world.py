@@ -75,6 +75,8 @@ class DeliveryWorld(World):
                 challenges=self.challenges,
                 retirements=self.renewing.retirements,
                 windows=self.windows,
+                approvals=self.approvals,
+                freezes=self.freezes,
             )
         )
         self.dispatcher.on(JobKind.DELIVER, self.deliveries.advance)

@@ -134,6 +134,7 @@ class NodeWorld:
             self.clock,
             vouchers={EnrolmentMethod.TOKEN: TokenVoucher(self.store, self.clock)},
             return_within=RETURN_WITHIN,
+            freezes=self.world.freezes,
         )
         self.joining.on_outcome = lambda method, outcome: self.outcomes.append((method, outcome))
         self.nodes = Nodes(

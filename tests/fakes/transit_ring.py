@@ -45,6 +45,11 @@ class FakeTransitRing:
     uses: KeyUses | None = None
     """Which versions were ever ours; without it: the present one."""
 
+    async def latest_version(self, mount: str, name: str) -> int:
+        self._answer()
+        found = self.made.get(f"vault:{mount}/{name}")
+        return 0 if found is None else found.latest
+
     # ------------------------------------------------------------------------------- as places
 
     async def next_account_key_id(self, upstream: str, community: str, current: str | None) -> str:

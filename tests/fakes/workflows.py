@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from broker.issuance.handover import Handed
 from broker.issuance.key_changes import KeyInUse
+from broker.issuance.origins import NOWHERE, Origin
 from broker.issuance.records import (
     AccountRecord,
     AuthorizationRecord,
@@ -94,7 +95,13 @@ class FakeAccounts:
         self.bindings: list[ParsedBinding | None] = []
 
     async def register(
-        self, community: str, key: Jwk, request: NewAccount, binding: ParsedBinding | None
+        self,
+        community: str,
+        key: Jwk,
+        request: NewAccount,
+        binding: ParsedBinding | None,
+        *,
+        origin: Origin,
     ) -> tuple[AccountRecord, bool]:
         self.bindings.append(binding)
         for account in self.accounts.values():
@@ -156,6 +163,7 @@ class FakeOrders:
     def __init__(self) -> None:
         self.asked: list[NewOrder] = []
         self.csrs: list[bytes] = []
+        self.origins: list[Origin] = []
         self.changes: dict[str, object] = {}
         self.error: Exception | None = None
         self.pages: dict[str | None, tuple[list[str], str | None]] = {None: ([], None)}
@@ -167,8 +175,9 @@ class FakeOrders:
         return self.pages[after]
 
     async def pre_authorize(
-        self, account: AccountRecord, identifier: Identifier
+        self, account: AccountRecord, identifier: Identifier, *, origin: Origin = NOWHERE
     ) -> AuthorizationRecord:
+        self.origins.append(origin)
         self.pre_authorized.append(identifier)
         made = authorization_record(account.account_id)
         return replace(made, identifier=identifier, order_id=None)
@@ -178,15 +187,21 @@ class FakeOrders:
             raise self.error
         return order_record(account.account_id, **self.changes)
 
-    async def create(self, account: AccountRecord, request: NewOrder) -> OrderRecord:
+    async def create(
+        self, account: AccountRecord, request: NewOrder, *, origin: Origin = NOWHERE
+    ) -> OrderRecord:
         self.asked.append(request)
+        self.origins.append(origin)
         return self._order(account)
 
     async def read(self, account: AccountRecord, order_id: str) -> OrderRecord:
         return self._order(account)
 
-    async def finalize(self, account: AccountRecord, order_id: str, csr_der: bytes) -> OrderRecord:
+    async def finalize(
+        self, account: AccountRecord, order_id: str, csr_der: bytes, *, origin: Origin = NOWHERE
+    ) -> OrderRecord:
         self.csrs.append(csr_der)
+        self.origins.append(origin)
         return self._order(account)
 
 

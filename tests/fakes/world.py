@@ -23,6 +23,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from broker.issuance.accounts import Accounts
+from broker.issuance.admissions import Admissions
+from broker.issuance.approval_gate import ApprovalGate
+from broker.issuance.approval_hold import ApprovalHold
+from broker.issuance.approval_people import People
 from broker.issuance.authorizations import Authorizations
 from broker.issuance.caa import CaaRooms, CaaWatch
 from broker.issuance.closing import Closing
@@ -30,13 +34,16 @@ from broker.issuance.dispatcher import Dispatcher
 from broker.issuance.enrollment import Enrollment
 from broker.issuance.errors import Broken
 from broker.issuance.events import Event, EventKind
+from broker.issuance.failover import Failover
 from broker.issuance.former_revocations import FormerRevocations
+from broker.issuance.freezes import Freezes
 from broker.issuance.fulfilment import Fulfilment
 from broker.issuance.key_changes import KeyChanges
 from broker.issuance.key_ports import known_secret
 from broker.issuance.orders import Orders
 from broker.issuance.planning import Planner
 from broker.issuance.ports import Upstream
+from broker.issuance.quotas import Quotas
 from broker.issuance.records import (
     AccountRecord,
     AuthorizationRecord,
@@ -44,12 +51,18 @@ from broker.issuance.records import (
     JobKind,
     OrderRecord,
 )
+from broker.issuance.registration import RegistrationAuthority
 from broker.issuance.release import Gate
+from broker.issuance.renewal_budget import RenewalBudget
 from broker.issuance.renewing import make_renewing
 from broker.issuance.revocations import Revocations
 from broker.issuance.settings import CommunitySettings, DeclaredEabKey, IssuanceSettings
+from broker.issuance.standing import Standing
 from broker.issuance.succession import Succession
+from broker.issuance.withdrawals import Withdrawals
+from broker.issuance.young import Young
 from broker.policy.decisions import ProfileLifetime, UpstreamFacts
+from broker.policy.published_limits import PublishedLimit
 from broker.protocol.identifiers import Identifier, IdentifierType
 from broker.protocol.jws import (
     Jwk,
@@ -119,6 +132,11 @@ def _account_url(account: AccountRecord) -> str:
     return f"https://acme.corp.example/account/{account.account_id}"
 
 
+def approval_url(community: str, approval_id: str) -> str:
+    """Return where a person looks at a request."""
+    return f"https://acme.corp.example/acme/{community}/approval/{approval_id}"
+
+
 def always(lifetime: timedelta) -> ProfileLifetime:
     """Return a lifetime that has held for ever."""
     return ProfileLifetime(valid_from=date.min, lifetime=lifetime)
@@ -183,6 +201,8 @@ class World:
         self.facts = {name: default_facts(name) for name in self.upstreams}
         self.waiting: dict[str, UpstreamFacts] = {}
         """Upstreams whose account is lost."""
+        self.limits: dict[str, tuple[PublishedLimit, ...]] = {}
+        """What the CAs publish about how much they issue."""
         self.sealer = FakeSealer()
         self.concurrency = 64
         self.settings = IssuanceSettings(
@@ -221,6 +241,7 @@ class World:
             store, clock, concurrency=self.concurrency, call_later=self.time.call_later
         )
         self.enrollment = Enrollment(store, clock, self.settings, sealer=self.sealer)
+        self.freezes = Freezes(store, store, clock, contacts={"default": "pki@corp.example"})
         self.planner = Planner(
             policies=self.policies,
             enrollment=self.enrollment,
@@ -228,9 +249,18 @@ class World:
             upstream_store=store,
             suffixes=FakeSuffixes(),
             clock=clock,
+            standing=Standing(store=store, accounts=store, clock=clock),
+            young=store,
+            earlier=store,
+            freezes=self.freezes,
         )
-        self.accounts = Accounts(store, self.enrollment, clock, self.settings)
-        self.key_changes = KeyChanges(store, self.inspector, clock)
+        self.budget = RenewalBudget(
+            store, lambda upstream: self.limits.get(upstream, ()), clock, FakeSuffixes()
+        )
+        self.quotas = Quotas(
+            store=store, budget=self.budget, suffixes=FakeSuffixes(), log=store, clock=clock
+        )
+        self.key_changes = KeyChanges(store, self.inspector, clock, freezes=self.freezes)
         self.caa_watch = CaaWatch(
             CaaRooms(
                 looker=self.caa,
@@ -245,6 +275,18 @@ class World:
                 account_url=_account_url,
             )
         )
+        self.approvals = ApprovalGate(store, People(store), clock, approval_url)
+        self.admissions = Admissions(store, self.approvals, self.policies, clock)
+        self.accounts = Accounts(
+            store,
+            self.enrollment,
+            clock,
+            self.settings,
+            admissions=self.admissions,
+            freezes=self.freezes,
+        )
+        self.authority = RegistrationAuthority(store, People(store), self.dispatcher, clock)
+        self.withdrawals = Withdrawals(store, self.dispatcher, clock)
         self.orders = Orders(
             orders=store,
             owned=store,
@@ -258,6 +300,9 @@ class World:
             clock=clock,
             settings=self.settings,
             caa=self.caa_watch,
+            approvals=self.approvals,
+            quotas=self.quotas,
+            freezes=self.freezes,
         )
         self.authorizations = Authorizations(
             orders=store,
@@ -268,9 +313,11 @@ class World:
             clock=clock,
             settings=self.settings,
             account_url=_account_url,
+            freezes=self.freezes,
         )
         self.gate = Gate(store, self.policies, self.anchors, clock)
         self.closing = Closing(store, store, self.dispatcher, clock)
+        self.hold = ApprovalHold(store, self.approvals, self.closing, clock)
         self.fulfilment = Fulfilment(
             orders=store,
             works=store,
@@ -282,6 +329,31 @@ class World:
             clock=clock,
             settings=self.settings,
             pause=self.time.pause,
+            failover=Failover(
+                moves=store,
+                orders=store,
+                works=store,
+                accounts=store,
+                planner=self.planner,
+                quotas=self.quotas,
+                caa=self.caa_watch,
+                clock=clock,
+            ),
+            young=Young(
+                store=store,
+                orders=store,
+                certificates=store,
+                renewals=store,
+                policies=self.policies,
+                closing=self.closing,
+                dispatcher=self.dispatcher,
+                clock=clock,
+            ),
+            approvals=self.hold,
+            freezes=self.freezes,
+        )
+        self.freezes.on_changed = lambda: self.dispatcher.hurry_all(
+            (JobKind.PREPARE, JobKind.FULFIL)
         )
         self.revocations = Revocations(
             store,
@@ -303,6 +375,7 @@ class World:
         self.dispatcher.on(JobKind.FULFIL, self.fulfilment.fulfil)
         self.dispatcher.on(JobKind.REVOKE, self.revocations.carry_out)
         self.dispatcher.on(JobKind.CAA, self.caa_watch.report)
+        self.dispatcher.on(JobKind.WITHDRAW, self.withdrawals.carry_out)
         await self.enrollment.keep_declared()
         if self.runs_due:
             await self.dispatcher.run_due()

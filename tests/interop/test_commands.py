@@ -26,9 +26,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
 from broker.cli import penstock as command_line
+from tests.deployments.command_player import CommandPlayer
 from tests.deployments.node_agents import TrustingPenstock
 from tests.deployments.nodes_at_work import GROUPS, PROFILE, bring_nodes, trusted_nodes
-from tests.deployments.penstock import AcmeCa, BuiltInCa, Penstock, secret
+from tests.deployments.penstock import REPOSITORY, AcmeCa, BuiltInCa, Penstock, secret
 from tests.deployments.requester import Placed, Requester
 from tests.deployments.vaulted import PREFIX, Transit, vault_section
 from tests.fakes.hostile_ca import (
@@ -40,6 +41,7 @@ from tests.fakes.hostile_ca import (
     Script,
 )
 from tests.fakes.hostile_ca.envelope import b64
+from tests.fakes.policy_folder import signed_folder
 from tests.peers import authority, process
 from tests.peers.lego import Lego
 from tests.peers.pebble import ChallTestSrv, Pebble, PebbleOptions
@@ -120,16 +122,34 @@ READING: Final = (
     Command("account list"),
     Command("account show ACCOUNT"),
     Command("eab list"),
+    Command("frozen", is_empty=True),
+    Command("owner list"),
+    Command("owner show tests"),
     Command("upstream list"),
     Command("upstream show pebble"),
     Command("upstream check hostile"),
     Command("upstream former", is_empty=True),
     Command("upstream former slow", is_empty=True),
     Command("upstream caa pebble --name www.example.test"),
+    Command("quota show"),
+    Command("quota show --upstream hostile"),
+    Command("audit status"),
+    Command("audit checkpoint"),
+    Command("audit trace ORDER"),
+    Command("audit verify"),
+    Command("audit reconcile VAULT_LOG"),
+    Command("cert evidence CERTIFICATE"),
     Command("backup verify BACKUP_FILE"),
     Command("ca show --upstream local"),
     Command("policy explain www.example.test --eab KEY --profile hostile"),
+    Command("policy test"),
+    Command("policy diff POLICIES"),
+    Command("policy impact --on 2999-01-01"),
     Command("policy schema"),
+    Command("policy status"),
+    Command("policy reload"),
+    Command("policy history"),
+    Command("policy bundle verify BUNDLE --signer SIGNER"),
     Command("cert trace SEEN"),
     Command("node list"),
     Command("node show NODE"),
@@ -139,10 +159,15 @@ READING: Final = (
     Command("incident plan --node NODE --deadline 24h"),
     Command("incident list"),
     Command("incident show INCIDENT"),
+    Command("approval list"),
+    Command("approval show APPROVAL"),
 )
 
 CHANGING: Final = (
     Command("eab mint --label farm --name *.example.test --expires-in 30d", "eab-minted"),
+    Command("owner set account ACCOUNT --owner web --contact web@corp.example", "owner-changed"),
+    Command("freeze account ACCOUNT --until 1h --ask pki@corp.example", "frozen"),
+    Command("unfreeze account ACCOUNT", "unfrozen"),
     Command("eab revoke OLD_KEY", "eab-revoked"),
     Command("upstream register hostile --agree-to-terms", "upstream-account-registered"),
     Command("upstream resume hostile", "upstream-resumed"),
@@ -190,6 +215,12 @@ CHANGING: Final = (
     Command("node drain MEMBER", "node-drained"),
     Command("node resume MEMBER", "node-resumed"),
     Command("node revoke MEMBER", "node-revoked"),
+    Command("approval approve APPROVAL --evidence ticket=7", "approval-granted"),
+    Command("approval suspend APPROVAL", "approval-suspended"),
+    Command("approval resume APPROVAL", "approval-resumed"),
+    Command("approval renew APPROVAL", "approval-renewed"),
+    Command("approval withdraw APPROVAL", "approval-withdrawn"),
+    Command("approval deny OTHER_APPROVAL", "approval-denied"),
 )
 
 RESTORING: Final = (
@@ -206,18 +237,42 @@ IN_TEXT: Final = (
     "order show ORDER",
     "cert show CERTIFICATE",
     "upstream list",
+    "quota show",
     "policy explain www.example.test --eab KEY",
+    "policy test",
+    "policy diff POLICIES",
+    "policy status",
+    "policy history",
     "upstream former",
     "vault setup --print",
     "vault setup --print --as hcl --with-import",
 )
 """Commands whose text is looked at: tables, pairs, and one that tells a story."""
 
-WITHOUT_JSON: Final = {"serve", "demo", "completion", "vault setup"}
-"""Commands that print no data: two run until they are stopped, two print a shell script."""
+WITHOUT_JSON: Final = {
+    "serve",
+    "demo",
+    "completion",
+    "vault setup",
+    "audit export",
+    "audit public-key",
+    "policy bundle make",
+    "policy bundle sign",
+}
+"""Commands that print no document: two run until they are stopped, two print a shell script, one
+prints lines for another program, one a key; two write files beside policies."""
 
 WITHOUT_OPTION: Final = {"policy schema"}
 """Commands that print JSON and nothing else, so that they need not be asked."""
+
+
+PEOPLE: Final = {
+    "name": "people",
+    "because": "somebody has to be asked",
+    "names": ["**.people.example.test"],
+    "approval": {"evidence": ["ticket"]},
+}
+"""A rule that wants a person."""
 
 
 class Spare(AcmeCa):
@@ -231,8 +286,9 @@ class Spare(AcmeCa):
 class Scene:
     """A broker with something of everything in its store."""
 
-    def __init__(self, tmp: Path, stack: ExitStack) -> None:
+    def __init__(self, tmp: Path, stack: ExitStack, player: CommandPlayer) -> None:
         self.tmp = tmp
+        self.player = player
         self.ca = stack.enter_context(HostileCaProcess(tmp / "ca", Script(standing=HONEST)))
         slow = stack.enter_context(HostileCaProcess(tmp / "slow", Script(standing=SLOW)))
         self._mac = b64(bytes(range(32)))
@@ -250,6 +306,9 @@ class Scene:
         )
         self.pebble = pebble
         vault = stack.enter_context(Vault(tmp / "vault", storage="inmem"))
+        vault_log = tmp / "vault" / "audit.log"
+        device = {"type": "file", "options": {"file_path": str(vault_log)}}
+        vault.ask("POST", "sys/audit/file", device)
         keys = [f"{PREFIX}.default.{name}" for name in KEPT_IN_VAULT]
         self.transit = Transit(vault, tmp, MOUNT, keys)
         upstreams = [
@@ -296,7 +355,7 @@ class Scene:
                 }
                 for name, upstream in (("hostile", "hostile"), ("slow", "slow"), (PROFILE, "local"))
             },
-            policy={"trusted": [trusted, trusted_nodes()]},
+            policy={"trusted": [trusted, trusted_nodes()], "rules": [PEOPLE]},
             agents={"groups": GROUPS},
             more={
                 "external_account_bindings": [declared],
@@ -304,6 +363,7 @@ class Scene:
             },
             is_registering=False,
         )
+        self.penstock.player = player
         self.penstock.prepare()
         self.penstock.run("upstream", "register", "hostile")
         self.penstock.run("upstream", "register", "slow")
@@ -324,6 +384,10 @@ class Scene:
             "CHAIN_FILE": str(tmp / "issuing.pem"),
             "ROOT_FILE": str(tmp / "offline-root.pem"),
             "BACKUPS": str(tmp),
+            "VAULT_LOG": str(vault_log),
+            "POLICIES": str(self.penstock.policy_file.parent),
+            "BUNDLE": str(tmp / "bundle"),
+            "SIGNER": signed_folder(tmp / "bundle"),
         }
         backup = self.penstock.json("backup", "--output", str(tmp / "first.backup"))
         self.values["BACKUP_FILE"] = backup["file"]
@@ -353,11 +417,17 @@ class Scene:
             await other.register()
             placed = await self._ended(requester, "good.example.test", "valid")
             leaf = (await placed.chain())[0]
+            approvals = [
+                (await requester.order(f"{word}.people.example.test", profile="hostile")).json()
+                for word in ("one", "other")
+            ]
             waiting = await requester.request("waiting.example.test", profile="slow")
             assert waiting.status == "processing"
             self.ca.set_script(Script(standing=WRONG))
             await self._ended(requester, "bad.example.test", "invalid")
             return {
+                "APPROVAL": approvals[0]["instance"].rpartition("/")[2],
+                "OTHER_APPROVAL": approvals[1]["instance"].rpartition("/")[2],
                 "WAITING_ORDER": waiting.order_id,
                 "ORDER": placed.order_id,
                 "CERTIFICATE": placed.order["certificate"].rpartition("/")[2],
@@ -423,17 +493,26 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """A broker with something of everything, which runs."""
-    with ExitStack() as stack:
-        yield Scene(tmp_path_factory.mktemp("running"), stack)
+def player(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandPlayer]:
+    """A process that has imported the commands, and plays them."""
+    home = tmp_path_factory.mktemp("player")
+    at_checkout = {"PYTHONPATH": str(REPOSITORY)}
+    with CommandPlayer(process.clean_environment(home, at_checkout)) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def running(tmp_path_factory: pytest.TempPathFactory, player: CommandPlayer) -> Iterator[Scene]:
+    """A broker with something of everything, which runs."""
+    with ExitStack() as stack:
+        yield Scene(tmp_path_factory.mktemp("running"), stack, player)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory, player: CommandPlayer) -> Iterator[Scene]:
     """A broker with something of everything, which was stopped."""
     with ExitStack() as stack:
-        made = Scene(tmp_path_factory.mktemp("stopped"), stack)
+        made = Scene(tmp_path_factory.mktemp("stopped"), stack, player)
         made.penstock.stop()
         yield made
 
@@ -519,7 +598,7 @@ def test_restoring_leaves_the_name_and_the_reason(scene: Scene, tmp_path: Path) 
     kept = 0
     for command in RESTORING:
         asked = ("--reason", REASON, "--json", "--config", str(config))
-        done = run(scene, *scene.words(command), *asked, has_config=True)
+        done = run(scene, *scene.words(command), *asked, has_config=True, is_program=True)
         assert done.returncode == 0, (command.line, done.stderr)
         assert json.loads(done.stdout), command.line
         events = scene.events(tmp_path / "state" / "penstock.db")
@@ -630,7 +709,15 @@ FAILED: Final = (
     ("ca show --upstream hostile", "no built-in upstream is called 'hostile'"),
     ("ca init --upstream local", "local"),
     ("order list --status odd", "'odd' is no status"),
+    ("freeze upstream nothing --reason test", "no upstream is called 'nothing'"),
+    ("unfreeze community default --reason test", "is not frozen"),
+    ("owner set eab nothing --owner web", "there is no eab-key 'nothing'"),
+    ("approval show nothing", "there is no such approval"),
+    ("approval approve nothing", "there is no such approval"),
+    ("approval approve APPROVAL --evidence odd", "is not KIND=REFERENCE"),
+    ("approval approve APPROVAL --name a.example.test", "is for names"),
     ("policy explain www.example.test --account nothing", "there is no account 'nothing'"),
+    ("policy bundle verify BUNDLE", "demands no signed policies"),
 )
 
 MISUSED: Final = (
@@ -680,18 +767,24 @@ def check_failure(scene: Scene, line: str, sentence: str) -> None:
 
 
 def run(
-    scene: Scene | Held, *words: str, has_config: bool = False
+    scene: Scene | Held, *words: str, has_config: bool = False, is_program: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command against the scene's configuration, whatever comes of it."""
+    """Run a command against the scene's configuration, whatever comes of it.
+
+    The player plays it, unless it is to be the program that an operator starts.
+    """
     own = words[0] in ("policy", "completion") and words[1:2] in (("schema",), ("bash",))
     config = [] if has_config or own else ["--config", str(scene.penstock.config)]
+    cwd, environment = scene.penstock.directory, scene.penstock.environment()
+    if not is_program:
+        return scene.player.play([*words, *config], cwd=cwd, environment=environment)
     return subprocess.run(
         [*scene.penstock.program(), *words, *config],
         capture_output=True,
         text=True,
         timeout=60,
-        cwd=scene.penstock.directory,
-        env=scene.penstock.environment(),
+        cwd=cwd,
+        env=environment,
         check=False,
     )
 
@@ -702,7 +795,8 @@ def run(
 class Held:
     """A prepared broker that does not run yet, behind a CA that can keep a command waiting."""
 
-    def __init__(self, tmp: Path, stack: ExitStack) -> None:
+    def __init__(self, tmp: Path, stack: ExitStack, player: CommandPlayer) -> None:
+        self.player = player
         self.ca = stack.enter_context(HostileCaProcess(tmp / "ca", Script(standing=HONEST)))
         ca = AcmeCa(
             name="hostile", directory_url=self.ca.directory_url, ca_bundle=self.ca.ca_bundle
@@ -751,10 +845,10 @@ class Held:
 
 
 @pytest.fixture(scope="module")
-def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
+def held(tmp_path_factory: pytest.TempPathFactory, player: CommandPlayer) -> Iterator[Held]:
     """A prepared broker that does not run yet."""
     with ExitStack() as stack:
-        yield Held(tmp_path_factory.mktemp("held"), stack)
+        yield Held(tmp_path_factory.mktemp("held"), stack, player)
 
 
 @pytest.mark.parametrize(
@@ -847,19 +941,19 @@ def test_faults_of_the_configuration_are_told_together(held: Held, tmp_path: Pat
     document["limits"] = {"finalize_wait": 5}
     broken = tmp_path / "broken.yaml"
     broken.write_text(json.dumps(document, indent=1), "utf-8")
-    done = run(held, "check", "--json", "--config", str(broken), has_config=True)
+    done = run(held, "check", "--json", "--config", str(broken), has_config=True, is_program=True)
     assert done.returncode == 2
     faults = json.loads(done.stdout)["faults"]
     assert len(faults) >= 3
     assert all(fault["line"] for fault in faults)
     assert "did you mean 'listen'" in done.stderr
-    fine = run(held, "check", "--json")
+    fine = run(held, "check", "--json", is_program=True)
     assert (fine.returncode, json.loads(fine.stdout)["faults"]) == (0, [])
 
 
 def test_setup_of_vault_is_a_script_of_the_shell(running: Scene) -> None:
     """`vault setup` prints what a shell can read, with each key by its name and no secret."""
-    done = run(running, "vault", "setup", "--print")
+    done = run(running, "vault", "setup", "--print", is_program=True)
     assert (done.returncode, done.stderr) == (0, "")
     read = subprocess.run(
         ["/bin/sh", "-n"],
@@ -879,6 +973,6 @@ def test_setup_of_vault_is_a_script_of_the_shell(running: Scene) -> None:
 def test_completion_is_a_script_of_the_shell(held: Held) -> None:
     """`completion` needs no configuration, and its script names the command."""
     for shell in ("bash", "zsh", "fish"):
-        done = run(held, "completion", shell, has_config=True)
+        done = run(held, "completion", shell, has_config=True, is_program=True)
         assert (done.returncode, done.stderr) == (0, "")
         assert "_PENSTOCK_COMPLETE" in done.stdout

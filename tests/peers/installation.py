@@ -192,6 +192,7 @@ DEBIAN_PEERS: Final = {
     "keytool": ("openjdk-17-jre-headless", "keytool"),
     "pkcs11-tool": ("opensc", "pkcs11-tool"),
     "systemd-analyze": ("systemd", "systemd-analyze"),
+    "rsyslogd": ("rsyslog", "rsyslogd"),
     "strace": ("strace", "strace"),
 }
 """Peer → Debian package, and its command.

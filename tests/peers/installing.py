@@ -78,6 +78,11 @@ def has_openssl_engine(name: str) -> Callable[[], bool]:
     return lambda: any(Path("/usr/lib").glob(f"*/engines-3/{name}.so"))
 
 
+def has_rsyslog_module(name: str) -> Callable[[], bool]:
+    """Return a probe for a module of rsyslog."""
+    return lambda: any(Path("/usr/lib").glob(f"*/rsyslog/{name}.so"))
+
+
 def has_ensurepip() -> bool:
     """Say whether this Python can make a virtual environment with pip in it."""
     importlib.invalidate_caches()  # Debian splits it off into python3-venv, installed meanwhile
@@ -113,6 +118,9 @@ SYSTEM_NEEDS: Final = (
     SystemNeed("opensc", has_command("pkcs11-tool")),
     SystemNeed("libengine-pkcs11-openssl", has_openssl_engine("pkcs11")),
     SystemNeed("systemd", has_command("systemd-analyze")),
+    SystemNeed("rsyslog", has_command("rsyslogd")),
+    SystemNeed("rsyslog-gnutls", has_rsyslog_module("lmnsd_gtls")),
+    SystemNeed("rsyslog-openssl", has_rsyslog_module("lmnsd_ossl")),
     SystemNeed("pdns-server", has_command("pdns_server")),
     SystemNeed(
         "pdns-backend-sqlite3",

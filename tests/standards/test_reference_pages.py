@@ -7,9 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from broker.app.account_key_metrics import AccountKeyMetrics
+from broker.app.approvals import ApprovalMetrics
 from broker.app.delivery_metrics import DeliveryMetrics
 from broker.app.node_metrics import NodeMetrics
+from broker.app.operator_metrics import OperatorMetrics
 from broker.app.vault_metrics import VaultMetrics
+from broker.issuance.approval_states import render_diagram as render_approvals
 from broker.issuance.delivery_stages import render_diagram
 from broker.issuance.events import EventKind
 from broker.issuance.key_rotation import AccountKeyView
@@ -77,6 +80,7 @@ def errors_page() -> str:
 def statuses_page() -> str:
     """Return the page with the diagrams."""
     ours = "\n\n## Delivery\n\n" + render_diagram().rstrip()
+    ours += "\n\n## Approval\n\n" + render_approvals().rstrip()
     return STATUSES + render_diagrams().replace("### ", "## ").rstrip() + ours + "\n"
 
 
@@ -97,7 +101,9 @@ def metrics_page() -> str:
         not_retired=None,
     )
     AccountKeyMetrics(telemetry.registry).show([key])
+    ApprovalMetrics(telemetry.registry)
     VaultMetrics(telemetry.registry, ["default"])
+    OperatorMetrics(telemetry.registry).answered(200)
     nodes = NodeMetrics(telemetry.registry)
     nodes.show({NodeStatus.ACTIVE: 1}, connections=1, waiting=0)
     nodes.sent("certificate")
@@ -139,7 +145,7 @@ def test_every_problem_type_and_every_metric_has_its_row() -> None:
     """The pages are not empty, whatever the code that writes them does."""
     assert len(table_rows("docs/errors.md", "Type")) == len(ProblemType)
     assert len(table_rows("docs/metrics.md", "Metric")) >= 15
-    assert read("docs/statuses.md").count("stateDiagram-v2") == 5
+    assert read("docs/statuses.md").count("stateDiagram-v2") == 6
 
 
 def test_every_kind_of_event_is_explained() -> None:

@@ -76,7 +76,11 @@ async def close(connection: Connection) -> None:
 
 @asynccontextmanager
 async def guarded(
-    tmp_path: Path, *, connections: int, handshake: timedelta = timedelta(seconds=SECONDS)
+    tmp_path: Path,
+    *,
+    connections: int,
+    handshake: timedelta = timedelta(seconds=SECONDS),
+    proxy: str | None = None,
 ) -> AsyncIterator[Guarded]:
     """Serve on a free port."""
     root = authority.make_root("guard test")
@@ -96,6 +100,7 @@ async def guarded(
             handshake_time=handshake,
             connections=connections,
             on_refused=lambda: refused.append("one"),
+            is_unbounded=lambda peer: peer == proxy,
         ),
     )
     try:
@@ -142,6 +147,23 @@ def test_address_holds_so_many_connections_and_no_more(loop: Loop, tmp_path: Pat
             third = await connected_again(site)
             assert b"200 OK" in await get(third)
             for one in (first, third, other):
+                await close(one)
+
+    on(loop, play)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_named_proxy_holds_more(loop: Loop, tmp_path: Path) -> None:
+    """Many clients share its address; another address is bound as before."""
+
+    async def play() -> None:
+        async with guarded(tmp_path, connections=1, proxy="127.0.0.2") as site:
+            held = [await site.connect("127.0.0.2") for _ in range(3)]
+            first = await site.connect()
+            with pytest.raises(REFUSED):
+                await site.connect()
+            for one in (*held, first):
+                assert b"200 OK" in await get(one)
                 await close(one)
 
     on(loop, play)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from broker.app.held import COMMANDS, READS, held_operations, held_workflows
+from broker.issuance.origins import NOWHERE
 from broker.issuance.records import RestorationRecord
 from broker.issuance.standstill import Standstill
 from broker.protocol.problems import Problem, ProblemType
@@ -48,7 +49,9 @@ class Remembering:
 class Accounts(Remembering):
     """Has the account of a key, or has not."""
 
-    async def register(self, community: str, key: Any, request: NewAccount, binding: Any) -> Any:
+    async def register(
+        self, community: str, key: Any, request: NewAccount, binding: Any, *, origin: Any
+    ) -> Any:
         self.asked.append("register")
         if request.only_return_existing and not self.existing:
             raise Problem(ProblemType.ACCOUNT_DOES_NOT_EXIST, "no account has this key")
@@ -104,10 +107,13 @@ async def test_account_that_exists_is_found() -> None:
     made, _, accounts = held(standing_still())
     wanted = NewAccount(contacts=(), terms_agreed=True, only_return_existing=False, eab=None)
     with pytest.raises(Problem) as refused:
-        await made.accounts.register("default", None, wanted, None)
+        await made.accounts.register("default", None, wanted, None, origin=NOWHERE)
     assert refused.value.status == 403
     accounts.existing = True
-    assert await made.accounts.register("default", None, wanted, None) == ("account", False)
+    assert await made.accounts.register("default", None, wanted, None, origin=NOWHERE) == (
+        "account",
+        False,
+    )
 
 
 @pytest.mark.parametrize("command", sorted(operator.COMMANDS))

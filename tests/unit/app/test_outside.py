@@ -6,11 +6,11 @@ import pytest
 
 from broker.app.inspecting import DATABASE
 from broker.app.outside import VERSION, go_outside, make_state
-from broker.config import load_policies
+from broker.app.policies import first_look, open_policies
 from broker.issuance.errors import Broken
 from broker.issuance.events import Event, EventKind
 from broker.storage.sqlite import SqliteStore
-from tests.fakes.clock import START
+from tests.fakes.clock import START, FakeClock
 from tests.unit.app.test_assembly import config_in
 
 
@@ -35,7 +35,8 @@ async def test_telemetry_hears_of_what_the_store_has_written(tmp_path: Path) -> 
     make_state(config)
     store = await SqliteStore.open(config.state / DATABASE)
     try:
-        outside = go_outside(config, load_policies(config), store)
+        policies = await open_policies(config, first_look(config), store, FakeClock())
+        outside = go_outside(config, policies, store)
         try:
             await store.append(Event(kind=EventKind.ORDER_CREATED, at=START), durable=True)
             page = (await outside.telemetry.render()).decode()

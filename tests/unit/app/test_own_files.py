@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from broker.app.own_files import PairFiles, new_context
+from broker.app.own_files import PairFiles, ask_for_clients, new_context
 from broker.issuance.errors import Broken, Unreachable
 from tests.peers import authority
 
@@ -115,3 +115,20 @@ def test_nothing_is_opened_before_the_passphrase_is_known(files: PairFiles) -> N
     waiting.passphrase = PASSPHRASE
     waiting.keep_next_key(ec.generate_private_key(ec.SECP256R1()))
     assert waiting.read_next_key() is not None
+
+
+def test_clients_may_show_a_certificate_where_anchors_are_named(tmp_path: Path) -> None:
+    """And may leave it out; without anchors none is asked for, and a wrong file is told."""
+    plain, asking = new_context(), new_context()
+    ask_for_clients(plain, None)
+    assert plain.verify_mode is ssl.CERT_NONE
+    anchors = tmp_path / "clients.pem"
+    anchors.write_bytes(ROOT.certificate_pem)
+    ask_for_clients(asking, anchors)
+    assert asking.verify_mode is ssl.CERT_OPTIONAL
+    assert len(asking.get_ca_certs()) == 1
+    anchors.write_text("no anchor at all", "ascii")
+    with pytest.raises(Broken, match=r"client anchors .* cannot be used"):
+        ask_for_clients(new_context(), anchors)
+    with pytest.raises(Broken, match="no such file"):
+        ask_for_clients(new_context(), tmp_path / "gone.pem")

@@ -235,3 +235,12 @@ def test_without_a_vault_nothing_is_needed() -> None:
     """It is told, instead of printing a script that does nothing."""
     with pytest.raises(Broken, match="no section 'vault'"):
         planned(UPSTREAMS.replace('"vault:transit"', "file"))
+
+
+def test_key_of_checkpoints_signs_and_is_read_by_nobody() -> None:
+    """Where it is to be in Vault; in a file nothing is asked of Vault for it."""
+    audit = 'audit: {checkpoints: {key_store: "vault:transit"}}\n'
+    setup = planned(UPSTREAMS, VAULT, audit)
+    assert "transit/sign/penstock.audit/+" in paths(setup, "penstock.serve")
+    assert "transit/export/penstock.audit" not in str(setup)
+    assert "penstock.audit" not in str(planned(UPSTREAMS, VAULT))

@@ -7,10 +7,11 @@ import pytest
 
 from broker.app.inspecting import DATABASE
 from broker.app.outside import Outside, go_outside, make_state
+from broker.app.policies import first_look, open_policies
 from broker.app.workshop import furnished
-from broker.config import load_policies
 from broker.issuance.records import JobKind
 from broker.storage.sqlite import SqliteStore
+from tests.fakes.clock import FakeClock
 from tests.unit.app.test_assembly import config_in
 
 
@@ -21,7 +22,8 @@ async def outside(tmp_path: Path) -> AsyncIterator[Outside]:
     make_state(config)
     store = await SqliteStore.open(config.state / DATABASE)
     try:
-        made = go_outside(config, load_policies(config), store)
+        policies = await open_policies(config, first_look(config), store, FakeClock())
+        made = go_outside(config, policies, store)
         try:
             yield made
         finally:

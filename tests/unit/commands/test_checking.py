@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from broker.config.policies import default_policies
+import broker.app
+from broker.config import Config, load_config
+from broker.config.policies import default_policies, load_policies
+from broker.issuance.policy_ports import LoadedPolicies
 from tests.unit.commands.conftest import FakeOperations, Run
 from tests.unit.config.conftest import write
 
@@ -133,3 +136,30 @@ def test_key_that_must_not_be_so_is_a_fault_online(
     found, out, _ = run("check", "--online", "--json")
     assert json.loads(out)["keys"] == (["account at 'ca': rotates"] if status else [])
     assert run("check")[0] == 0
+
+
+def test_start_goes_on_with_the_kept_policies(
+    run: Run, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A unit that checks before it starts must not stop what would have started."""
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "default.yaml").write_text("kind: Policy\n")
+    good = load_config(config)
+    config.write_text(write({"policies": [str(tmp_path / "policies")]}))
+
+    async def kept(_config: Config) -> LoadedPolicies:
+        return load_policies(good)
+
+    async def nothing(_config: Config) -> None:
+        return None
+
+    monkeypatch.setattr(broker.app, "kept_policies", kept)
+    assert run("check")[0] == 2
+    status, out, err = run("check", "--start")
+    assert status == 0
+    assert "warning: " in err
+    assert "default.yaml:1" in err
+    assert "goes on with the policies that were in force" in err
+    assert "default" in out
+    monkeypatch.setattr(broker.app, "kept_policies", nothing)
+    assert run("check", "--start")[0] == 2

@@ -33,7 +33,7 @@ def test_serve_runs_the_broker_of_the_configuration(
     """And ends with it."""
     served: list[Config] = []
 
-    async def serve(config: Config) -> None:
+    async def serve(config: Config, path: Path) -> None:
         served.append(config)
 
     monkeypatch.setattr(broker.app, "serve", serve)
@@ -41,10 +41,10 @@ def test_serve_runs_the_broker_of_the_configuration(
     assert served[0].external_url == "https://acme.corp.example"
 
 
-def failing(error: Exception) -> Callable[[Config], Coroutine[Any, Any, None]]:
+def failing(error: Exception) -> Callable[[Config, Path], Coroutine[Any, Any, None]]:
     """Return a broker that cannot start."""
 
-    async def serve(config: Config) -> None:
+    async def serve(config: Config, path: Path) -> None:
         raise error
 
     return serve

@@ -512,14 +512,20 @@ async def test_key_id_that_clients_could_not_be_given_is_refused(world: World, k
 
 async def test_account_of_a_node_is_limited_to_what_the_node_may_have(world: World) -> None:
     """Until the node is revoked; then it orders nothing more."""
-    node, account = nodes.node(), nodes.account()
-    await nodes.add(world.store)
+    account = nodes.account()
+    node = await nodes.add(world.store, namespace="shop", service_account="api")
     enrollment = Enrollment(
         world.store, world.clock, world.settings, sealer=world.sealer, nodes=world.store
     )
     grant = await enrollment.grant(account)
     assert grant == EabGrant(
-        key_id="", names=("*.corp.example",), profiles=("server",), node=node.name
+        key_id="",
+        names=("*.corp.example",),
+        profiles=("server",),
+        node=node.name,
+        namespace="shop",
+        service_account="api",
+        owner=node.owner,
     )
     assert await enrollment.grant(replace(account, account_id="another")) is None
     await world.store.change_node(

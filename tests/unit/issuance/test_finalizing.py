@@ -1,5 +1,7 @@
 """A finalize is judged afresh: by its CSR, and by the stricter of two versions of the policy."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -9,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from broker.issuance.errors import Broken
 from broker.issuance.events import EventKind
 from broker.issuance.records import WorkStatus
-from broker.protocol.csr import parse_csr
+from broker.protocol.csr import ParsedCsr, parse_csr
 from broker.protocol.problems import Problem, ProblemType
 from broker.protocol.resources import OrderStatus
 from tests.fakes.clock import START
@@ -120,6 +122,24 @@ async def test_policy_that_was_tightened_after_new_order_is_applied(
     assert (event.data["resource"], event.order_id) == ("finalize", order.order_id)
     world.policies.set(POLICY)
     assert (await client.finalize(order)).status is OrderStatus.VALID
+
+
+async def test_finalize_is_judged_by_one_version(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A policy that comes into force in the middle of it counts for the next one."""
+    client = await world.client()
+    order = await client.ready(NAME)
+    inspect = world.inspector.inspect
+
+    async def meanwhile(csr: ParsedCsr) -> Sequence[str]:
+        world.policies.change("allow: [ec-p256]", "allow: [rsa-2048]")
+        return await inspect(csr)
+
+    monkeypatch.setattr(world.inspector, "inspect", meanwhile)
+    assert (await client.finalize(order)).status is OrderStatus.VALID
+    with pytest.raises(Problem, match="rsa-2048"):
+        await client.finalize(await client.ready(f"two.{NAME}"))
 
 
 async def test_grant_that_was_withdrawn_is_no_longer_worth_anything(world: World) -> None:
@@ -286,3 +306,33 @@ async def test_local_upstream_is_asked_for_nothing_before_finalize(world: World)
     assert world.local.calls == []
     assert (await client.finalize(order)).status is OrderStatus.VALID
     assert world.ca.calls == []
+
+
+async def test_a_rule_that_warns_about_the_key_is_told_at_finalize(world: World) -> None:
+    """The order passes, and the event names the rule; what newOrder told is not told again."""
+    rule = {
+        "name": "rsa-soon",
+        "because": "the fleet moves",
+        "mode": "warn",
+        "keys": ["rsa-2048"],
+    }
+    world.policies.set(
+        POLICY.replace("[ec-p256]", "[ec-p256, rsa-2048]") + f"rules: [{json.dumps(rule)}]\n"
+    )
+    client = await world.client()
+    await client.issue(NAME)
+    (event,) = await world.events(EventKind.RULE_WARNED)
+    assert event.data["resource"] == "finalize"
+    assert "rule 'rsa-soon'" in str(event.data["warnings"])
+
+
+async def test_a_rule_that_came_between_holds_with_what_was_left_before(world: World) -> None:
+    """Keys that newOrder left stay the only ones, though the rule is gone by finalize."""
+    rule = {"name": "only-rsa", "because": "for a while", "keys": ["rsa-2048"]}
+    both = POLICY.replace("[ec-p256]", "[ec-p256, rsa-2048]")
+    world.policies.set(both + f"rules: [{json.dumps(rule)}]\n")
+    client = await world.client()
+    order = await client.ready(NAME)
+    world.policies.set(both)
+    with pytest.raises(Problem, match="when the order was made rsa-2048 was allowed"):
+        await client.finalize(order)

@@ -868,6 +868,7 @@ async def traveller(world: World, journey: str) -> Traveller:
 def is_step(step: str) -> bool:
     """Tell whether a step writes, or speaks to a CA."""
     reads = ("load_", "find_", "is_", "list_", "suspensions", "work_of", "due_", "known_", "proved")
+    reads += ("standing", "sibling_", "has_")
     room, _, method = step.partition(".")
     return room != "store" or not method.startswith(reads)
 

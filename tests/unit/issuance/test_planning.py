@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from broker.issuance.errors import Broken
+from broker.issuance.origins import Origin
 from broker.issuance.planning import decided_rule, decision_facts
 from broker.issuance.records import JobKind, OrderRecord, WorkStatus
 from broker.policy.decisions import CapPlan, Lever, NewOrderDecision, Requirement, RuleRef
@@ -141,6 +142,45 @@ async def test_facts_are_of_now(world: World, client: Client) -> None:
     assert [one.name for one in facts.upstreams] == ["ca", "local"]
     assert facts.suspended == frozenset()
     assert facts.account_thumbprint == client.account.thumbprint
+
+
+async def test_who_asks_and_from_where(world: World, client: Client) -> None:
+    """The account and its binding from the store, the address from the skin."""
+    facts = await world.planner.facts(
+        client.account,
+        identifiers=(dns("www.example.com"),),
+        profile=None,
+        not_before=None,
+        not_after=None,
+        origin=Origin(address="192.0.2.7"),
+    )
+    assert facts.requester.account_id == client.account.account_id
+    assert facts.requester.address == "192.0.2.7"
+    assert not facts.is_unchanged_renewal
+
+
+async def test_an_order_for_what_the_account_has_is_a_renewal(world: World) -> None:
+    """Of exactly these names, under this profile, also when the old one ended some days ago."""
+    client = await world.client()
+    await client.issue("www.example.com")
+
+    async def is_renewal(*names: str, profile: str | None = None) -> bool:
+        facts = await world.planner.facts(
+            client.account,
+            identifiers=tuple(dns(name) for name in names),
+            profile=profile,
+            not_before=None,
+            not_after=None,
+        )
+        return facts.is_unchanged_renewal
+
+    assert await is_renewal("www.example.com")
+    assert not await is_renewal("www.example.com", profile="other")
+    assert not await is_renewal("www.example.com", "a.example.com")
+    await world.let_pass(timedelta(days=95))
+    assert await is_renewal("www.example.com")
+    await world.let_pass(timedelta(days=60))
+    assert not await is_renewal("www.example.com")
 
 
 async def test_order_keeps_the_facts_of_its_decision(world: World) -> None:

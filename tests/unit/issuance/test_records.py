@@ -36,7 +36,17 @@ def test_record_with_an_owner_always_has_one(record: type) -> None:
         (WorkStatus, ["intended", "opened", "finalizing", "accepted", "spent", "dead"]),
         (
             JobKind,
-            ["validate", "prepare", "fulfil", "caa", "revoke", "retire", "incident", "deliver"],
+            [
+                "validate",
+                "prepare",
+                "fulfil",
+                "caa",
+                "revoke",
+                "retire",
+                "incident",
+                "deliver",
+                "withdraw",
+            ],
         ),
         (Proof, ["challenge", "policy"]),
     ],

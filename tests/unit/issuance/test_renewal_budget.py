@@ -1,190 +1,234 @@
-"""The bucket of orders of an upstream, and the share of it that is kept for renewals."""
+"""The limits of CAs, and the share of them that is kept for renewals, over a real store."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
+from broker.issuance.errors import Conflict
+from broker.issuance.quota_ports import GivesBack
 from broker.issuance.records import OrderRecord
-from broker.issuance.renewal_budget import OrderLimit, RenewalBudget
+from broker.issuance.renewal_budget import names_key
+from broker.policy.published_limits import Exemption, LimitPer, PublishedLimit
 from broker.policy.units import Rate
-from broker.protocol.identifiers import Identifier
 from broker.protocol.problems import Problem, ProblemType
-from tests.fakes.clock import FakeClock
-from tests.fakes.world import World, dns
+from broker.protocol.resources import OrderStatus
+from tests.fakes.world import Client, World, dns
 
-LIMIT = OrderLimit(Rate(10, timedelta(hours=1)), 0.5)
-
-
-class FakeHistory:
-    """Orders that were made before."""
-
-    def __init__(self) -> None:
-        self.made: list[datetime] = []
-        self.had: set[Identifier] = set()
-
-    async def orders_made(
-        self, upstream: str, community: str, since: datetime
-    ) -> Sequence[datetime]:
-        """Return those of the one account."""
-        assert (upstream, community) == ("ca", "default")
-        return [one for one in self.made if one > since]
-
-    async def has_had(self, account_id: str, identifiers: frozenset[Identifier]) -> bool:
-        """Return whether all are among them."""
-        assert account_id == "someone"
-        return identifiers <= self.had
+HOUR = timedelta(hours=1)
 
 
-class Till:
-    """A budget, and orders for it."""
-
-    def __init__(self) -> None:
-        self.clock = FakeClock()
-        self.history = FakeHistory()
-        self.history.had.add(dns("old.example.com"))
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget what was in memory."""
-        self.budget = RenewalBudget(self.history, {"ca": LIMIT}, self.clock)
-
-    async def take(self, name: str = "new.example.com", **how: object) -> None:
-        """Take a token for an order, which is kept then."""
-        await self.budget.take(order(self.clock, name, **how))
-        self.history.made.append(self.clock.now())
+def limit(
+    per: LimitPer, count: int, kept: float = 0.0, *exempt: Exemption, period: timedelta = HOUR
+) -> PublishedLimit:
+    """Return a limit of so many an hour."""
+    rate = Rate(count, period)
+    return PublishedLimit(per=per, rate=rate, kept_for_renewals=kept, exempt=frozenset(exempt))
 
 
-def order(clock: FakeClock, name: str, **how: object) -> OrderRecord:
-    """Return an order for *name*."""
-    made = OrderRecord(
-        order_id="o",
-        account_id="someone",
-        community="default",
-        status="pending",  # type: ignore[arg-type]
-        identifiers=(dns(name),),
-        authorization_ids=(),
-        profile="server",
-        is_profile_asked=False,
-        not_before=None,
-        not_after=None,
-        created_at=clock.now(),
-        expires_at=clock.now(),
-        decision={},
-        upstream="ca",
-        upstream_profile=None,
-        cap_seconds=1,
-        ask_not_after=False,
-    )
-    return replace(made, **how)  # type: ignore[arg-type]
+def account(count: int, kept: float = 0.5, *exempt: Exemption) -> PublishedLimit:
+    """Return a limit of orders of our account."""
+    return limit(LimitPer.ACCOUNT, count, kept, *exempt)
 
 
-async def test_new_names_leave_the_share_of_renewals() -> None:
+async def use_up(client: Client, count: int, zone: str = "new.example.com") -> None:
+    """Make *count* orders for names that nobody had."""
+    for number in range(count):
+        await client.order(f"{zone[:1]}{number}.{zone}")
+
+
+async def test_new_names_leave_the_share_of_renewals(world: World) -> None:
     """They are told when to come again; renewals go on with all that is left."""
-    till = Till()
-    for _ in range(5):
-        await till.take()
+    client = await world.client()
+    await client.issue("old.example.com")
+    world.clock.advance(timedelta(days=1))
+    world.limits["ca"] = (account(10),)
+    await use_up(client, 5)
     with pytest.raises(Problem, match="what is left is kept for renewals") as refused:
-        await till.take()
+        await client.order("b.example.com")
     assert refused.value.type is ProblemType.RATE_LIMITED
     assert refused.value.retry_after == timedelta(minutes=6)
+    assert "orders for upstream 'ca' are limited to 10/1h" in refused.value.detail
     for _ in range(5):
-        await till.take("old.example.com")
+        await client.order("old.example.com")
     with pytest.raises(Problem, match="none is left") as refused:
-        await till.take("old.example.com")
+        await client.order("old.example.com")
     assert refused.value.retry_after == timedelta(minutes=6)
-    till.clock.advance(timedelta(minutes=6))
-    await till.take("old.example.com")
+    world.clock.advance(timedelta(minutes=6))
+    await client.order("old.example.com")
 
 
-async def test_new_name_may_go_once_the_bucket_has_filled() -> None:
-    """After the time that it was told."""
-    till = Till()
-    for _ in range(5):
-        await till.take()
-    till.clock.advance(timedelta(minutes=6))
-    await till.take()
-
-
-@pytest.mark.parametrize(
-    ("how", "is_renewal"),
-    [
-        pytest.param({"replaces_upstream": "ca", "replaces": "a.b"}, True, id="ours-there"),
-        pytest.param({"replaces": "a.b"}, False, id="claimed-alone"),
-        pytest.param(
-            {"identifiers": (dns("old.example.com"), dns("x.example.com"))}, False, id="a-name-more"
-        ),
-    ],
-)
-async def test_what_counts_as_a_renewal(how: dict[str, object], is_renewal: bool) -> None:
-    """The client's word that it replaces something opens nothing."""
-    till = Till()
-    for _ in range(5):
-        await till.take()
-    if is_renewal:
-        await till.take(**how)
-        return
-    with pytest.raises(Problem, match="kept for renewals"):
-        await till.take(**how)
-
-
-async def test_restart_forgets_nothing() -> None:
-    """The level is worked out from the orders that are kept."""
-    till = Till()
-    for _ in range(5):
-        await till.take()
-    till.restart()
-    with pytest.raises(Problem, match="kept for renewals"):
-        await till.take()
-    await till.take("old.example.com")
-
-
-async def test_orders_at_once_take_a_token_each() -> None:
-    """Nobody overshoots."""
-    till = Till()
-    done = await asyncio.gather(*(till.take() for _ in range(20)), return_exceptions=True)
-    assert sum(one is None for one in done) == 5
-
-
-async def test_order_that_was_not_kept_gives_its_token_back() -> None:
-    """It is another's then."""
-    till = Till()
-    made = order(till.clock, "new.example.com")
-    for _ in range(5):
-        await till.budget.take(made)
-    till.budget.give_back(made)
-    await till.budget.take(made)
-    with pytest.raises(Problem, match="kept for renewals"):
-        await till.budget.take(made)
-
-
-async def test_upstream_without_a_limit_is_not_counted() -> None:
-    """Its history is not even asked for."""
-    till = Till()
-    budget = RenewalBudget(till.history, {}, till.clock)
-    made = order(till.clock, "new.example.com", upstream="other")
-    for _ in range(50):
-        await budget.take(made)
-    budget.give_back(made)
-    assert await budget.level("other", "default") is None
-    assert await till.budget.level("ca", "default") is not None
-
-
-async def test_new_order_is_refused_and_its_renewal_taken(world: World) -> None:
-    """At newOrder, over a real store: what a client had before goes on."""
-    limits = {"ca": OrderLimit(Rate(4, timedelta(hours=1)), 0.5)}
-    world.orders._budget = RenewalBudget(world.store, limits, world.clock)
+async def test_client_that_comes_when_it_was_told_to_is_served(world: World) -> None:
+    """Not a moment later, and nobody before it took the token."""
     client = await world.client()
-    await client.issue("a.example.com")
-    await client.issue("b.example.com")
+    world.limits["ca"] = (account(10),)
+    await use_up(client, 5)
+    world.clock.advance(timedelta(minutes=6))
+    await client.order("b.example.com")
+
+
+async def test_orders_at_once_take_a_token_each(world: World) -> None:
+    """Nobody overshoots: the bucket is looked at in the transaction that takes from it."""
+    client = await world.client()
+    world.limits["ca"] = (account(10),)
+    made = (client.order(f"w{number}.example.com") for number in range(20))
+    done = await asyncio.gather(*made, return_exceptions=True)
+    assert sum(isinstance(one, OrderRecord) for one in done) == 5
+
+
+async def test_restart_forgets_nothing(world: World) -> None:
+    """The bucket lies in the store, and outlives a power cut with the orders that took of it."""
+    world.keeps_snapshots = True
+    await world.restart()
+    client = await world.client()
+    world.limits["ca"] = (account(10),)
+    await use_up(client, 5)
+    await world.restart(power_cut=True)
     with pytest.raises(Problem, match="kept for renewals"):
-        await client.order("c.example.com")
-    world.orders._budget = RenewalBudget(world.store, limits, world.clock)
+        await client.order("b.example.com")
+
+
+async def test_store_of_an_earlier_version_counts_its_orders(world: World) -> None:
+    """Before there was a bucket they were made all the same."""
+    client = await world.client()
+    await use_up(client, 5)
+    world.limits["ca"] = (account(10),)
     with pytest.raises(Problem, match="kept for renewals"):
-        await client.order("c.example.com")
+        await client.order("b.example.com")
+
+
+async def test_order_that_is_not_kept_takes_nothing(world: World) -> None:
+    """The token is taken in the transaction that fails."""
+    client = await world.client()
+    world.limits["ca"] = (account(10, 0.0),)
+    await client.order("a.example.com")
+
+    async def fail(*_: object) -> None:
+        raise Conflict("lost")
+
+    world.orders._orders = replace_method(world, "create_order", fail)
+    with pytest.raises(Conflict):
+        await client.order("b.example.com")
+    found = await world.budget.level("ca", "default")
+    assert found is not None
+    assert found.level == 9
+
+
+def replace_method(world: World, name: str, method: object) -> Any:
+    """Return the store with one method replaced."""
+
+    class Store:
+        def __getattr__(self, wanted: str) -> object:
+            return method if wanted == name else getattr(world.store, wanted)
+
+    return Store()
+
+
+async def test_token_comes_back_when_no_ca_has_heard_of_the_order(world: World) -> None:
+    """One that expires before its names are proved; one that was ready has cost the CA an order."""
+    client = await world.client()
+    world.limits["ca"] = (account(10, 0.0),)
+    await client.order("a.example.com")
+    await client.ready("b.example.com")
+    world.clock.advance(timedelta(milliseconds=1))
+    before = await world.budget.level("ca", "default")
+    assert before is not None
+    assert round(before.level, 2) == 8
+    world.clock.advance(world.settings.order_lifetime)
+    world.limits["ca"] = (limit(LimitPer.ACCOUNT, 10, period=timedelta(days=3650)),)
+    await world.orders.expire_due()
+    after = await world.budget.level("ca", "default")
+    assert after is not None
+    assert round(after.level, 2) == 9 or after.level == 10
+
+
+async def test_exact_set_of_names_has_a_budget_whatever_the_key(world: World) -> None:
+    """A new key costs a token each time; another set of names has its own."""
+    world.limits["ca"] = (limit(LimitPer.NAMES, 3),)
+    client, other = await world.client(), await world.client()
+    await client.issue("a.example.com", "b.example.com")
+    await client.issue("b.example.com", "a.example.com")
+    await other.issue("a.example.com", "b.example.com")
+    with pytest.raises(Problem, match="for exactly these names are limited to 3/1h") as refused:
+        await client.order("a.example.com", "b.example.com")
+    assert refused.value.retry_after == timedelta(minutes=20)
     await client.issue("a.example.com")
-    stranger = await world.client()
+
+
+async def test_certificates_below_a_registered_domain_have_one_too(world: World) -> None:
+    """Each domain once for each order, over all communities, as the CA counts."""
+    world.limits["ca"] = (limit(LimitPer.DOMAIN, 2),)
+    client, lab = await world.client(), await world.client("lab")
+    await client.issue("a.example.com", "b.example.com")
+    await lab.issue("c.example.com")
+    with pytest.raises(Problem, match=r"below 'example\.com' are limited to 2/1h"):
+        await client.order("d.example.com")
+    await client.order("d.co.example.com")
+
+
+async def test_certificate_that_never_came_gives_its_token_back(world: World) -> None:
+    """A CA counts what it issues; what it refused it did not."""
+    world.limits["ca"] = (limit(LimitPer.NAMES, 1),)
+    client = await world.client()
+    world.ca.fails_after_finalize = Problem(ProblemType.CAA, "not for us")
+    order = await client.finalize(await client.ready("a.example.com"))
+    assert (await world.finish(order)).status is OrderStatus.INVALID
+    world.ca.fails_after_finalize = None
+    await client.issue("a.example.com")
+    with pytest.raises(Problem, match="exactly these names"):
+        await client.order("a.example.com")
+
+
+async def test_renewals_that_the_ca_does_not_count_take_nothing(world: World) -> None:
+    """Of exactly the names that came from there, where it says so; others do."""
+    client = await world.client()
+    await client.issue("a.example.com", "b.example.com")
+    world.clock.advance(timedelta(days=1))
+    world.limits["ca"] = (account(1, 0.0, Exemption.SAME_NAMES),)
+    for _ in range(3):
+        await client.issue("a.example.com", "b.example.com")
+    await client.order("a.example.com")
+    with pytest.raises(Problem, match="none is left"):
+        await client.order("b.example.com")
+
+
+async def test_clients_word_alone_makes_no_renewal(world: World) -> None:
+    """What another account has had is new to this one."""
+    client, stranger = await world.client(), await world.client()
+    await client.issue("a.example.com")
+    world.clock.advance(timedelta(days=1))
+    world.limits["ca"] = (account(2),)
+    await client.order("new.example.com")
     with pytest.raises(Problem, match="kept for renewals"):
         await stranger.order("a.example.com")
+    await client.order("a.example.com")
+
+
+async def test_upstream_without_a_limit_is_not_counted(world: World) -> None:
+    """Its level is not known."""
+    client = await world.client()
+    await use_up(client, 3)
+    assert await world.budget.level("ca", "default") is None
+
+
+def test_long_list_of_names_is_counted_under_its_digest() -> None:
+    """The order of the names makes no difference."""
+    many = [dns(f"host-{number}.example.com") for number in range(50)]
+    assert names_key(many) == names_key(many[::-1])
+    assert len(names_key(many)) == 64
+    assert names_key(many[:2]) == "host-0.example.com,host-1.example.com"
+
+
+async def test_takes_say_what_comes_back(world: World) -> None:
+    """Orders count when they were sent, certificates when they came."""
+    world.limits["ca"] = (account(5, 0.0), limit(LimitPer.NAMES, 5), limit(LimitPer.DOMAIN, 5))
+    client = await world.client()
+    made = await client.order("a.example.com")
+    takes = await world.budget.takes(replace(made, order_id="other"))
+    assert [one.gives_back for one in takes] == [
+        GivesBack.UNSENT,
+        GivesBack.UNISSUED,
+        GivesBack.UNISSUED,
+    ]

@@ -19,6 +19,7 @@ from broker.issuance.renewals import (
 )
 from broker.protocol.problems import Problem, ProblemType
 from broker.protocol.renewal import RenewalInfo, RenewalWindow
+from tests.fakes.fake_policies import POLICY
 from tests.fakes.world import Client, World
 
 NAME = "www.example.com"
@@ -126,6 +127,23 @@ async def test_policy_pulls_the_window_and_never_pushes_it(
     after = await window(world, found)
     assert (after.start < before.start) is is_pulled
     assert after.start <= before.start
+
+
+async def test_a_rule_that_wants_renewals_early_is_heeded_to_the_end(world: World) -> None:
+    """It was kept with the order; the earlier of it and of the profile counts, then and later."""
+    rule = "{name: early, because: a test, names: ['**.example.com'], renew_at: 0.2}"
+    world.policies.set(POLICY + f"rules: [{rule}]\n")
+    found = await issued(world)
+    (view,) = await world.store.renewal_views("default", found.cert_id or "")
+    assert view.renew_at == 0.2
+    lifetime = found.not_after - found.not_before
+    early = suggested_window(view, world.clock.now(), renew_at=None)
+    assert early.start < found.not_before + lifetime * 0.3
+    assert suggested_window(view, world.clock.now(), renew_at=0.6) == early
+    world.policies.set(POLICY)
+    plain = await issued(world)
+    (view,) = await world.store.renewal_views("default", plain.cert_id or "")
+    assert view.renew_at is None
 
 
 async def test_wide_window_of_the_ca_is_cut_at_the_end_of_policys(world: World) -> None:

@@ -102,6 +102,7 @@ async def test_pod_is_what_its_rule_says() -> None:
     assert grant.names == ("postfix.mail.svc.example", "mail.example")
     assert (grant.community, grant.profiles, grant.owner) == ("default", ("server",), "Mail")
     assert grant.takes_over
+    assert (grant.namespace, grant.service_account) == ("mail", "postfix")
 
 
 async def test_node_of_a_service_account_takes_nobody_s_place() -> None:

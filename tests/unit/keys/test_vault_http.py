@@ -96,3 +96,30 @@ def test_bundle_that_is_none_is_told(tmp_path: Path) -> None:
     with pytest.raises(Broken, match=r"no-bundle\.pem"):
         tls_context(tmp_path / "no-bundle.pem")
     assert tls_context(None).verify_mode is ssl.CERT_REQUIRED
+
+
+async def test_signatures_are_told_with_what_vault_calls_the_request() -> None:
+    """Of every key, and of nothing else; the token is in none of it."""
+    vault = FakeVault()
+    vault.on("/v1/mount/transit/sign/k", answer({"request_id": "r-1", "data": {}}))
+    vault.on("/v1/mount/transit/encrypt/k", answer({"request_id": "r-2", "data": {}}))
+    http = made(vault)
+    told: list[tuple[str, str | None]] = []
+    http.watch_signatures(lambda key, request: told.append((key, request)))
+    document = {"input": "aGk=", "key_version": 3}
+    await http.ask("POST", "mount/transit/sign/k/sha2-256", document, "hvs.token")
+    await http.ask("POST", "mount/transit/encrypt/k", {"plaintext": "aGk="}, "hvs.token")
+    assert told == [("vault:mount/transit/k#3", "r-1")]
+
+
+async def test_signature_without_an_answer_is_told_as_such() -> None:
+    """It may have been made; one for which no connection was made was not."""
+    vault = FakeVault()
+    vault.on("a:8200", Away(VaultState.UNREACHABLE, "refused"))
+    vault.on("b:8200", Away(VaultState.SLOW, "no answer", left_nothing=False))
+    http = made(vault)
+    told: list[tuple[str, str | None]] = []
+    http.watch_signatures(lambda key, request: told.append((key, request)))
+    with pytest.raises(Away):
+        await http.ask("POST", "transit/sign/k/sha2-256", {"key_version": 1}, "hvs.token")
+    assert told == [("vault:transit/k#1", None)]

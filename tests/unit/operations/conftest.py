@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from broker.issuance.events import Actor
+from broker.issuance.ownership import Ownership
 from broker.issuance.records import UpstreamAccountRecord
 from broker.operations import OperatorDesk, Rooms, UpstreamEntry
 from broker.web.operator import Operations
@@ -154,5 +155,7 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
             clock=world.clock,
             communities=("default",),
             version="0.1.0",
+            freezes=world.freezes,
+            ownership=Ownership(world.store, world.clock),
         )
         yield Office(world, OperatorDesk(rooms), upstreams, authorities)

@@ -5,15 +5,20 @@ import os
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from broker.commands.audit_reading import export_store
+from broker.commands.audit_verifying import verified
 from broker.issuance.errors import Broken
 from broker.issuance.events import Actor
 from broker.operations.backup import make_backup
 from broker.operations.backup_restore import LEAST_CRL_NUMBERS, Restored, restore_backup
 from broker.storage.sqlite import SqliteStore
 from tests.contract.storage.given import event
+from tests.unit.commands.test_audit import make_store
+from tests.unit.config.conftest import parsed
 
 PASSPHRASE = b"a passphrase for tests"
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -121,3 +126,26 @@ def test_damaged_backup_leaves_nothing(backup: Path, tmp_path: Path) -> None:
     with pytest.raises(Broken):
         restored(backup, tmp_path / "after")
     assert os.listdir(tmp_path / "after") == []
+
+
+def test_restored_chain_goes_on_and_says_so(tmp_path: Path) -> None:
+    """What came after the backup is off the host alone: its checkpoint contradicts the chain until
+    somebody who knows of the restore says so."""
+    before, after, off = tmp_path / "before", tmp_path / "after", tmp_path / "off.jsonl"
+    asyncio.run(make_store(before, 3))
+    made = make_backup(before, tmp_path / "b", passphrase=PASSPHRASE, version="1", now=NOW)
+    asyncio.run(make_store(before, 2))  # lost with the machine; the collector has it
+    with off.open("w") as file:
+        export_store(parsed({"state": str(before)}), 0, lambda line: print(line, file=file))
+    found = restored(made.path, after)
+    config = parsed({"state": str(after)})
+
+    def verify(*accepted: str) -> dict[str, Any]:
+        return verified(config, None, checkpoints=off, keys=None, accepted=accepted)
+
+    (told,) = verify()["findings"]
+    assert f"--accept-restore {found.restoration_id}" in told["sentence"]
+    known = verify(found.restoration_id)
+    assert known["findings"] == []
+    assert known["restorations"][0]["restoration"] == found.restoration_id
+    assert known["checkpoints"]["of_what_was_left_behind"] == 1

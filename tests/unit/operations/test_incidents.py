@@ -8,11 +8,13 @@ import pytest
 
 from broker.issuance.incidents import IncidentRooms, Incidents
 from broker.issuance.records import JobKind
-from broker.issuance.renewal_budget import OrderLimit, RenewalBudget
+from broker.issuance.renewal_budget import RenewalBudget
 from broker.operations import OperatorDesk, Rooms
+from broker.policy.published_limits import LimitPer, PublishedLimit
 from broker.policy.units import Rate
 from broker.web.operator import OperationError
 from tests.fakes.delivery_world import DeliveryWorld, Node
+from tests.fakes.fake_policies import FakeSuffixes
 from tests.unit.operations.conftest import ANNA, FakeAuthorityKeeper, FakeUpstreamKeeper
 
 HOUR = timedelta(hours=1)
@@ -32,7 +34,7 @@ class Office:
             )
         )
         world.dispatcher.on(JobKind.INCIDENT, self.incidents.advance)
-        limits = {"ca": OrderLimit(Rate(2, HOUR), 0.5)}
+        limit = PublishedLimit(per=LimitPer.ACCOUNT, rate=Rate(2, HOUR), kept_for_renewals=0.5)
         self.desk = OperatorDesk(
             Rooms(
                 store=world.store,
@@ -47,7 +49,12 @@ class Office:
                 communities=("default",),
                 version="0.1.0",
                 incidents=self.incidents,
-                budget=RenewalBudget(world.store, limits, world.clock),
+                budget=RenewalBudget(
+                    world.store,
+                    lambda upstream: (limit,) if upstream == "ca" else (),
+                    world.clock,
+                    FakeSuffixes(),
+                ),
             )
         )
 

@@ -109,6 +109,21 @@ def case(given: dict[str, Any] | None = None, **expect: Any) -> PolicyCase:
             id="names",
         ),
         pytest.param({"names": ("a_b",)}, {}, "neither a DNS name nor", id="no-name"),
+        pytest.param(
+            {"names": ("a.example",)},
+            {"decision": "refuse", "stage": "finalize"},
+            "expected stage finalize, got new-order",
+            id="stage",
+        ),
+        pytest.param({}, {"rules": ("short",)}, "expected rules ['short'], got []", id="rules"),
+        pytest.param({}, {"warnings": ("w",)}, "expected warnings ['w'], got []", id="warnings"),
+        pytest.param({}, {"approval": 2}, "expected approval 2, got 0", id="approval"),
+        pytest.param(
+            {}, {"quotas": ("eab 5/1d",)}, "expected quotas ['eab 5/1d'], got []", id="quotas"
+        ),
+        pytest.param(
+            {"csr": {"key": "ed25519"}}, {}, "got refuse: key of the CSR is ed25519", id="csr"
+        ),
     ],
 )
 def test_a_case_that_does_not_hold_is_told(

@@ -1,34 +1,12 @@
-"""The form of a policy file, and the schema that is made from it."""
+"""The form of a policy file."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 
-from broker.policy.form import KeyKind, check_references, schema
+from broker.policy.form import KeyKind, check_references
 from broker.protocol.extensions import key_kind
 from tests.unit.protocol.builders import private_key
-
-POLICIES = Path(__file__).parents[3] / "policies"
-
-
-def test_the_schema_is_the_one_that_is_shipped(update_golden: bool) -> None:
-    """Editors read policies/schema.json; ``pytest --update-golden`` writes it anew."""
-    made = json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
-    path = POLICIES / "schema.json"
-    if update_golden:
-        path.write_text(made, encoding="utf-8")
-    assert path.read_text(encoding="utf-8") == made
-
-
-def test_every_key_of_the_schema_is_closed() -> None:
-    """An editor marks an unknown key as the broker would refuse it."""
-    forms = [schema(), *schema()["$defs"].values()]
-    objects = [form for form in forms if form.get("type") == "object"]
-    assert objects
-    assert all(form["additionalProperties"] is False for form in objects)
 
 
 @pytest.mark.parametrize(

@@ -145,3 +145,37 @@ def test_an_empty_set_covers_nothing() -> None:
 def test_private_names_are_known_by_their_top(name: str, is_private: bool) -> None:
     """Names that no public CA can issue for, and that a log would keep for ever."""
     assert is_private_name(name) is is_private
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value", "covers"),
+    [
+        pytest.param("@corp.example", "jane@corp.example", True, id="domain"),
+        pytest.param("@corp.example", "jane@sub.corp.example", False, id="not-below"),
+        pytest.param("@corp.example", "jane@evil-corp.example", False, id="not-alike"),
+        pytest.param("@*.corp.example", "jane@sub.corp.example", True, id="one-below"),
+        pytest.param("@**.corp.example", "jane@a.b.corp.example", True, id="all-below"),
+        pytest.param("@**.corp.example", "jane@corp.example", False, id="below-only"),
+        pytest.param("@**", "jane@corp.example", True, id="every-domain"),
+        pytest.param("jane@corp.example", "jane@corp.example", True, id="one-address"),
+        pytest.param("jane@corp.example", "joe@corp.example", False, id="another-address"),
+        pytest.param("**", "jane@corp.example", False, id="names-are-no-mail"),
+        pytest.param("corp.example", "jane@corp.example", False, id="the-domain-as-a-name"),
+        pytest.param("@corp.example", "corp.example", False, id="mail-is-no-name"),
+    ],
+)
+def test_patterns_of_e_mail(pattern: str, value: str, covers: bool) -> None:
+    """By whole labels of the domain, and never by names."""
+    found = PatternSet.parse([pattern])
+    assert (found.covering(value) is not None) is covers
+    assert bool(found.touching(value)) is covers
+    assert str(parse_pattern(pattern)) == pattern
+
+
+@pytest.mark.parametrize(
+    "text", ["@", "jane@", "a@b@c.example", "jane@*.corp.example", "@10.0.0.1"]
+)
+def test_what_is_no_pattern_of_e_mail(text: str) -> None:
+    """With what was expected."""
+    with pytest.raises(ValueError, match="expected"):
+        parse_pattern(text)

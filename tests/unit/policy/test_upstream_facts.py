@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import pickle
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from broker.policy.decisions import ProfileLifetime
+from broker.policy.decisions import ProfileLifetime, UpstreamFacts
 from broker.policy.upstream_facts import (
     BACKDATE_TOLERANCE,
     UnknownDescription,
     UpstreamOverrides,
     facts_for,
+    issued_on,
     lifetime_on,
+    longest_on,
     parse_upstream_facts,
+    profile_end,
+    usages_on,
 )
 from broker.policy.yamlfile import Faults
 from broker.protocol.identifiers import IdentifierType
@@ -229,3 +234,109 @@ class TestShippedFacts:
         """Of what nothing is known, nothing is assumed."""
         facts = facts_for("x", description, None, self.DESCRIPTIONS)
         assert (facts.honours_not_after, facts.is_ct_logged) == (honours, logged)
+
+
+# ------------------------------------------------------------------------------- by date
+
+DATED = """apiVersion: penstock.dev/v1
+kind: UpstreamFacts
+programmes:
+  browsers:
+    as_of: 2026-11-22
+    source: a test
+    changes:
+      - { from: 2027-03-15, max_lifetime: 100d, usages: [server-auth] }
+      - { from: 2029-03-15, max_lifetime: 47d }
+descriptions:
+  ca:
+    as_of: 2026-11-22
+    source: a test
+    honours_not_after: true
+    is_ct_logged: true
+    programmes: [browsers]
+    changes: [{ from: 2027-01-01, usages: [server-auth, client-auth] }]
+    profiles: { old: [{ lifetime: 30d }] }
+    profile_ends: { old: 2027-02-01 }
+"""
+
+SERVER = "1.3.6.1.5.5.7.3.1"
+CLIENT = "1.3.6.1.5.5.7.3.2"
+
+
+def dated(**over: Any) -> UpstreamFacts:
+    """Return the facts of the dated description."""
+    found = parse_upstream_facts(DATED, source="upstreams.yaml")
+    return facts_for("up", "ca", UpstreamOverrides(**over), found)
+
+
+@pytest.mark.parametrize(
+    ("day", "usages"),
+    [
+        pytest.param("2026-12-31", None, id="unknown"),
+        pytest.param("2027-01-01", {SERVER, CLIENT}, id="own-word"),
+        pytest.param("2027-03-14", {SERVER, CLIENT}, id="the-day-before"),
+        pytest.param("2027-03-15", {SERVER}, id="both-hold"),
+    ],
+)
+def test_usages_are_those_that_everyone_leaves(day: str, usages: set[str] | None) -> None:
+    """The CA's own word and its programme's hold at once."""
+    assert usages_on(dated(), datetime.fromisoformat(f"{day}T12:00:00+00:00")) == usages
+
+
+@pytest.mark.parametrize(
+    ("day", "days"),
+    [
+        pytest.param("2027-03-13", None, id="none-yet"),
+        pytest.param("2027-03-14", 100, id="the-evening-before"),
+        pytest.param("2029-03-15", 47, id="the-tighter"),
+    ],
+)
+def test_longest_lifetime_counts_from_the_evening_before(day: str, days: int | None) -> None:
+    """An order that is made then is issued after."""
+    found = longest_on(dated(), datetime.fromisoformat(f"{day}T12:00:00+00:00"))
+    assert found == (None if days is None else (timedelta(days=days), "programme 'browsers'"))
+
+
+def test_known_lifetime_is_cut_once_the_limit_surely_holds() -> None:
+    """Until then both are possible, and the longer one is believed."""
+    day = datetime(2027, 3, 15, 12, tzinfo=UTC)
+    year = timedelta(days=365)
+    assert issued_on(dated(), year, day) == year
+    assert issued_on(dated(), year, day + timedelta(days=2)) == timedelta(days=100)
+    assert issued_on(dated(), None, day) is None
+
+
+def test_profile_ends_on_its_day_unless_the_configuration_knows_better() -> None:
+    """Whoever states its lifetime has it still."""
+    day = datetime(2027, 2, 1, tzinfo=UTC)
+    assert profile_end(dated(), "old", day) == date(2027, 2, 1)
+    assert profile_end(dated(), "old", day - timedelta(days=1)) is None
+    assert profile_end(dated(), None, day) is None
+    assert profile_end(dated(profiles={"old": timedelta(days=30)}), "old", day) is None
+
+
+def test_programme_that_is_not_there_is_told() -> None:
+    """With the one that was meant."""
+    with pytest.raises(Faults, match=r"no programme 'browser' \(did you mean 'browsers'"):
+        parse_upstream_facts(DATED.replace("[browsers]", "[browser]"), source="f.yaml")
+
+
+def test_descriptions_are_handed_to_another_process() -> None:
+    """Parsing is done elsewhere while a broker runs."""
+    found = parse_upstream_facts(DATED, source="upstreams.yaml")
+    assert pickle.loads(pickle.dumps(found)) == found
+
+
+def test_shipped_facts_know_the_end_of_client_auth() -> None:
+    """15 March 2027 by Chrome's programme; Let's Encrypt was done with it in July 2026."""
+    shipped = Path(__file__).parents[3] / "policies" / "upstreams.yaml"
+    found = parse_upstream_facts(shipped.read_text("utf-8"), source="upstreams.yaml")
+    day = datetime(2027, 3, 15, tzinfo=UTC)
+    public = ("google-trust-services", "zerossl", "ssl-com", "actalis", "digicert", "sectigo")
+    for name in public:
+        facts = facts_for(name, name, None, found)
+        assert usages_on(facts, day) == frozenset({SERVER}), name
+        assert usages_on(facts, day - timedelta(days=60)) is None, name
+    assert usages_on(facts_for("le", "lets-encrypt", None, found), day.replace(year=2026)) is None
+    now = datetime(2026, 11, 23, tzinfo=UTC)
+    assert usages_on(facts_for("le", "lets-encrypt", None, found), now) == frozenset({SERVER})

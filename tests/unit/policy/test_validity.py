@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
 import pytest
 
-from broker.policy.decisions import Lever, ProfileLifetime, Retirement, UpstreamFacts
+from broker.policy.decisions import (
+    DatedChange,
+    Lever,
+    ProfileLifetime,
+    Retirement,
+    UpstreamFacts,
+)
 from broker.policy.validity import (
     Judgement,
     Obstacle,
@@ -323,7 +330,7 @@ def test_each_choice_is_judged_in_order_of_preference(
 
 @pytest.mark.parametrize(
     ("obstacle", "is_passing"),
-    [(obstacle, obstacle.value in {"not-ready", "suspended"}) for obstacle in Obstacle],
+    [(obstacle, obstacle.value in {"not-ready", "suspended", "frozen"}) for obstacle in Obstacle],
     ids=[obstacle.value for obstacle in Obstacle],
 )
 def test_what_may_pass_is_worth_another_try(obstacle: Obstacle, is_passing: bool) -> None:
@@ -409,3 +416,73 @@ def test_what_is_not_known_or_not_chosen_is_refused(
     """Unsure means no."""
     judgement = retiring(ca, **choice)
     assert (judgement.plan, judgement.obstacle) == (None, Obstacle.CAP)
+
+
+# ---------------------------------------------------------------------------------- known days
+
+
+def judged_on(profile_usages: list[str], **facts: Any) -> Judgement:
+    """Return what becomes of the one upstream of a profile."""
+    document = profile_policy(usages=profile_usages)
+    profile = document.profiles["server"]
+    asked = new_order(upstreams=(upstream(**facts),))
+    [found] = judge_choices(document, profile, asked, rule_cap(document, profile, ()))
+    return found
+
+
+SERVER_ALONE = DatedChange(
+    valid_from=AT.date(), by="programme 'chrome'", usages=frozenset({"1.3.6.1.5.5.7.3.1"})
+)
+
+
+@pytest.mark.parametrize(
+    ("usages", "obstacle"),
+    [
+        pytest.param(["client-auth"], Obstacle.USAGES, id="none-is-left"),
+        pytest.param(["server-auth", "client-auth"], None, id="one-is-left"),
+        pytest.param(["server-auth"], None, id="untouched"),
+        pytest.param([], None, id="nothing-asked"),
+    ],
+)
+def test_upstream_that_certifies_none_of_the_usages_is_not_taken(
+    usages: list[str], obstacle: Obstacle | None
+) -> None:
+    """Known before anything is ordered, instead of refused when it comes back."""
+    found = judged_on(usages, changes=(SERVER_ALONE,))
+    assert found.obstacle is obstacle
+    if obstacle is not None:
+        assert "certifies server-auth alone on 2026-11-22" in found.sentence
+
+
+def test_usages_of_a_later_day_are_no_obstacle_yet() -> None:
+    """The twin: the day has not come."""
+    later = replace(SERVER_ALONE, valid_from=AT.date() + timedelta(days=1))
+    assert judged_on(["client-auth"], changes=(later,)).obstacle is None
+
+
+def test_profile_that_has_ended_is_not_taken() -> None:
+    """With the day on which it did."""
+    document = profile_policy(upstreams=[{"upstream": "ca", "profile": "old"}])
+    profile = document.profiles["server"]
+    ended = upstream(profiles={"old": always(DAYS_7)}, profile_ends={"old": AT.date()})
+    asked = new_order(upstreams=(ended,))
+    [found] = judge_choices(document, profile, asked, rule_cap(document, profile, ()))
+    assert found.obstacle is Obstacle.PROFILE_ENDED
+    assert found.sentence.endswith("has ended on 2026-11-22")
+
+
+def test_end_past_a_dated_limit_is_not_asked_for() -> None:
+    """The CA would refuse it; who set the limit is told."""
+    change = DatedChange(valid_from=AT.date(), by="programme 'cabf-tls'", max_lifetime=DAYS_30)
+    found = judged_on(["server-auth"], changes=(change,))
+    assert found.obstacle is Obstacle.CAP
+    assert (
+        "grants at most 30d by programme 'cabf-tls', and 90d would be asked for" in found.sentence
+    )
+
+
+def test_tighter_own_limit_is_told_as_its_own() -> None:
+    """The twin: the programme allows more than the CA grants."""
+    change = DatedChange(valid_from=AT.date(), by="programme 'cabf-tls'", max_lifetime=DAYS_30)
+    found = judged_on(["server-auth"], changes=(change,), max_lifetime=DAYS_7)
+    assert "grants at most 7d, and 90d would be asked for" in found.sentence

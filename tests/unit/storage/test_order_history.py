@@ -40,3 +40,36 @@ async def test_names_that_an_account_has_had(world: World) -> None:
     assert await had(mine, frozenset({dns("a.example.com")}))
     assert not await had(mine, frozenset({dns("a.example.com"), dns("c.example.com")}))
     assert not await had(stranger.account.account_id, frozenset({dns("a.example.com")}))
+
+
+async def test_certificates_that_make_an_order_a_renewal(world: World, plans: Plans) -> None:
+    """Of exactly these names under this profile, its own, not revoked, and not long ended."""
+    client, stranger = await world.client(), await world.client()
+    await client.issue("a.example.com", "b.example.com")
+    both = frozenset({dns("b.example.com"), dns("a.example.com")})
+    now, mine = world.clock.now(), client.account.account_id
+    has = world.store.has_certificate_of
+    assert await has(mine, both, "server", alive_after=now)
+    assert not await has(mine, both, "other", alive_after=now)
+    assert not await has(mine, frozenset({dns("a.example.com")}), "server", alive_after=now)
+    assert not await has(mine, both | {dns("c.example.com")}, "server", alive_after=now)
+    assert not await has(stranger.account.account_id, both, "server", alive_after=now)
+    assert not await has(mine, both, "server", alive_after=now + timedelta(days=400))
+    assert not [step for step in plans.scans() if "certificates_held" in step]
+
+
+async def test_a_revoked_certificate_makes_no_renewal(world: World) -> None:
+    """Whoever lost one asks as for the first time."""
+    client = await world.client()
+    order = await client.issue("a.example.com")
+    names = frozenset({dns("a.example.com")})
+    found = await world.store.find_certificate(order.certificate_id or "")
+    assert found is not None
+    await world.store._database.write(
+        lambda transaction: transaction.change(
+            "UPDATE certificates SET revoked_at = 1 WHERE certificate_id = ?", found.certificate_id
+        )
+    )
+    has = world.store.has_certificate_of
+    mine = client.account.account_id
+    assert not await has(mine, names, "server", alive_after=world.clock.now())

@@ -139,7 +139,7 @@ def test_field_of_a_type_without_a_spelling_is_noticed_at_import() -> None:
 
     @dataclass(frozen=True)
     class Odd:
-        share: float
+        share: complex
 
     with pytest.raises(KeyError):
         RowCodec("odd", Odd)

@@ -7,6 +7,7 @@ import pytest
 from broker.issuance.errors import Unreachable
 from broker.upstreams.budget import FIRST_HOLD, MAX_HOLDS, MAX_UNNAMED_HOLD, Budget
 from tests.fakes.clock import FakeClock
+from tests.fakes.standing_store import FakeStandingStore
 
 
 def held(budget: Budget, account: str, subject: str | None = None) -> bool:
@@ -113,3 +114,59 @@ def test_ended_holds_make_room_first() -> None:
     budget.hold("a", "new", status=429, retry_at=late, reason="no")
     assert held(budget, "a", "name-0")
     assert held(budget, "a", "new")
+
+
+async def test_limit_is_known_after_a_restart_and_to_others() -> None:
+    """Whoever opens the same store asks nothing before the time, within a second."""
+    clock, store = FakeClock(), FakeStandingStore()
+    told = Budget(clock, upstream="ca", store=store)
+    other = Budget(clock, upstream="ca", store=store)
+    elsewhere = Budget(clock, upstream="next", store=store)
+    await other.refresh()
+    until = clock.now() + timedelta(hours=2)
+    told.hold("a", "x", status=429, retry_at=until, reason="too many")
+    await told.share()
+    clock.advance(timedelta(seconds=1))
+    for budget in (other, Budget(clock, upstream="ca", store=store)):
+        await budget.refresh()
+        assert held(budget, "a", "x")
+        assert not held(budget, "a", "y")
+    await elsewhere.refresh()
+    assert not held(elsewhere, "a", "x")
+    clock.advance(timedelta(hours=2))
+    assert not held(other, "a", "x")
+
+
+@pytest.mark.parametrize(
+    ("status", "account", "subject"),
+    [
+        pytest.param(503, "", "", id="everything"),
+        pytest.param(429, "a", "", id="account"),
+    ],
+)
+async def test_what_is_held_is_kept_as_that(status: int, account: str, subject: str) -> None:
+    """And read back as that."""
+    clock, store = FakeClock(), FakeStandingStore()
+    budget = Budget(clock, upstream="ca", store=store)
+    until = clock.now() + timedelta(minutes=5)
+    budget.hold("a", "x", status=status, retry_at=until, reason="no")
+    await budget.share()
+    await budget.share()
+    (kept,) = store.kept
+    assert (kept.account, kept.subject, kept.until) == (account, subject, until)
+    again = Budget(clock, upstream="ca", store=store)
+    await again.refresh()
+    assert held(again, "a", "y")
+    assert held(again, "b") is (status == 503)
+
+
+async def test_store_is_read_once_a_second() -> None:
+    """However many requests there are."""
+    clock, store = FakeClock(), FakeStandingStore()
+    budget = Budget(clock, upstream="ca", store=store)
+    for _ in range(50):
+        await budget.refresh()
+    assert store.reads == 1
+    clock.advance(timedelta(seconds=1))
+    await budget.refresh()
+    assert store.reads == 2

@@ -7,11 +7,14 @@ import pytest
 
 from broker.issuance.errors import Broken, Refused, Unreachable
 from broker.protocol.exchange import HttpResponse
+from broker.upstreams.breaker import FAILURES, FIRST_PAUSE, Breaker
+from broker.upstreams.budget import Budget
 from broker.upstreams.client import DIRECTORY_MAX_AGE, AccountKey, AcmeClient
 from tests.fakes.ca_simulator import CaSimulator
 from tests.fakes.clock import FakeClock
 from tests.fakes.hostile_ca.script import FOREVER, Fault, Resource
 from tests.fakes.signer import FakeSigner
+from tests.fakes.standing_store import FakeStandingStore
 from tests.unit.upstreams.given import KEY_ID, Given, given
 
 
@@ -234,3 +237,75 @@ def test_a_directory_without_tls_is_refused_before_anything_is_sent() -> None:
             clock=FakeClock(),
         )
     assert ca.requests == []
+
+
+def guarded(known: Given, store: FakeStandingStore) -> AcmeClient:
+    """Return the client of a process that leaves a CA alone which does not answer."""
+    return AcmeClient(
+        directory_url=known.ca.directory_url,
+        transport=known.ca,
+        signer=known.signer,
+        clock=known.clock,
+        budget=Budget(known.clock, upstream="ca", store=store),
+        breaker=Breaker("ca", store, known.clock),
+    )
+
+
+async def test_ca_that_fails_is_left_alone_and_looked_at() -> None:
+    """Nothing is sent while it is; one request looks, and then all goes on."""
+    known, store = await given(), FakeStandingStore()
+    known.client = guarded(known, store)
+    assert await read(known) == "valid"
+    known.ca.script.faults.append(Fault.outage())
+    for _ in range(FAILURES):
+        known.clock.advance(timedelta(seconds=1))
+        with pytest.raises(Unreachable):
+            await read(known)
+    before = known.ca.asked(Resource.ACCOUNT)
+    for _ in range(5):
+        with pytest.raises(Unreachable, match="left alone") as caught:
+            await read(known)
+        assert caught.value.left_nothing
+    assert known.ca.asked(Resource.ACCOUNT) == before
+    await known.client.look()
+    assert list(store.open), "it was not time to look"
+    known.clock.advance(FIRST_PAUSE)
+    await known.client.look()
+    assert list(store.open), "it is still away"
+    known.ca.script.faults.clear()
+    known.clock.advance(2 * FIRST_PAUSE)
+    await known.client.look()
+    assert not store.open
+    assert await read(known) == "valid"
+
+
+async def test_refusals_never_leave_a_ca_alone() -> None:
+    """However many: it answers."""
+    known, store = await given(), FakeStandingStore()
+    known.client = guarded(known, store)
+    known.ca.script.faults.append(
+        Fault.refusal(Resource.ACCOUNT, 403, "rejectedIdentifier", times=FOREVER)
+    )
+    for _ in range(20):
+        known.clock.advance(timedelta(seconds=1))
+        with pytest.raises(Refused):
+            await read(known)
+    assert not store.open
+
+
+async def test_limit_is_shared_with_the_next_process() -> None:
+    """It asks nothing before the time that the CA named to the one before it."""
+    known, store = await given(), FakeStandingStore()
+    known.client = guarded(known, store)
+    known.ca.script.faults.append(
+        Fault.refusal(Resource.ACCOUNT, 429, "rateLimited", retry_after="120")
+    )
+    with pytest.raises(Unreachable):
+        await read(known)
+    asked = known.ca.asked(Resource.ACCOUNT)
+    known.client = guarded(known, store)
+    with pytest.raises(Unreachable, match="held back"):
+        await read(known)
+    assert known.ca.asked(Resource.ACCOUNT) == asked
+    known.clock.advance(timedelta(seconds=121))
+    assert await read(known) == "valid"

@@ -55,3 +55,14 @@ async def test_missing_directory_is_a_reason_to_stop(tmp_path: Path) -> None:
     """The sentence names the path."""
     with pytest.raises(Broken, match="gone"):
         await start_unix(web.Application(), tmp_path / "gone" / "a.sock")
+
+
+@pytest.mark.parametrize(("is_shared", "mode"), [(False, 0o600), (True, 0o666)])
+async def test_socket_is_its_owners_unless_it_is_shared(
+    tmp_path: Path, is_shared: bool, mode: int
+) -> None:
+    """Who may reach a shared one is for its directory to say, and who they are for the kernel."""
+    path = tmp_path / "operator.sock"
+    listener = await start_unix(web.Application(), path, is_shared=is_shared)
+    assert stat.S_IMODE(path.lstat().st_mode) == mode
+    await listener.stop()

@@ -1,6 +1,11 @@
 """The operator socket: who asked is what the kernel says, and only commands are commands."""
 
+import asyncio
 import getpass
+import json
+import os
+import socket
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +28,7 @@ from broker.web.operator import (
     perform,
     user_name,
 )
+from broker.web.rights import Caller
 from tests.fakes.clock import START
 
 
@@ -184,6 +190,106 @@ def test_commands_are_those_of_the_protocol() -> None:
     """The list is made from the Protocol, so neither can have what the other lacks."""
     assert {"eab_mint", "ca_init", "policy_explain", "status"} <= COMMANDS
     assert not any(name.startswith("_") for name in COMMANDS)
+
+
+class People:
+    """Knows two users of this host."""
+
+    def __init__(self, owner: Caller | None, other: Caller | None) -> None:
+        self._owner = owner
+        self._other = other
+
+    def by_user(self, user: str, *, is_owner: bool) -> Caller | None:
+        return self._owner if is_owner else self._other
+
+
+class Told:
+    """A gate that tells who came."""
+
+    async def perform(
+        self, caller: Caller, command: str, arguments: Any, reason: str | None
+    ) -> Any:
+        return {"name": caller.name, "owner": caller.is_owner, "command": command}
+
+
+JANE = Caller(name="jane", roles={}, is_person=True)
+
+NOBODY_UID = 65_534
+"""A user that owns no broker, in case these tests are run by root."""
+
+
+def ask_as_another(path: Path) -> tuple[int, Any]:
+    """Return what another user of this host is answered; or 599."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        # Nothing of the test may run on in here, whatever happens.
+        try:
+            if os.getuid() == 0:
+                os.setuid(NOBODY_UID)
+            os.write(writing, _ask(path))
+        except OSError as error:
+            os.write(writing, f"HTTP/1.1 599\r\n\r\n{json.dumps(str(error))}".encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as answers:
+        head, _, said = answers.read().partition(b"\r\n\r\n")
+    os.waitpid(child, 0)
+    return int(head.split()[1]), json.loads(said)
+
+
+def _ask(path: Path) -> bytes:
+    body = b'{"command": "status"}'
+    head = f"POST {COMMAND_PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.connect(str(path))
+        connection.sendall(f"{head}Connection: close\r\n\r\n".encode() + body)
+        return b"".join(iter(lambda: connection.recv(4096), b""))
+
+
+@pytest.mark.parametrize(
+    ("people", "expected"),
+    [
+        (People(None, JANE), (200, {"name": "jane", "owner": False, "command": "status"})),
+        (People(JANE, None), (403, "is no operator here")),
+    ],
+    ids=["named", "stranger"],
+)
+async def test_other_users_of_the_host_are_the_people_they_are_named_as(
+    operations: FakeOperations,
+    monkeypatch: pytest.MonkeyPatch,
+    people: People,
+    expected: tuple[int, Any],
+) -> None:
+    """Where the socket is shared; who connects is what the kernel says."""
+    if os.getuid() != 0:
+        monkeypatch.setattr("broker.web.operator.os.geteuid", lambda: NOBODY_UID)
+    app = create_operator_app(operations, gate=Told(), users=people)  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
+        Path(folder).chmod(0o755)  # noqa: ASYNC240 - a directory that others may enter
+        path = Path(folder) / "shared.sock"
+        listener = await start_unix(app, path, is_shared=True)
+        try:
+            status, said = await asyncio.to_thread(ask_as_another, path)
+        finally:
+            await listener.stop()
+    assert status == expected[0]
+    assert said == {"result": expected[1]} if status == 200 else expected[1] in said["error"]
+
+
+async def test_owner_who_is_named_is_that_person(
+    tmp_path: Path, operations: FakeOperations
+) -> None:
+    """And one who is not is called as the user is."""
+    for people, name in ((People(JANE, None), "jane"), (People(None, None), getpass.getuser())):
+        app = create_operator_app(operations, gate=Told(), users=people)  # type: ignore[arg-type]
+        path = tmp_path / f"{name}.sock"
+        listener = await start_unix(app, path)
+        connector = aiohttp.UnixConnector(str(path))
+        async with aiohttp.ClientSession("http://localhost", connector=connector) as session:
+            assert (await post(session, {"command": "status"}))[1]["result"]["name"] == name
+        await listener.stop()
 
 
 def test_user_without_a_name_has_a_number() -> None:

@@ -1,0 +1,172 @@
+"""Which tokens an order takes: those of the CA's limits, and those of policy's quotas.
+
+They are taken in the transaction that keeps the order.  Where one bucket has too few, no order is
+made and nothing is taken: the client is told how long to wait (RFC 8555 §6.6).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
+
+from broker.issuance.errors import OverLimit
+from broker.issuance.events import Actor, Event, EventKind
+from broker.issuance.ports import Clock, EventLog, PublicSuffixes
+from broker.issuance.quota_ports import BucketKind, BucketStore, Take, Taking
+from broker.issuance.records import AccountRecord, OrderRecord
+from broker.issuance.renewal_budget import Judged, RenewalBudget, names_key
+from broker.policy.decisions import QuotaDemand, QuotaPer
+from broker.policy.domains import registered_domains
+from broker.policy.units import Rate, format_duration, format_rate
+from broker.protocol.problems import Problem, ProblemType
+
+__all__ = ["Quotas", "limited", "with_upstream"]
+
+SHORTEST_WAIT: Final = timedelta(seconds=1)
+"""Shortest wait that is named to a client: Retry-After has whole seconds."""
+
+
+class Quotas:
+    """Says what an order takes, and what a client is told that comes too often."""
+
+    def __init__(
+        self,
+        *,
+        store: BucketStore,
+        budget: RenewalBudget,
+        suffixes: PublicSuffixes,
+        log: EventLog,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._budget = budget
+        self._suffixes = suffixes
+        self._log = log
+        self._clock = clock
+
+    async def taking(
+        self,
+        account: AccountRecord,
+        order: OrderRecord,
+        demands: tuple[QuotaDemand, ...] = (),
+    ) -> Taking:
+        """Return what *order* takes when it is made."""
+        takes = await self._budget.takes(order)
+        judged = Judged(self._store, order)
+        for demand in demands:
+            rate = Rate(demand.limit, demand.window)
+            floor = demand.limit * demand.kept_for_renewals
+            if floor and await judged.is_renewal():
+                floor = 0.0
+            takes += tuple(
+                Take(
+                    bucket="|".join(
+                        (BucketKind.POLICY, order.community, demand.name, demand.per, subject)
+                    ),
+                    kind=BucketKind.POLICY,
+                    rate=rate,
+                    floor=floor,
+                    is_enforced=demand.is_enforced,
+                    told=None if demand.is_enforced else self._told(order, demand),
+                )
+                for subject in self._subjects(account, order, demand)
+            )
+        return Taking(order_id=order.order_id, at=self._clock.now(), takes=takes)
+
+    async def moved(self, order: OrderRecord) -> Taking:
+        """Return what *order* takes instead when it goes to another CA than it was made for."""
+        return Taking(
+            order_id=order.order_id,
+            at=self._clock.now(),
+            takes=await self._budget.takes(order),
+            is_instead=True,
+        )
+
+    async def refusal(self, account: AccountRecord, order: OrderRecord, over: OverLimit) -> Problem:
+        """Keep that *account* came too often, and return what it is told."""
+        problem = limited(over)
+        event = Event(
+            kind=EventKind.QUOTA_EXCEEDED,
+            at=self._clock.now(),
+            actor=Actor(f"account:{account.account_id}"),
+            community=account.community,
+            account_id=account.account_id,
+            upstream=order.upstream,
+            data={
+                "bucket": over.bucket,
+                "identifiers": [str(one) for one in order.identifiers],
+                "sentence": problem.detail,
+            },
+        )
+        await self._log.append(event, durable=False)
+        return problem
+
+    def _subjects(
+        self, account: AccountRecord, order: OrderRecord, demand: QuotaDemand
+    ) -> tuple[str, ...]:
+        identifiers = demand.identifiers or order.identifiers
+        if demand.per is QuotaPer.REQUESTER:
+            return (account.account_id,)
+        if demand.per is QuotaPer.EAB:
+            # Who has no binding key counts alone, so that a quota cannot be left by having none.
+            return (account.eab_key_id or f"account {account.account_id}",)
+        if demand.per is QuotaPer.NAMES:
+            return (names_key(order.identifiers),)
+        if demand.per is QuotaPer.DOMAIN:
+            return registered_domains(identifiers, self._suffixes.is_public_suffix)
+        if demand.per is QuotaPer.UPSTREAM:
+            return (order.upstream,)
+        return (order.community,)
+
+    def _told(self, order: OrderRecord, demand: QuotaDemand) -> Event:
+        """Return what is kept where a quota that is not enforced yet is passed."""
+        return Event(
+            kind=EventKind.QUOTA_EXCEEDED,
+            at=self._clock.now(),
+            actor=Actor(f"account:{order.account_id}"),
+            community=order.community,
+            account_id=order.account_id,
+            order_id=order.order_id,
+            upstream=order.upstream,
+            data={
+                "rule": f"{demand.rule.source}:{demand.rule.line} {demand.name}",
+                "per": str(demand.per),
+                "limit": format_rate(Rate(demand.limit, demand.window)),
+                "enforced": False,
+            },
+        )
+
+
+def limited(over: OverLimit) -> Problem:
+    """Return what a client is told that was stopped by *over*."""
+    kind, owner, *rest = over.bucket.split("|")
+    what = "what is left is kept for renewals" if over.floor else "none is left"
+    wait = max(over.wait, SHORTEST_WAIT)
+    again = format_duration(timedelta(seconds=round(wait.total_seconds())))
+    if kind == BucketKind.CA:
+        per, subject = rest[0], rest[-1]
+        about = {
+            "names": " for exactly these names",
+            "domain": f" below '{subject}'",
+        }.get(per, "")
+        whose = f"orders for upstream '{owner}'{about}"
+    else:
+        rule, per, subject = rest[0], rest[1], rest[-1]
+        about = f" below '{subject}'" if per == QuotaPer.DOMAIN else ""
+        whose = f"orders under rule '{rule}'{about}"
+    return Problem(
+        ProblemType.RATE_LIMITED,
+        f"{whose} are limited to {over.limit} and {what}, try again in {again}",
+        retry_after=wait,
+    )
+
+
+def with_upstream(order: OrderRecord, upstream: str, profile: str | None) -> OrderRecord:
+    """Return *order* as it would be at another CA, which is told of no predecessor."""
+    return replace(
+        order,
+        upstream=upstream,
+        upstream_profile=profile,
+        replaces_upstream=order.replaces_upstream if upstream == order.upstream else None,
+    )

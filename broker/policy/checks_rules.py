@@ -1,0 +1,169 @@
+"""Named checks on what rules and bindings refuse outright: requests, requesters, what is unsure.
+
+What rules narrow is no affair of theirs: the policy and the profile of a case are narrowed
+already, so the other checks find what goes beyond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from broker.policy.checks import Case, CheckName, refused
+from broker.policy.decisions import Finding, NewOrderDecision
+from broker.policy.names import PatternSet
+from broker.policy.rulings import Hit
+from broker.policy.units import format_duration
+from broker.protocol.identifiers import Identifier
+from broker.protocol.problems import ProblemType, printable
+
+__all__ = ["refusal_of", "shortfalls"]
+
+MAX_NAMED: Final = 3
+"""Most rules that one sentence names."""
+
+
+def eab_names(case: Case[Any], identifier: Identifier) -> Finding | None:
+    """The account's EAB key, if limited to names, is limited to ones that cover this one."""
+    if case.eab is None or not case.eab.names:
+        return None
+    try:
+        limits = PatternSet.parse(case.eab.names)
+    except ValueError:
+        limits = PatternSet([])  # A limit that cannot be read lets nothing through.
+    if limits.covering(identifier.value) is not None:
+        return None
+    holder = printable(case.eab.holder, 300)
+    return refused(CheckName.EAB_NAMES, identifier, f"is outside the names of {holder}")
+
+
+def eab_profile(case: Case[Any]) -> Finding | None:
+    """The account's EAB key, if limited to profiles, is limited to ones with this one."""
+    if case.eab is None or not case.eab.profiles or case.chosen.name in case.eab.profiles:
+        return None
+    allowed = printable(", ".join(case.eab.profiles), 300)
+    return Finding(
+        check=CheckName.EAB_PROFILE,
+        type=ProblemType.UNAUTHORIZED,
+        sentence=f"profile '{case.chosen.name}' is outside the profiles of "
+        f"{printable(case.eab.holder, 300)}: {allowed}",
+    )
+
+
+def rule_unsure(case: Case[Any]) -> Finding | None:
+    """Every expression that had a say could be evaluated: what is unsure is refused."""
+    for hit in case.ruling.enforced:
+        if hit.fault is not None:
+            return Finding(
+                check=CheckName.RULE_UNSURE,
+                type=ProblemType.SERVER_INTERNAL,
+                sentence=f"{hit.rule} could not be evaluated, so nothing is allowed: "
+                f"{printable(hit.fault, 300)}",
+                rule=hit.rule.ref,
+            )
+    return None
+
+
+def rule_refused(case: Case[Any]) -> Finding | None:
+    """No rule that is about whole orders refuses this one, or this requester."""
+    for hit in case.ruling.enforced:
+        sentence = None if hit.is_about_names else refusal_of(case, hit)
+        if sentence is not None:
+            return Finding(
+                check=CheckName.RULE_REFUSED,
+                type=ProblemType.UNAUTHORIZED,
+                sentence=f"the order is refused by {hit.rule}: {sentence}",
+                rule=hit.rule.ref,
+            )
+    return None
+
+
+def rule_refused_name(case: Case[Any], identifier: Identifier) -> Finding | None:
+    """No rule that is about names refuses this one, or refuses it to this requester."""
+    for hit in case.ruling.enforced:
+        if not hit.is_about_names or identifier not in hit.identifiers:
+            continue
+        sentence = refusal_of(case, hit)
+        if sentence is not None:
+            return Finding(
+                check=CheckName.RULE_REFUSED_NAME,
+                type=ProblemType.REJECTED_IDENTIFIER,
+                sentence=f"'{identifier}' is refused by {hit.rule}: {sentence}",
+                identifier=identifier,
+                rule=hit.rule.ref,
+            )
+    return None
+
+
+def refusal_of(case: Case[Any], hit: Hit) -> str | None:
+    """Return why the rule of *hit* refuses outright, or None."""
+    rule = hit.rule
+    if hit.fault is not None:
+        return None
+    if rule.refuse is not None:
+        return rule.refuse
+    if rule.only is not None and not rule.only.is_like(case.ruling.requester, if_unseen=False):
+        return f"not for this requester: {rule.because}"
+    return None
+
+
+def owner_required(case: Case[Any]) -> Finding | None:
+    """Somebody answers for the requester, where a rule asks for that."""
+    if case.ruling.requester.owner:
+        return None
+    for hit in case.ruling.enforced:
+        if hit.rule.is_owner_required:
+            return Finding(
+                check=CheckName.OWNER_REQUIRED,
+                type=ProblemType.UNAUTHORIZED,
+                sentence=f"{hit.rule} wants an owner, and nobody answers for this requester yet: "
+                "an operator names one with penstock owner set",
+                rule=hit.rule.ref,
+            )
+    return None
+
+
+def attestation_required(case: Case[Any]) -> Finding | None:
+    """No rule asks for evidence of a device, which cannot be taken yet."""
+    for hit in case.ruling.enforced:
+        if hit.rule.attestation:
+            kinds = ", ".join(hit.rule.attestation)
+            return Finding(
+                check=CheckName.ATTESTATION_REQUIRED,
+                type=ProblemType.UNAUTHORIZED,
+                sentence=f"{hit.rule} wants evidence of the device ({printable(kinds, 200)}), "
+                "which cannot be taken yet",
+                rule=hit.rule.ref,
+            )
+    return None
+
+
+def shortfalls(
+    decision: NewOrderDecision, supposed: NewOrderDecision, hits: Sequence[Hit]
+) -> Iterator[Finding]:
+    """Yield what an order would have less of, or need more for, if *hits* were enforced."""
+    less = []
+    if decision.plan is not None and supposed.plan is not None:
+        before, after = decision.plan, supposed.plan
+        if after.cap < before.cap:
+            less.append(
+                f"cap {format_duration(after.cap)} instead of {format_duration(before.cap)}"
+            )
+        if (after.upstream, after.upstream_profile) != (before.upstream, before.upstream_profile):
+            less.append(f"upstream '{after.upstream}' instead of '{before.upstream}'")
+    if less:
+        yield _would(CheckName.RULE_NARROWS, hits, " and ".join(less))
+    if supposed.approval is not None and supposed.approval != decision.approval:
+        people = supposed.approval.people
+        what = f"the approval of {people} {'person' if people == 1 else 'people'}"
+        yield _would(CheckName.APPROVAL_REQUIRED, hits, what)
+
+
+def _would(check: CheckName, hits: Sequence[Hit], what: str) -> Finding:
+    told = " and ".join(str(hit.rule) for hit in hits[:MAX_NAMED])
+    return Finding(
+        check=check,
+        type=ProblemType.UNAUTHORIZED,
+        sentence=f"{told}, once enforced, means {what}",
+        rule=hits[0].rule.ref,
+    )

@@ -1,0 +1,1 @@
+"""Parts of the configuration that need a process of their own."""

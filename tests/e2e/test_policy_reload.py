@@ -1,0 +1,517 @@
+"""Policies that change under a broker at work: taken whole, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.deployments.operator import Operator
+from tests.deployments.penstock import Penstock, secret
+from tests.deployments.requester import Requester
+from tests.fakes.acme_client import make_csr
+from tests.fakes.hostile_ca.envelope import b64
+from tests.peers import process
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+
+MAC_KEY: Final = b64(b"the MAC key of the trusted farm.")
+
+LIVE_SECONDS: Final = 5.0
+"""Longest until a good set is in force, in seconds: battery 22 says so."""
+
+CASES: Final = """\
+apiVersion: penstock.dev/v1
+kind: PolicyCases
+policy: default.yaml
+cases:
+  - name: a name of ours
+    given: {names: [www.example.test], upstreams: [{name: local, description: built-in}]}
+    expect: {decision: allow, cap: 47d}
+    because: this is what it is for
+"""
+
+SHARED: Final = """\
+apiVersion: penstock.dev/v1
+kind: SharedRules
+communities: [COMMUNITY]
+rules:
+  - name: no-payroll
+    because: the personnel department asks elsewhere
+    names: ["**.payroll.example.test"]
+    refuse: ask the personnel department
+"""
+
+
+def new_broker(home: Path, **policy: Any) -> Penstock:
+    """Return a broker that looks at its policies often and trusts a farm's account."""
+    home.mkdir()
+    trusted = {
+        "eab": ["farm"],
+        "names": ["**.farm.example.test", "**.example.test"],
+        "profiles": ["server"],
+        "because": "the farm knows its hosts",
+    }
+    key = {"key_id": "farm", "mac_key": secret(home, "farm.key", MAC_KEY)}
+    return Penstock(
+        home,
+        validation_http_port=process.free_port(),
+        policy={"trusted": [trusted]},
+        more={"external_account_bindings": [key], "policy": {"look_every": "200ms", **policy}},
+    )
+
+
+class Scene:
+    """A broker with its policy directory and its operator socket."""
+
+    def __init__(self, broker: Penstock) -> None:
+        self.broker = broker
+        self.folder = broker.policy_file.parent
+        self.good = broker.policy_file.read_bytes()
+        self.operator = Operator(broker.state / "operator.sock")
+
+    def document(self) -> dict[str, Any]:
+        """Return the good policy, to be changed."""
+        made: dict[str, Any] = json.loads(self.good)
+        return made
+
+    def put(self, document: object, name: str = "default.yaml") -> None:
+        """Write a policy."""
+        (self.folder / name).write_text(json.dumps(document, indent=1), "utf-8")
+
+    def put_back(self) -> None:
+        """Leave nothing in the directory but the good policy."""
+        shutil.rmtree(self.folder)
+        self.folder.mkdir()
+        self.broker.policy_file.write_bytes(self.good)
+
+    async def status(self) -> dict[str, Any]:
+        """Return what is in force."""
+        found: dict[str, Any] = await self.operator.ask("policy_status")
+        return found
+
+    async def reload(self) -> dict[str, Any]:
+        """Have the files read now."""
+        found: dict[str, Any] = await self.operator.ask("policy_reload", reason="a test")
+        return found
+
+    async def until(self, is_so: Callable[[dict[str, Any]], bool]) -> float:
+        """Wait until the status is so, and return after how many seconds."""
+        begun = time.monotonic()
+        while not is_so(await self.status()):
+            assert time.monotonic() - begun < 10 * LIVE_SECONDS, await self.status()
+            await asyncio.sleep(process.POLL_SECONDS)
+        return time.monotonic() - begun
+
+    @asynccontextmanager
+    async def requester(self) -> AsyncIterator[Requester]:
+        """Return a client that the policy trusts."""
+        async with Requester(self.broker.directory_url, self.broker.ca_bundle) as client:
+            answer = await client.bind("farm", MAC_KEY)
+            assert answer.status in {200, 201}, answer.body
+            yield client
+
+    def readyz(self) -> str:
+        """Return what the probe says."""
+        return process.get(f"http://127.0.0.1:{self.broker.health_port}/readyz").decode()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Penstock]:
+    """A broker for the tests that leave its policy as they found it."""
+    with new_broker(tmp_path_factory.mktemp("reload") / "b") as made:
+        yield made
+
+
+@pytest.fixture
+async def scene(running: Penstock) -> AsyncIterator[Scene]:
+    """The broker with its good policy, put back after the test."""
+    made = Scene(running)
+    first = (await made.status())["in_force"]["sha256"]
+    yield made
+    made.put_back()
+    told = await made.reload()
+    assert told["in_force"]["sha256"] == first
+
+
+# --------------------------------------------------------------------------------- broken files
+
+
+@dataclass(frozen=True)
+class Breakage:
+    """A way to break a directory, and what is said about it."""
+
+    name: str
+    do: Callable[[Scene], object]
+    words: str
+
+
+def written(name: str, text: str | bytes) -> Callable[[Scene], object]:
+    """Return what writes a file."""
+    octets = text if isinstance(text, bytes) else text.encode()
+
+    def do(scene: Scene) -> None:
+        path = scene.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(octets)
+
+    return do
+
+
+def changed(**members: Any) -> Callable[[Scene], object]:
+    """Return what changes members of the policy."""
+    return lambda scene: scene.put({**scene.document(), **members})
+
+
+def profile(**members: Any) -> Callable[[Scene], object]:
+    """Return what changes members of its profile."""
+
+    def do(scene: Scene) -> None:
+        document = scene.document()
+        document["profiles"]["server"] |= members
+        scene.put(document)
+
+    return do
+
+
+def rules(*made: dict[str, Any]) -> Callable[[Scene], object]:
+    """Return what adds rules."""
+    return changed(rules=[{"because": "a test", **rule} for rule in made])
+
+
+BOMB: Final = "a: &a [x, x, x]\n" + "".join(
+    f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join([f'*{chr(97 + n)}'] * 9)}]\n" for n in range(20)
+)
+
+BREAKAGES: Final = (
+    Breakage("empty", written("default.yaml", ""), "the file is empty"),
+    Breakage("only a comment", written("default.yaml", "# nothing\n"), "the file is empty"),
+    Breakage("no YAML", written("default.yaml", "a: [1, 2\nb"), "is not YAML"),
+    Breakage(
+        "half written",
+        lambda scene: (scene.folder / "default.yaml").write_bytes(scene.good[:400]),
+        "is not YAML",
+    ),
+    Breakage("a list", written("default.yaml", "- a\n- b\n"), "default.yaml:1"),
+    Breakage("no text", written("default.yaml", b"\xff\xfe\x00"), "is not UTF-8"),
+    Breakage("a zero octet", written("default.yaml", b"a: \x00\n"), "default.yaml:1"),
+    Breakage("a bomb", written("default.yaml", BOMB), "is not read"),
+    Breakage("a tag", written("default.yaml", "a: !!python/object:os.system x\n"), "tag"),
+    Breakage("two documents", written("default.yaml", "a: 1\n---\nb: 2\n"), "second document"),
+    Breakage("deep", written("default.yaml", "[" * 200 + "]" * 200), "nested deeper"),
+    Breakage("wide", written("default.yaml", "a: [" + "x," * 60_000 + "x]\n"), "more than 50000"),
+    Breakage("50 MB", written("default.yaml", b"#" * 50_000_000), "the limit is 1048576 bytes"),
+    Breakage("unknown key", changed(colour="red"), "colour"),
+    Breakage(
+        "key twice",
+        lambda scene: (scene.folder / "default.yaml").write_bytes(
+            scene.good.replace(b'"cap"', b'"cap": "1d", "cap"', 1)
+        ),
+        "stands here twice",
+    ),
+    Breakage("wrong kind", changed(kind="Policies"), "kind"),
+    Breakage("cap of zero", changed(cap="0d"), "cap"),
+    Breakage("cap below zero", changed(cap="-1d"), "cap"),
+    Breakage("cap without a unit", changed(cap=90), "cap"),
+    Breakage(
+        "unknown upstream",
+        profile(upstreams=[{"upstream": "locale"}]),
+        "no upstream is called 'locale'",
+    ),
+    Breakage(
+        "unknown upstream profile",
+        profile(upstreams=[{"upstream": "local", "profile": "sever"}]),
+        "profile 'sever' is not known",
+    ),
+    Breakage("unknown default profile", changed(default_profile="none"), "none"),
+    Breakage("a pattern that is none", changed(names={"allow": ["(a+)+$"]}), "names.allow"),
+    Breakage("another community", changed(community="lab"), "community 'default' has no policy"),
+    Breakage(
+        "two policies",
+        lambda scene: (scene.folder / "more.yaml").write_bytes(scene.good),
+        "has a policy already",
+    ),
+    Breakage("gone", lambda scene: (scene.folder / "default.yaml").unlink(), "has no policy"),
+    Breakage(
+        "a link to nothing",
+        lambda scene: (scene.folder / "x.yaml").symlink_to("gone.yaml"),
+        "leads to nothing",
+    ),
+    Breakage(
+        "links in a circle",
+        lambda scene: (scene.folder / "x.yaml").symlink_to("x.yaml"),
+        "leads to nothing",
+    ),
+    Breakage("a pipe", lambda scene: os.mkfifo(scene.folder / "x.yaml"), "is no regular file"),
+    Breakage("a folder", lambda scene: (scene.folder / "x.yaml").mkdir(), "is no regular file"),
+    Breakage("a name nobody reads", written("deny.yml", "a: 1\n"), "call it deny.yaml"),
+    Breakage("a case that fails", written("cases/default.yaml", CASES.replace("47d", "1d")), "1d"),
+    Breakage("cases that are none", written("cases/default.yaml", "a: 1\n"), "cases/default.yaml"),
+    Breakage("facts that are none", written("upstreams.yaml", "a: 1\n"), "upstreams.yaml"),
+    Breakage(
+        "rules for nobody",
+        written("shared/x.yaml", SHARED.replace("COMMUNITY", "nobody")),
+        "nobody",
+    ),
+    Breakage(
+        "one name for two rules",
+        rules({"name": "a", "refuse": "no"}, {"name": "a", "refuse": "never"}),
+        "a rule is called 'a' already",
+    ),
+    Breakage("a rule that asks nothing", rules({"name": "a"}), "rules[0]"),
+    Breakage(
+        "a rule for no upstream",
+        rules({"name": "a", "upstreams": ["locale"]}),
+        "locale",
+    ),
+    Breakage(
+        "a rule that is over",
+        rules({"name": "a", "refuse": "no", "until": "2020-01-01"}),
+        "2020-01-01",
+    ),
+    Breakage("a rule that cannot be read", rules({"name": "a", "when": "1 +"}), "when"),
+)
+"""Ways to break a policy directory, more than battery 22 asks for."""
+
+
+async def test_broken_files_change_nothing(scene: Scene) -> None:
+    """Each is told in its own words, and the old policy decides on."""
+    before = await scene.status()
+    wrong: list[str] = []
+    for breakage in BREAKAGES:
+        breakage.do(scene)
+        told = await scene.reload()
+        said = [] if told["refused"] is None else told["refused"]["faults"]
+        if told["in_force"] != before["in_force"] or not any(breakage.words in s for s in said):
+            wrong.append(f"{breakage.name}: {said[:3]}")
+        scene.put_back()
+    assert wrong == []
+    assert len(BREAKAGES) >= 30
+    assert (await scene.reload())["refused"] is None
+    async with scene.requester() as client:
+        placed = await client.request("a.farm.example.test")
+        assert await placed.settled() == "valid"
+
+
+async def test_refused_files_are_shown_everywhere_and_mended_ones_come_alive(
+    scene: Scene,
+) -> None:
+    """By themselves, within five seconds; nothing stops being ready for them."""
+    before = await scene.status()
+    changed(cap="0d")(scene)
+    await scene.until(lambda told: told["refused"] is not None)
+    assert "[!] policies files are refused since" in scene.readyz()
+    assert scene.readyz().endswith("ok\n")
+    metrics = scene.broker.metrics()
+    assert "penstock_policy_refused 1.0" in metrics
+    assert f'penstock_policy_info{{sha256="{before["in_force"]["sha256"]}"}} 1.0' in metrics
+    shown = scene.broker.run("policy", "status", status=1)
+    assert "stay in force" in shown.stderr
+    changed(cap="30d")(scene)
+    seconds = await scene.until(
+        lambda told: told["in_force"]["sha256"] != before["in_force"]["sha256"]
+    )
+    assert seconds < LIVE_SECONDS
+    assert "policies" not in scene.readyz()
+    assert "penstock_policy_refused 0.0" in scene.broker.metrics()
+    history = await scene.operator.ask("policy_history", limit=2)
+    assert [row["outcome"] for row in history] == ["activated", "refused"]
+
+
+async def test_hangup_takes_them_at_once(scene: Scene) -> None:
+    """As an operator expects of a daemon."""
+    before = await scene.status()
+    changed(cap="29d")(scene)
+    os.kill(scene.broker.pid, signal.SIGHUP)
+    await scene.until(lambda told: told["in_force"] != before["in_force"])
+
+
+async def test_swapped_config_map_is_taken_whole(scene: Scene) -> None:
+    """As Kubernetes does it: a new directory, and one link renamed."""
+    for number, cap in ((1, "47d"), (2, "28d")):
+        release = scene.folder / f"..2026_{number}"
+        release.mkdir()
+        document = {**scene.document(), "cap": cap}
+        (release / "default.yaml").write_text(json.dumps(document))
+        cases = CASES.replace("47d", cap)
+        (release / "cases.yaml").write_text(cases)
+    (scene.folder / "..data").symlink_to("..2026_1")
+    (scene.folder / "default.yaml").unlink()
+    for name in ("default.yaml", "cases.yaml"):
+        (scene.folder / name).symlink_to(f"..data/{name}")
+    first = await scene.reload()
+    assert first["in_force"]["cases"] == 1, first
+    (scene.folder / "..next").symlink_to("..2026_2")
+    (scene.folder / "..next").rename(scene.folder / "..data")
+    await scene.until(lambda told: told["in_force"]["sha256"] != first["in_force"]["sha256"])
+    assert (await scene.status())["refused"] is None
+
+
+async def test_name_whose_rule_is_gone_is_refused_at_finalize(scene: Scene) -> None:
+    """The order is judged by one version when it is made and by the stricter one at its end."""
+    async with scene.requester() as client:
+        ordered = await client.order("b.farm.example.test")
+        assert ordered.status == 201
+        changed(names={"allow": ["**.example.internal"]})(scene)
+        assert (await scene.reload())["refused"] is None
+        refused = await client.finalize(ordered.json(), make_csr(["b.farm.example.test"]))
+        assert refused.status == 400
+        assert refused.problem.endswith("rejectedIdentifier")
+        (scene.folder / "default.yaml").write_bytes(scene.good)
+        assert (await scene.reload())["refused"] is None
+        allowed = await client.finalize(ordered.json(), make_csr(["b.farm.example.test"]))
+        assert allowed.status == 200
+
+
+async def test_looser_policy_does_not_loosen_an_order(scene: Scene) -> None:
+    """Its cap stays the one it was made under, and so do the kinds of keys."""
+    document = scene.document()
+    document["profiles"]["server"]["cap"] = "10d"
+    scene.put({**document, "keys": {"allow": ["ec-p256"]}})
+    assert (await scene.reload())["refused"] is None
+    async with scene.requester() as client:
+        ordered = await client.order("c.farm.example.test")
+        (scene.folder / "default.yaml").write_bytes(scene.good)
+        assert (await scene.reload())["refused"] is None
+        names = ["c.farm.example.test"]
+        other = make_csr(names, ec.generate_private_key(ec.SECP384R1()))
+        refused = await client.finalize(ordered.json(), other)
+        assert refused.problem.endswith("badPublicKey")
+        assert (await client.finalize(ordered.json(), make_csr(names))).status == 200
+    (order,) = await scene.operator.ask("order_list", limit=1)
+    shown = await scene.operator.ask("order_show", order_id=order["order"])
+    assert shown["cap"] == "10d"
+
+
+# ------------------------------------------------------------------------- restarts and signatures
+
+
+def openssl(*words: str | Path) -> bytes:
+    """Run openssl and return what it prints."""
+    command = ["openssl", *(str(word) for word in words)]
+    return subprocess.run(command, check=True, capture_output=True, timeout=20).stdout
+
+
+def new_signer(home: Path, name: str, *kind: str) -> dict[str, str]:
+    """Make a key pair with openssl, and return the person as configured."""
+    path = home / f"{name}.pem"
+    openssl("genpkey", *kind, "-out", path)
+    public = openssl("pkey", "-in", path, "-pubout").decode()
+    return {"name": name, "key": "".join(public.splitlines()[1:-1])}
+
+
+class Signing:
+    """A policy directory that people sign."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        people = [
+            new_signer(home, "anna", "-algorithm", "ed25519"),
+            new_signer(home, "ben", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            new_signer(home, "eve", "-algorithm", "ed25519"),
+        ]
+        bundle = {"signers": people, "needed": 2, "audience": "tests"}
+        self.broker = new_broker(home / "b", bundle=bundle)
+        self.broker.write()
+        self.folder = self.broker.policy_file.parent
+
+    def make(self, version: int, cap: str) -> None:
+        """Write a policy with its manifest, as sha256sum would."""
+        for path in self.folder.glob("bundle.*"):
+            path.unlink()
+        text = json.dumps({**self.broker.policy_document(), "cap": cap})
+        self.broker.policy_file.write_text(text)
+        line = f"{hashlib.sha256(text.encode()).hexdigest()}  default.yaml\n"
+        head = f"penstock-policy-bundle: 1\nfor: tests\nversion: {version}\n"
+        (self.folder / "bundle.manifest").write_text(head + line)
+
+    def sign(self, *names: str) -> None:
+        """Sign with openssl, each in the way of the key."""
+        manifest = self.folder / "bundle.manifest"
+        for name in names:
+            key, signature = self.home / f"{name}.pem", self.folder / f"bundle.{name}.sig"
+            if name == "ben":
+                openssl("dgst", "-sha256", "-sign", key, "-out", signature, manifest)
+            else:
+                words = ("-sign", "-rawin", "-inkey", key, "-in", manifest, "-out", signature)
+                openssl("pkeyutl", *words)
+
+    def command(self, *words: str) -> str:
+        """Run a command that needs no configuration."""
+        command = [
+            *self.broker.program(),
+            "policy",
+            "bundle",
+            words[0],
+            str(self.folder),
+            *words[1:],
+        ]
+        environment = self.broker.environment()
+        done = subprocess.run(
+            command, check=True, capture_output=True, text=True, env=environment, timeout=60
+        )
+        return done.stdout
+
+    async def reload(self) -> dict[str, Any]:
+        """Have the files read now."""
+        found = await Operator(self.broker.state / "operator.sock").ask("policy_reload")
+        return {**found, "told": " ".join(found["refused"]["faults"] if found["refused"] else [])}
+
+
+async def test_signed_policies_and_restarts(tmp_path: Path) -> None:
+    """Two of three have to sign; versions only rise; the last good set outlives everything."""
+    scene = Signing(tmp_path)
+    broker = scene.broker
+    # Nothing is signed, and nothing was ever in force: nothing starts.
+    told = broker.run("ca", "init", "--upstream", "local", status=2)
+    assert "only signed policies are taken" in told.stderr
+    made = scene.command("make", "--version", "7", "--audience", "tests")
+    assert "version 7, 1 files" in made
+    scene.command("sign", "--key", str(tmp_path / "anna.pem"), "--as", "anna")
+    told = broker.run("policy", "bundle", "verify", str(scene.folder), status=2)
+    assert "is signed by anna, which is 1 of 2 who have to sign it" in told.stderr
+    scene.sign("ben")
+    root = broker.json("ca", "init", "--upstream", "local")["root_pem"]
+    broker.ca_bundle.write_text(root, "ascii")
+    broker.is_prepared = True
+    with broker:
+        first = (await scene.reload())["in_force"]
+        assert (first["version"], first["signers"]) == (7, ["anna", "ben"])
+        broker.policy_file.write_text(json.dumps({**broker.policy_document(), "cap": "30d"}))
+        assert "default.yaml:1: is not as it was signed" in (await scene.reload())["told"]
+        scene.make(8, "30d")
+        scene.sign("eve")
+        assert "is signed by eve, which is 1 of 2" in (await scene.reload())["told"]
+        scene.sign("ben")
+        second = (await scene.reload())["in_force"]
+        assert (second["version"], second["signers"]) == (8, ["ben", "eve"])
+        scene.make(7, "47d")
+        scene.sign("anna", "ben")
+        assert "is version 7, and version 8 was in force" in (await scene.reload())["told"]
+        # The older set is signed well, and no start takes it either.
+        broker.kill()
+        broker.start()
+        third = await scene.reload()
+        assert third["in_force"]["sha256"] == second["sha256"]
+        assert third["in_force"]["since"] == second["since"]
+        broker.policy_file.write_text("")
+        shown = broker.run("check", "--start")
+        assert "goes on with the policies that were in force" in shown.stderr
+        broker.run("check", status=2)
+        broker.kill()
+        broker.start()
+        assert "penstock_policy_last_good 1.0" in broker.metrics()
+        assert (await scene.reload())["in_force"]["sha256"] == second["sha256"]

@@ -1,0 +1,93 @@
+"""What rules refuse outright, and in which words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from broker.policy.chains import decide_finalize, decide_new_order
+from broker.policy.checks import CheckName
+from broker.policy.decisions import Requester
+from broker.protocol.problems import ProblemType
+from tests.unit.policy.builders import finalize, new_order
+from tests.unit.policy.rule_builders import asked_by, rule, ruled
+
+
+def test_a_rule_about_names_refuses_those_names() -> None:
+    """One finding for each; the order's other names are not blamed."""
+    document = ruled(rule(name="no-pay", names=["**.pay.a.example"], refuse="ask the bank"))
+    facts = new_order("www.a.example", "x.pay.a.example")
+    (found,) = decide_new_order(document, facts).findings
+    assert found.check == CheckName.RULE_REFUSED_NAME
+    assert found.type is ProblemType.REJECTED_IDENTIFIER
+    assert found.identifier is not None
+    assert found.identifier.value == "x.pay.a.example"
+    assert "'x.pay.a.example' is refused by rule 'no-pay' (policy.yaml:" in found.sentence
+    assert found.sentence.endswith("ask the bank")
+
+
+def test_a_rule_without_names_refuses_the_order() -> None:
+    """It is about the requester, so no name is blamed."""
+    document = ruled(rule(who={"eab": ["math"]}, refuse="the term is over"))
+    (found,) = decide_new_order(document, asked_by(eab_key_id="math")).findings
+    assert found.check == CheckName.RULE_REFUSED
+    assert found.type is ProblemType.UNAUTHORIZED
+    assert found.identifier is None
+    assert not decide_new_order(document, asked_by(eab_key_id="arts")).is_refused
+
+
+@pytest.mark.parametrize(
+    ("requester", "is_refused"),
+    [
+        pytest.param({"eab_key_id": "math"}, False, id="named"),
+        pytest.param({"eab_key_id": "arts"}, True, id="another"),
+        pytest.param({}, True, id="nobody"),
+    ],
+)
+def test_names_for_nobody_else(requester: Any, is_refused: bool) -> None:
+    """The reason of the rule is told, not who may."""
+    document = ruled(
+        rule(names=["**.math.a.example"], only={"eab": ["math"]}, because="the department's own")
+    )
+    decision = decide_new_order(document, asked_by("www.math.a.example", **requester))
+    assert decision.is_refused is is_refused
+    if is_refused:
+        assert "not for this requester: the department's own" in decision.findings[0].sentence
+        assert "math'" not in decision.findings[0].sentence.partition("rule")[2]
+    assert not decide_new_order(document, asked_by("www.arts.a.example", **requester)).is_refused
+
+
+def test_only_from_a_network_refuses_who_was_not_seen() -> None:
+    """What is unsure is no."""
+    document = ruled(rule(only={"networks": ["10.0.0.0/8"]}))
+    assert not decide_new_order(document, asked_by(address="10.0.0.1")).is_refused
+    assert decide_new_order(document, asked_by()).is_refused
+    assert decide_new_order(document, asked_by(node="web-01")).is_refused
+
+
+def test_an_owner_that_a_rule_wants() -> None:
+    """Without one the order is refused, and the sentence says what to do."""
+    document = ruled(rule(owner="required"))
+    (found,) = decide_new_order(document, asked_by()).findings
+    assert found.check == CheckName.OWNER_REQUIRED
+    assert "penstock owner set" in found.sentence
+    assert not decide_new_order(document, asked_by(owner="web team")).is_refused
+
+
+def test_evidence_of_devices_cannot_be_taken_yet() -> None:
+    """A rule that asks for it refuses with a sentence, rather than be passed over."""
+    (found,) = decide_new_order(ruled(rule(attestation=["tpm"])), new_order()).findings
+    assert found.check == CheckName.ATTESTATION_REQUIRED
+    assert "cannot be taken yet" in found.sentence
+
+
+def test_a_refusing_rule_holds_at_finalize_as_well() -> None:
+    """It may have come in between."""
+    document = ruled(rule(names=["www.a.example"], refuse="no"))
+    (found,) = decide_finalize(document, finalize())
+    assert found.check == CheckName.RULE_REFUSED_NAME
+    document = ruled(rule(who={"eab": ["math"]}, refuse="no"))
+    assert decide_finalize(document, finalize()) == ()
+    (found,) = decide_finalize(document, finalize(requester=Requester(eab_key_id="math")))
+    assert found.check == CheckName.RULE_REFUSED

@@ -1,0 +1,120 @@
+"""The page that ``instance`` leads to."""
+
+import re
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+
+from broker.issuance.approval_ports import ApprovalKind, ApprovalRecord, ApprovalStatus
+from broker.issuance.approval_terms import Terms
+from broker.protocol.identifiers import Identifier, IdentifierType
+from broker.protocol.problems import Problem
+from broker.web.approvals import add_approvals
+from tests.fakes.clock import START
+from tests.fakes.world import dns
+
+BASE = "/acme/{community:[a-z0-9][a-z0-9-]{0,62}}"
+APPROVAL_ID = "0123456789abcdef" * 2
+
+SECRETS = ("anna", "ticket=7", "mailto:ben@corp.example", "10.1.2.3", "account-1", "night watch")
+"""What is kept of a request, and nobody's who holds its URL alone."""
+
+RECORD = ApprovalRecord(
+    approval_id=APPROVAL_ID,
+    kind=ApprovalKind.NAMES,
+    community="default",
+    status=ApprovalStatus.WAITING,
+    holder="account-1",
+    asker="account:account-1",
+    identifiers=(dns("www.people.example.com"),),
+    profile="server",
+    subject_sha256="00",
+    terms=Terms(
+        people=2, answer_within=timedelta(days=7), holds=timedelta(days=30), evidence=("ticket",)
+    ).facts(),
+    asked_by={"people": ["anna", "mailto:ben@corp.example"], "address": "10.1.2.3"},
+    asked_at=START,
+    last_asked_at=START,
+    times_asked=1,
+    answer_by=START + timedelta(days=7),
+    reason="night watch",
+)
+
+
+class Kept:
+    """One approval, as the registration authority reads it."""
+
+    def __init__(self, record: ApprovalRecord) -> None:
+        self.record = record
+
+    async def read(self, approval_id: str, /) -> ApprovalRecord:
+        """Return the one there is."""
+        if approval_id != self.record.approval_id:
+            raise Problem(None, "there is no such approval", status=404, raw_type="malformed")
+        return self.record
+
+
+async def get(record: ApprovalRecord, path: str) -> web.Response:
+    """Ask for a page."""
+    app = web.Application()
+    add_approvals(app, BASE, Kept(record))
+    request = make_mocked_request("GET", path, app=app)
+    matched = await app.router.resolve(request)
+    request._match_info = matched
+    answer = await matched.handler(request)
+    assert isinstance(answer, web.Response)
+    return answer
+
+
+async def shown(record: ApprovalRecord) -> str:
+    """Return the page of *record*."""
+    return (await get(record, f"/acme/default/approval/{APPROVAL_ID}")).text or ""
+
+
+async def test_page_says_what_is_asked_and_where_it_stands() -> None:
+    """In plain words, with the times that matter to whoever waits."""
+    page = await shown(RECORD)
+    assert "It waits for 2 people to approve it." in page
+    for told in ("www.people.example.com", "server", "2026-03-08T12:00:00Z", APPROVAL_ID):
+        assert told in page
+
+
+@pytest.mark.parametrize("status", list(ApprovalStatus))
+async def test_page_tells_nothing_that_a_stranger_should_not_see(status: ApprovalStatus) -> None:
+    """In no state: neither who decides, nor on what evidence, nor who asks."""
+    page = await shown(replace(RECORD, status=status, holds_until=START))
+    assert f"<td>{status}</td>" in page
+    assert not [word for word in SECRETS if word in page]
+
+
+async def test_page_runs_and_loads_nothing() -> None:
+    """Whatever a name looks like, which is escaped besides."""
+    odd = Identifier(IdentifierType.DNS, "<script>alert(1)</script>")
+    answer = await get(replace(RECORD, identifiers=(odd,)), f"/acme/default/approval/{APPROVAL_ID}")
+    assert "<script" not in (answer.text or "")
+    assert "&lt;script&gt;" in (answer.text or "")
+    assert answer.content_type == "text/html"
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert not re.findall(r"(?i)<(a|form|img|link|iframe|style)\b|\bon[a-z]+=", answer.text or "")
+
+
+async def test_account_is_shown_without_names() -> None:
+    """There are none yet."""
+    page = await shown(replace(RECORD, kind=ApprovalKind.ACCOUNT, identifiers=(), profile=""))
+    assert "<td>an account</td>" in page
+
+
+@pytest.mark.parametrize(
+    "path",
+    [f"/acme/lab/approval/{APPROVAL_ID}", f"/acme/default/approval/{'f' * 32}"],
+    ids=["other-community", "unknown"],
+)
+async def test_what_is_not_there_is_not_found(path: str) -> None:
+    """Another community's is not there."""
+    with pytest.raises(Problem, match="there is no such approval") as refused:
+        await get(RECORD, path)
+    assert refused.value.status == 404
