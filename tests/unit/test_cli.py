@@ -13,6 +13,7 @@ import pytest
 from broker.cli import COMMANDS, LazyGroup, main, penstock
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "help.txt"
+SAMPLE = Path(__file__).parents[2] / "docs" / "sample" / "penstock.yaml"
 
 
 def walk(command: click.Command, path: list[str]) -> list[list[str]]:
@@ -64,6 +65,21 @@ def test_listing_imports_no_command() -> None:
     code = (
         "import sys; from broker.cli import main; main(['--help']);"
         "print([m for m in sys.modules if m.startswith(('broker.commands', 'aiohttp'))])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_asking_the_broker_imports_no_part_of_it() -> None:
+    """A command that asks the running broker reads the configuration: no web server, no policy."""
+    code = (
+        "import sys; from pathlib import Path; import broker.commands.requesters;"
+        "from broker.commands.connection import ask_running; from broker.config import load_config;"
+        f"load_config(Path({str(SAMPLE)!r})); ask_running(Path('/nonexistent/socket'), 'status');"
+        "heavy = ('aiohttp', 'broker.app', 'broker.storage', 'broker.policy.document');"
+        "print([m for m in sys.modules if m.startswith(heavy)])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
