@@ -171,7 +171,9 @@ def penstock(
     if server is not None and context.invoked_subcommand in HERE:
         is_typed = context.get_parameter_source("server") is click.core.ParameterSource.COMMANDLINE
         if is_typed:
-            raise click.UsageError(f"{context.invoked_subcommand} works here and on no --server")
+            raise click.UsageError(
+                f"'{context.invoked_subcommand}' is about this machine and takes no --server"
+            )
         server = None
     if server is None and "broker.commands.remote" not in sys.modules:
         return

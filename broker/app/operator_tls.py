@@ -63,7 +63,7 @@ def read_anchors(path: Path | None) -> frozenset[bytes]:
     """Return the certificates of a PEM file in DER; none without a file.
 
     Raises:
-        Broken: It cannot be read, or holds none.
+        Broken: It cannot be read, or holds none, or one that OpenSSL would believe nothing from.
     """
     if path is None:
         return frozenset()
@@ -74,4 +74,19 @@ def read_anchors(path: Path | None) -> frozenset[bytes]:
         raise Broken(f"anchors {path} cannot be read: {reason}") from error
     except ValueError:
         raise Broken(f"anchors {path} are no PEM certificates") from None
+    for one in found:
+        if not _is_issuer(one):
+            raise Broken(
+                f"anchors {path}: '{one.subject.rfc4514_string()}' has no key usage keyCertSign, so"
+                " nobody whom it certifies would come in"
+            )
     return frozenset(one.public_bytes(Encoding.DER) for one in found)
+
+
+def _is_issuer(certificate: x509.Certificate) -> bool:
+    """Return whether X509_V_FLAG_X509_STRICT lets it issue: RFC 5280 §4.2.1.3 demands the key usage
+    of a CA, and what ``openssl req -x509`` makes by itself has none."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        return False

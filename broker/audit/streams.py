@@ -125,7 +125,8 @@ class StdoutSink:
             finally:
                 # All of it is sent again, but the line that was begun has to be ended first.
                 done = bytes(octets[: len(octets) - len(left)])
-                self._rest = _rest_of_line(done, bytes(left))
+                if done:
+                    self._rest = _rest_of_line(done, bytes(left))
         self._rest = b""
 
 
@@ -134,7 +135,7 @@ def _octets(entries: Sequence[Entry]) -> bytes:
 
 
 def _rest_of_line(done: bytes, left: bytes) -> bytes:
-    if not done or done.endswith(b"\n"):
+    if done.endswith(b"\n"):
         return b""
     return left[: left.find(b"\n") + 1]
 

@@ -129,7 +129,7 @@ def _take_line(text: str, take: Take, trail: Trail) -> None:
         try:
             document = json.loads(text)
             jws, request = str(document["checkpoint"]), document.get("vault_request")
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, RecursionError) as error:
             raise Broken("a checkpoint that cannot be read") from error
         trail.checkpoints.append(KeptCheckpoint(parse_checkpoint(jws), request))
     elif text.startswith('{"left_out"'):
@@ -156,7 +156,7 @@ def read_checkpoints(path: Path) -> Sequence[KeptCheckpoint]:
     found: list[KeptCheckpoint] = []
     for line in lines_of(path):
         text = find_json(line)
-        with suppress(Broken, ValueError, KeyError):
+        with suppress(Broken, ValueError, KeyError, RecursionError):
             if text is None:
                 found.append(KeptCheckpoint(parse_checkpoint(line.strip()), None))
             elif text.startswith('{"checkpoint"'):

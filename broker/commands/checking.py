@@ -66,8 +66,8 @@ def check(
                 print_json({"faults": faults, "warnings": [], "policies": {}})
             raise
         in_vault = _of_the_secrets(config, config_path) if secrets else []
-    warnings = [f"{path}: its community is not configured" for path in policies.unused]
-    warnings += refused
+        _of_the_people(config)
+    warnings = [f"{path}: its community is not configured" for path in policies.unused] + refused
     warnings += [row["finding"] for row in in_vault if row["kind"] == "unreachable"]
     warnings += [*_of_known_days(config, policies), *asyncio.run(_of_the_state(config))]
     keys = _of_the_keys(config_path) if online else _as_a_broker_says(config)
@@ -126,6 +126,19 @@ def _of_known_days(config: Config, policies: LoadedPolicies) -> Sequence[str]:
     today = SystemClock().now().date()
     found = foreseen_by(config, policies, after=today, until=today + FORESIGHT)
     return [str(one) for one in found if one.kind.is_warned_of]
+
+
+def _of_the_people(config: Config) -> None:
+    """Look at the anchors of people; a file that is not here may be there where the broker runs.
+
+    Raises:
+        Broken: Nobody would come in by them.
+    """
+    from broker.app.operator_tls import read_anchors
+
+    anchors = config.operators.anchors if config.operators is not None else None
+    if anchors is not None and anchors.is_file():
+        read_anchors(anchors)
 
 
 async def _of_the_state(config: Config) -> Sequence[str]:

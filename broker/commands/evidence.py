@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -12,6 +12,11 @@ from broker.commands.options import as_json, config_option
 from broker.commands.output import print_json, print_pairs, print_table
 
 __all__ = ["cert_evidence"]
+
+_COLUMNS: Final = {
+    "approvals": ["record", "at", "kind", "actor", "reason", "evidence"],
+    "signatures": ["record", "at", "key", "vault_request"],
+}
 
 
 @click.command("evidence", short_help="All that is known about a certificate, for an auditor.")
@@ -54,11 +59,12 @@ def _tell(found: dict[str, Any]) -> None:
     )
     for name, title in lists:
         _head(title)
-        columns = ["record", "at", "kind", "actor", "reason"]
-        if name == "signatures":
-            columns = ["record", "at", "key", "vault_request"]
+        columns = _COLUMNS.get(name, ["record", "at", "kind", "actor", "reason"])
         if found[name]:
-            print_table(found[name], columns)
+            shown = [
+                {"evidence": one.get("data", {}).get("evidence"), **one} for one in found[name]
+            ]
+            print_table(shown, columns)
         else:
             click.echo("nothing")
     _head("RECORDS IN THE CHAIN")

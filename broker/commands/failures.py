@@ -30,15 +30,18 @@ class Misconfigured(CommandFailed):
 
 
 @contextmanager
-def readable() -> Iterator[None]:
-    """Turn faults of files into what the command line tells: all of them, a line each."""
+def readable(what: str = "configuration") -> Iterator[None]:
+    """Turn faults of files into what the command line tells: all of them, a line each.
+
+    *what* the files are is told with their number.
+    """
     try:
         yield
     except Faults as found:
         for fault in found.faults:
             click.echo(str(fault), err=True)
         count = len(found.faults)
-        what = "1 fault" if count == 1 else f"{count} faults"
-        raise Misconfigured(f"{what} in the configuration") from found
+        counted = "1 fault" if count == 1 else f"{count} faults"
+        raise Misconfigured(f"{counted} in the {what}") from found
     except Broken as error:
         raise Misconfigured(error.reason) from error

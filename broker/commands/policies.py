@@ -117,7 +117,7 @@ def _tell_plan(found: dict[str, Any]) -> None:
         after = found["plan"]["retires_after"]
         click.echo(f"no cap is held: retired {after} after receipt, by {found['cap_rule']}")
     for upstream in found["upstreams"]:
-        mark = "taken " if upstream["taken"] else ""
-        click.echo(f"{mark}{upstream['choice']}: {upstream['sentence']}")
+        mark = "taken: " if upstream["taken"] else ""
+        click.echo(f"{mark}{upstream['sentence']}")
     if found["plan"]:
         click.echo(f"lever: {found['plan']['lever']}")

@@ -65,7 +65,7 @@ def make(directory: Path, version: int, audience: str) -> None:
     """
     texts = _read(directory)
     made = Manifest(audience=audience, version=version, files=texts.digests)
-    with readable():
+    with readable("policy files"):
         parse_manifest(str(made).encode())
     try:
         for name in texts.bundle:
@@ -101,7 +101,7 @@ def sign(directory: Path, key_path: Path, name: str) -> None:
     octets = texts.bundle.get(MANIFEST_NAME)
     if octets is None:
         raise CommandFailed(f"{directory} has no {MANIFEST_NAME}", "penstock policy bundle make")
-    with readable():
+    with readable("policy files"):
         manifest = parse_manifest(octets)
         faults = list(check_listed(texts.files, manifest))
         if faults:
@@ -148,7 +148,7 @@ def verify(
     else:
         keys, needed, audience = _configured(config_path)
     texts = _read(directory)
-    with readable():
+    with readable("policy files"):
         seal = verify_bundle(texts.files, texts.bundle, keys=keys, needed=needed, audience=audience)
     told = {"version": seal.version, "signers": list(seal.signers), "sha256": texts.sha256}
     if is_json:
@@ -160,7 +160,7 @@ def verify(
 def _read(directory: Path) -> PolicyTexts:
     from broker.config.policy_files import read_policy_files
 
-    with readable():
+    with readable("policy files"):
         try:
             return read_policy_files([directory])
         except Unreachable as error:

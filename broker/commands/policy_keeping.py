@@ -88,6 +88,10 @@ def _first(faults: list[str]) -> str:
 def _export(found: dict[str, Any], directory: Path) -> None:
     contents = {name: text.encode() for name, text in found["texts"].items()}
     contents |= {name: base64.b64decode(text) for name, text in found["bundle"].items()}
+    for name in contents:
+        # Another machine may have said it: nothing is written elsewhere than was asked for.
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise CommandFailed(f"the set has a file named {name[:100]!a}, which is not written")
     try:
         directory.mkdir(parents=True)
         for name, octets in sorted(contents.items()):

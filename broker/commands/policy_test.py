@@ -45,7 +45,7 @@ def test(
     Exit status: 0 all as expected, 1 a case failed, 2 a file is wrong, 3 something is not tried,
     under --strict.
     """
-    with readable():
+    with readable("policy files"):
         run = run_directories(directories or _configured(config_path))
     if is_json:
         print_json(_view(run))

@@ -163,6 +163,13 @@ def _exchange(
             f"{server.url} ended the connection: {error.reason or error}",
             "it may not believe the client certificate",
         ) from error
+    except http.client.RemoteDisconnected as error:
+        # asyncio ends a connection that fails so late without an alert.
+        believed = "it may not believe the client certificate; " if server.certificate else ""
+        raise CommandFailed(
+            f"{server.url} ended the connection without an answer",
+            f"{believed}whether it was done is not known: look before asking again",
+        ) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise CommandFailed(
             f"{server.url} gave no usable answer: {error}",

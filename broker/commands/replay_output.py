@@ -28,14 +28,20 @@ _TITLES: Final[Mapping[Effect, str]] = {
     Effect.WARNED: "newly warned of",
 }
 
+_WORDS: Final[Mapping[ReplayKind, str]] = {
+    ReplayKind.ORDER: "order",
+    ReplayKind.CERTIFICATE: "live certificate",
+    ReplayKind.REFUSAL: "refused request",
+}
+
 
 def tell_report(report: ReplayReport, days: int) -> None:
     """Print *report* for people: each effect with its largest groups."""
     done = report.replayed
     click.echo(
-        f"replayed: {done[ReplayKind.ORDER]:,} orders of {days} days, "
-        f"{done[ReplayKind.CERTIFICATE]:,} live certificates, "
-        f"{done[ReplayKind.REFUSAL]:,} refused requests"
+        f"replayed: {_number(done[ReplayKind.ORDER], ReplayKind.ORDER)} of {days} days, "
+        f"{_number(done[ReplayKind.CERTIFICATE], ReplayKind.CERTIFICATE)}, "
+        f"{_number(done[ReplayKind.REFUSAL], ReplayKind.REFUSAL)}"
         + (f"; {report.closed:,} of closed accounts left out" if report.closed else "")
     )
     groups = list(report.groups())
@@ -53,13 +59,11 @@ def tell_report(report: ReplayReport, days: int) -> None:
 
 
 def _counted(counts: Mapping[ReplayKind, int]) -> str:
-    words = {
-        ReplayKind.ORDER: "orders",
-        ReplayKind.CERTIFICATE: "live certificates",
-        ReplayKind.REFUSAL: "refused requests",
-    }
-    found = [f"{counts[kind]:,} {words[kind]}" for kind in ReplayKind if counts[kind]]
-    return ", ".join(found)
+    return ", ".join(_number(counts[kind], kind) for kind in ReplayKind if counts[kind])
+
+
+def _number(count: int, kind: ReplayKind) -> str:
+    return f"{count:,} {_WORDS[kind]}{'' if count == 1 else 's'}"
 
 
 def _tell_group(group: Group) -> None:

@@ -33,6 +33,10 @@ SHARE_BYTES: Final = 64 * 1024
 COMPLAINT_CHARS: Final = 300
 """Longest account of a child's failure, in characters."""
 
+_NO_ANSWER: Final = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError,
+                     KeyError, TypeError, ValueError)  # fmt: skip
+"""What reading something raises that is no answer, or one of another version of the program."""
+
 _WORKER: Final = Path(__file__).with_name("policy_worker.py")
 _ROOT: Final = Path(__file__).resolve().parents[2]
 
@@ -91,10 +95,11 @@ def _parse_share(files: Mapping[str, bytes], limit_seconds: float) -> ParsedFile
     try:
         # Our own child's answer: nobody else writes to this pipe.
         answer = pickle.loads(done.stdout)  # noqa: S301
-    except (pickle.UnpicklingError, EOFError, AttributeError, ImportError) as error:
+        if not isinstance(answer, ParsedFiles):
+            raise TypeError(f"something else than parsed files, {type(answer).__name__}")
+    except _NO_ANSWER as error:
         raise Unreachable(
             f"policy files were not parsed: the child process answered with {error}: "
             "was the program replaced since this broker was started?"
         ) from error
-    assert isinstance(answer, ParsedFiles)
     return answer

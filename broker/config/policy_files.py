@@ -53,6 +53,8 @@ class Trace:
     size: int
     modified_ns: int
     changed_ns: int
+    root: str
+    """What its links must not lead out of."""
 
     @property
     def is_there(self) -> bool:
@@ -91,7 +93,7 @@ def _traces(directory: Path, prefix: str) -> Iterator[Trace]:
         for name in _listed(root / folder, is_needed=not folder, shown=directory):
             inner = f"{folder}/{name}" if folder else name
             if name.endswith((".yaml", ".yml")) or is_bundle_file(inner):
-                yield _trace(root / inner, f"{prefix}{inner}", directory / inner)
+                yield _trace(root, inner, f"{prefix}{inner}", directory / inner)
 
 
 def _root_of(directory: Path) -> Path:
@@ -118,11 +120,12 @@ def _listed(folder: Path, *, is_needed: bool, shown: Path) -> list[str]:
         raise Broken(f"policy directory {shown} cannot be listed: {reason}") from error
 
 
-def _trace(path: Path, name: str, shown: Path) -> Trace:
+def _trace(root: Path, inner: str, name: str, shown: Path) -> Trace:
+    path = root / inner
     try:
         found = path.stat()
     except OSError:  # gone, or a link to nothing: reading it finds out which
-        return Trace(name, str(path), str(shown), 0, 0, 0, 0, 0)
+        return Trace(name, str(path), str(shown), 0, 0, 0, 0, 0, str(root))
     return Trace(
         name,
         str(path),
@@ -132,6 +135,7 @@ def _trace(path: Path, name: str, shown: Path) -> Trace:
         found.st_size,
         found.st_mtime_ns,
         found.st_ctime_ns,
+        str(root),
     )
 
 
@@ -177,6 +181,9 @@ def _read(trace: Trace) -> bytes:
         raise _fault(trace, "is not read for its name", f"call it {wanted}, or take it away")
     if not trace.is_there:
         raise _fault(trace, "leads to nothing", "a link whose end is missing")
+    if not Path(os.path.realpath(trace.path)).is_relative_to(trace.root):
+        # What faults quote would show a file of ours to whoever may put a link here.
+        raise _fault(trace, "leads out of the policy directory", "put the file itself there")
     limit = MAX_MANIFEST_BYTES if is_bundle_file(trace.name) else MAX_TEXT_BYTES
     try:
         # A pipe would be waited for forever without O_NONBLOCK.

@@ -7,6 +7,7 @@ requests are counted by the address that they come from.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
@@ -27,6 +28,9 @@ from broker.protocol.jws import Jwk
 from broker.protocol.requests import NewAccount
 
 __all__ = ["Admissions"]
+
+IPV6_BITS: Final = 64
+"""Length of the prefix that counts as one asker, in bits."""
 
 UNSEEN: Final = "address unknown"
 """What requests are counted by whose address nobody saw: all together."""
@@ -59,7 +63,7 @@ class Admissions:
         kept = await self._store.approvals_of(community, key.thumbprint, "")
         records = [await self._gate.current(one) for one in kept]
         for record in records:
-            if record.status is ApprovalStatus.APPROVED and record.eab_key_id is not None:
+            if record.eab_key_id is not None and await self._gate.standing([record], terms):
                 return record.eab_key_id
             if self._speaks(record):
                 raise self._gate.told(record)
@@ -88,7 +92,7 @@ class Admissions:
             community=community,
             status=ApprovalStatus.WAITING,
             holder=key.thumbprint,
-            asker=f"address:{origin.address}" if origin.address else UNSEEN,
+            asker=f"address:{_network(origin.address)}" if origin.address else UNSEEN,
             identifiers=(),
             profile="",
             subject_sha256=subject_of(key.thumbprint, (), ""),
@@ -100,6 +104,15 @@ class Admissions:
             answer_by=answer_by,
             look_at=answer_by,
         )
+
+
+def _network(address: str) -> str:
+    """Return what counts as one asker: an IPv4 address, or the /64 of an IPv6 one, which a single
+    host has to itself (RFC 7421 §1)."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if found.version == 4:
+        return str(found)
+    return str(ipaddress.ip_network((found, IPV6_BITS), strict=False))
 
 
 def _asked_by(key: Jwk, contacts: Sequence[str], origin: Origin) -> Mapping[str, object]:

@@ -118,7 +118,7 @@ class ApprovalGate:
         wanted = frozenset(demand.identifiers or decision.requirements)
         resting, names = [one.approval_id for one in found], set(wanted)
         overlapping = [one for one in records if wanted & frozenset(one.identifiers)]
-        for record in await self._standing(overlapping, terms):
+        for record in await self.standing(overlapping, terms):
             if names & set(record.identifiers):
                 names -= set(record.identifiers)
                 resting.append(record.approval_id)
@@ -134,12 +134,13 @@ class ApprovalGate:
         return tuple(resting)
 
     async def _is_taken_back(self, account: AccountRecord, decision: NewOrderDecision) -> bool:
-        """Return whether the last word on one of the names was to take its approval back."""
+        """Return whether the last word on one of the names was to take its approval back, or no
+        to whoever asked for it anew."""
         if decision.approval is None:
             return False
         last: dict[Identifier, ApprovalRecord] = {}
         records = await self._known(account, decision.profile or "")
-        for record in sorted(records, key=lambda one: one.asked_at):
+        for record in sorted(records, key=lambda one: one.decided_at or one.asked_at):
             if record.decided_at is not None:
                 last.update(dict.fromkeys(record.identifiers, record))
         found = [last[name] for name in decision.approval.identifiers if name in last]
@@ -192,7 +193,7 @@ class ApprovalGate:
             return record if found is None else await self.current(found)
         return change.record
 
-    async def _standing(
+    async def standing(
         self, records: Iterable[ApprovalRecord], terms: Terms
     ) -> list[ApprovalRecord]:
         """Return those that are enough; what policy asks more for now becomes due."""
@@ -273,7 +274,11 @@ class ApprovalGate:
         return Problem(kind, sentence, instance=url)
 
 
-_TAKEN_BACK: Final = (ApprovalStatus.SUSPENDED, ApprovalStatus.WITHDRAWN)
+_TAKEN_BACK: Final = (
+    ApprovalStatus.SUSPENDED,
+    ApprovalStatus.WITHDRAWN,
+    ApprovalStatus.DENIED,
+)
 
 _SAID: Final = {
     ApprovalStatus.WAITING: "has to be approved by a person, and the request waits for that; "

@@ -23,6 +23,8 @@ HELD_PAUSE: Final = timedelta(seconds=30)
 
 _NOT_SENT: Final = (WorkStatus.INTENDED, WorkStatus.OPENED)
 
+_TAKEN_BACK: Final = (ApprovalStatus.WITHDRAWN, ApprovalStatus.SUSPENDED)
+
 
 class ApprovalHold:
     """Looks at approvals once more before a CA is told to issue."""
@@ -34,6 +36,19 @@ class ApprovalHold:
         self._closing = closing
         self._gate = gate
         self._clock = clock
+
+    async def verify_kept(self, order: OrderRecord, work: WorkRecord) -> None:
+        """Return if no approval was taken back while the CA made itself ready.
+
+        Raises:
+            Postponed: One was; `has_ended` sees to it at the next look.
+        """
+        if work.status not in _NOT_SENT:
+            return
+        for approval_id in approvals_of_order(order):
+            record = await self._store.find_approval(approval_id)
+            if record is None or record.status in _TAKEN_BACK:
+                raise Postponed(self._clock.now(), f"approval {approval_id} was taken back")
 
     async def has_ended(self, order: OrderRecord, work: WorkRecord) -> bool:
         """End the order if its approval was withdrawn before its CA was asked; return whether.

@@ -67,8 +67,11 @@ class ChainedRecord:
 
     @property
     def at(self) -> datetime:
-        """Return when it happened."""
-        return _EPOCH + timedelta(microseconds=self.columns[1])
+        """Return when it happened; the beginning of 1970 where that is no time any more."""
+        try:
+            return _EPOCH + timedelta(microseconds=self.columns[1])
+        except OverflowError:
+            return _EPOCH
 
     @property
     def data(self) -> Mapping[str, Any]:
@@ -200,7 +203,10 @@ def _text(value: str | None) -> str:
 
 
 def _time(microseconds: int) -> str:
-    moment = _EPOCH + timedelta(microseconds=microseconds)
+    try:
+        moment = _EPOCH + timedelta(microseconds=microseconds)
+    except OverflowError:
+        return str(microseconds)  # somebody wrote it there: it fits no digest, and stops no reader
     return f"{moment.isoformat(timespec='microseconds')[:-6]}Z"
 
 

@@ -131,6 +131,12 @@ class Checkpointing:
         """
         newest = await self._store.last_audit_record()
         before = await self._store.last_checkpoint()
+        if before is not None and before.seq > (0 if newest is None else newest[0]):
+            # Were it believed, nothing would be signed until the chain came so far.
+            raise Broken(
+                f"there is a checkpoint at record {before.seq}, and the chain ends before that: "
+                "run penstock audit verify"
+            )
         if newest is None or (before is not None and before.seq >= newest[0]):
             return None
         key_id = await self._keys.checkpoint_key_id()

@@ -39,7 +39,7 @@ from broker.issuance.quotas import Quotas, limited, with_upstream
 from broker.issuance.records import AccountRecord, Job, JobKind, OrderRecord
 from broker.issuance.refusals import Refusals
 from broker.issuance.rule_warnings import warning_events
-from broker.policy.chains import decide_finalize, warn_finalize
+from broker.policy.chains import decide_finalize, explain_name, warn_finalize
 from broker.policy.decisions import (
     CapPlan,
     FinalizeFacts,
@@ -48,6 +48,7 @@ from broker.policy.decisions import (
     NewOrderFacts,
 )
 from broker.policy.document import PolicyDocument
+from broker.policy.validity import Obstacle
 from broker.protocol.csr import ParsedCsr, parse_csr, verify_csr_names
 from broker.protocol.identifiers import Identifier
 from broker.protocol.transitions import OrderEvent, advance_order
@@ -55,6 +56,9 @@ from broker.protocol.transitions import OrderEvent, advance_order
 __all__ = ["Finalizing"]
 
 RESOURCE: Final = "finalize"
+
+_OF_LENGTH: Final = frozenset({None, Obstacle.CAP, Obstacle.NOT_AFTER})
+"""What a looser cap than the order's may have against a CA that holds the order's."""
 
 
 class Finalizing:
@@ -114,20 +118,11 @@ class Finalizing:
         facts = self._planner.settled(facts, order)
         # One version is asked to the end, whatever comes into force meanwhile.
         document = self._policies.current(order.community)
-        decision = self._planner.decide(facts, document)
-        if decision.is_refused:
-            # Its names are proved and its CA's account is being recovered: it waits for that.
-            waiting = self._planner.awaiting(facts, order.upstream)
-            decision = self._planner.decide(waiting, document)
-        plan = decision.plan
-        if decision.is_refused or plan is None:
-            await self._refuse(account, order, decision)
-            raise decision.problem()
+        decision, plan = await self._stricter(account, order, facts, document)
         approvals = await still_passed(
             self._approvals, order, account, decision, facts, planner=self._planner
         )
         told = await self._refuse_findings(account, order, csr, facts, document)
-        plan = _stricter(order, plan)
         caa = await self._look_at_caa(account, order, plan, document)
         claim = self._make_claim(order, csr_der, decision, plan, facts)
         claim = replace(claim, decision=resting_on(claim.decision, approvals))
@@ -137,6 +132,37 @@ class Finalizing:
         if self._caa is not None:
             self._caa.begin(caa)
         return claimed, claim.attached.jobs[0]
+
+    async def _stricter(
+        self,
+        account: AccountRecord,
+        order: OrderRecord,
+        facts: NewOrderFacts,
+        document: PolicyDocument,
+    ) -> tuple[NewOrderDecision, CapPlan]:
+        """Return what policy says now, and the plan that holds the tighter cap of now and then."""
+        decision = self._planner.decide(facts, document)
+        if decision.is_refused:
+            # Its names are proved and its CA's account is being recovered: it waits for that.
+            facts = self._planner.awaiting(facts, order.upstream)
+            decision = self._planner.decide(facts, document)
+        plan = await self._planned(account, order, decision)
+        kept = _stricter(order, plan)
+        is_same = (kept.upstream, kept.upstream_profile) == (plan.upstream, plan.upstream_profile)
+        if is_same or _is_open(order, facts, document):
+            return decision, kept
+        # The CA that it was made for is closed to it: another has to hold the cap of then.
+        tighter = replace(document, cap=kept.cap, cap_rule=kept.rule)
+        decision = self._planner.decide(facts, tighter)
+        return decision, await self._planned(account, order, decision)
+
+    async def _planned(
+        self, account: AccountRecord, order: OrderRecord, decision: NewOrderDecision
+    ) -> CapPlan:
+        if decision.is_refused or decision.plan is None:
+            await self._refuse(account, order, decision)
+            raise decision.problem()
+        return decision.plan
 
     async def _claimed(self, claim: FinalizeClaim) -> OrderRecord:
         try:
@@ -280,6 +306,15 @@ def _stricter(order: OrderRecord, plan: CapPlan) -> CapPlan:
         ask_not_after=order.ask_not_after,
         tolerance=timedelta(seconds=tolerance if isinstance(tolerance, int) else 0),
         retirement=retirement,
+    )
+
+
+def _is_open(order: OrderRecord, facts: NewOrderFacts, document: PolicyDocument) -> bool:
+    """Return whether nothing but lengths speaks against the CA that *order* was made for."""
+    chosen = order.upstream, order.upstream_profile
+    return any(
+        (one.choice.upstream, one.choice.upstream_profile) == chosen and one.obstacle in _OF_LENGTH
+        for one in explain_name(document, facts).choices
     )
 
 

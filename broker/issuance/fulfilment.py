@@ -227,6 +227,8 @@ class Fulfilment:
             raise Unreachable(f"upstream {work.upstream!r} still shows its order as pending")
         if upstream_order.status is OrderStatus.READY and work.status is not WorkStatus.ACCEPTED:
             await self._hold.of_finalize(order, work)  # a CA can take minutes to be ready
+            if self._approvals is not None:
+                await self._approvals.verify_kept(order, work)
             is_first = work.status is WorkStatus.OPENED
             work = await self._mark(upstream, work, WorkStatus.FINALIZING)
             try:

@@ -6,6 +6,8 @@ made and nothing is taken: the client is told how long to wait (RFC 8555 §6.6).
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
@@ -54,7 +56,8 @@ class Quotas:
         """Return what *order* takes when it is made."""
         takes = await self._budget.takes(order)
         judged = Judged(self._store, order)
-        for demand in demands:
+        names = _counted_under(demands)
+        for demand, name in zip(demands, names, strict=True):
             rate = Rate(demand.limit, demand.window)
             floor = demand.limit * demand.kept_for_renewals
             if floor and await judged.is_renewal():
@@ -62,7 +65,7 @@ class Quotas:
             takes += tuple(
                 Take(
                     bucket="|".join(
-                        (BucketKind.POLICY, order.community, demand.name, demand.per, subject)
+                        (BucketKind.POLICY, order.community, name, demand.per, subject)
                     ),
                     kind=BucketKind.POLICY,
                     rate=rate,
@@ -138,6 +141,18 @@ class Quotas:
         )
 
 
+def _counted_under(demands: Sequence[QuotaDemand]) -> Sequence[str]:
+    """Return the name that each is counted under: its rule's, with ``#2`` and so on where a rule
+    counts by the same thing again, so that two rates never share a bucket."""
+    seen: Counter[tuple[str, QuotaPer]] = Counter()
+    names = []
+    for demand in demands:
+        seen[demand.name, demand.per] += 1
+        number = seen[demand.name, demand.per]
+        names.append(demand.name if number == 1 else f"{demand.name}#{number}")
+    return names
+
+
 def limited(over: OverLimit) -> Problem:
     """Return what a client is told that was stopped by *over*."""
     kind, owner, *rest = over.bucket.split("|")
@@ -152,7 +167,7 @@ def limited(over: OverLimit) -> Problem:
         }.get(per, "")
         whose = f"orders for upstream '{owner}'{about}"
     else:
-        rule, per, subject = rest[0], rest[1], rest[-1]
+        rule, per, subject = rest[0].partition("#")[0], rest[1], rest[-1]
         about = f" below '{subject}'" if per == QuotaPer.DOMAIN else ""
         whose = f"orders under rule '{rule}'{about}"
     return Problem(

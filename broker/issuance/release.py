@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from broker.issuance.accounts import new_id
-from broker.issuance.planning import decided_retirement, decided_rule
+from broker.issuance.planning import decided_retirement, decided_rule, decided_words
 from broker.issuance.ports import CertificateStore, Clock, Policies
 from broker.issuance.records import CertificateRecord, OrderRecord
 from broker.issuance.requesting import decided_requester, is_decided_renewal
@@ -162,6 +162,7 @@ class Gate:
             longest=None if retirement is None else retirement.longest,
             requester=decided_requester(order.decision),
             is_unchanged_renewal=is_decided_renewal(order.decision),
+            usages=decided_words(order.decision, "usages"),
         )
 
     def _anchor_fault(self, order: OrderRecord, chain: Chain, at: datetime) -> str | None:

@@ -5,7 +5,8 @@ once more would cost the CA's limits and bring nobody anything: the key is the s
 key is kept for this; who sends the CSR has it.
 
 How young is young says policy, by profile.  A certificate that is revoked, replaced, to be renewed
-now or too long for the cap of today is never handed out again.
+now or too long for the cap of today is never handed out again, nor one that was asked for under
+another policy: its CA or its usages may not be allowed any more.
 """
 
 from __future__ import annotations
@@ -122,6 +123,8 @@ class Young:
         is_within_cap = found.not_after <= now + timedelta(seconds=order.cap_seconds)
         if not is_within_cap or found.revocation_reason is not None:
             return None
+        if not _is_under_same_policy(order, sibling):
+            return None
         if order.replaces is not None or await self._is_to_be_renewed(found, now):
             return None
         return found
@@ -145,3 +148,7 @@ def _is_alike(one: OrderRecord, other: OrderRecord) -> bool:
         return order.profile, frozenset(order.identifiers)
 
     return facts(one) == facts(other)
+
+
+def _is_under_same_policy(one: OrderRecord, other: OrderRecord) -> bool:
+    return one.decision.get("policy_sha256") == other.decision.get("policy_sha256")

@@ -34,7 +34,13 @@ class Bucket:
         return cls(rate, float(rate.count), at)
 
     def filled(self, now: datetime) -> Bucket:
-        """Return the bucket as it is at *now*; a clock that went back fills nothing."""
+        """Return the bucket as it is at *now*; a clock that went back fills nothing.
+
+        One from more than a period ahead was looked at by a clock that was wrong: it fills from now
+        on, where it would give nothing until that time.
+        """
+        if self.at - now > self.rate.period:
+            return replace(self, at=now)
         passed = max(now - self.at, timedelta())
         level = min(self.level + passed / self.rate.period * self.rate.count, self.rate.count)
         return Bucket(self.rate, level, max(now, self.at))

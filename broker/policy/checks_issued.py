@@ -191,7 +191,13 @@ def issued_extended_key_usages(case: Case[IssuedFacts]) -> Finding | None:
     else:
         return None
     rule = case.chosen.usages_rule or case.chosen.rule
-    return _breach(CheckName.ISSUED_EXTENDED_KEY_USAGES, sentence, rule)
+    return _breach(_whose_usages(case.facts.usages, usages), sentence, rule)
+
+
+def _whose_usages(kept: frozenset[str] | None, given: frozenset[str]) -> CheckName:
+    """Return whose fault other usages are: a rule's, where they were right at finalize."""
+    was_right = kept is not None and given <= kept and SERVER_AUTH_OID not in kept - given
+    return CheckName.RULE_REFUSED if given and was_right else CheckName.ISSUED_EXTENDED_KEY_USAGES
 
 
 def issued_extensions(case: Case[IssuedFacts]) -> Finding | None:

@@ -75,6 +75,23 @@ def rule_refused(case: Case[Any]) -> Finding | None:
                 sentence=f"the order is refused by {hit.rule}: {sentence}",
                 rule=hit.rule.ref,
             )
+    return _left_nothing(case)
+
+
+def _left_nothing(case: Case[Any]) -> Finding | None:
+    """Return what rules leave nothing of: no CSR and no certificate could be right."""
+    for what, left, rule in (
+        ("extended key usage", case.chosen.usages, case.chosen.usages_rule),
+        ("kind of key", case.document.key_kinds, case.document.keys_rule),
+    ):
+        if not left and rule is not None and case.ruling.enforced:
+            return Finding(
+                check=CheckName.RULE_REFUSED,
+                type=ProblemType.UNAUTHORIZED,
+                sentence=f"the rules leave no {what} to profile '{case.chosen.name}', with "
+                f"{rule.path} ({rule.source}:{rule.line})",
+                rule=rule,
+            )
     return None
 
 

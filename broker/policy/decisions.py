@@ -247,7 +247,8 @@ class QuotaDemand:
     """Those of the order's identifiers that the rule is about."""
     rule: RuleRef
     name: str
-    """The rule's name: with *per*, what the count is kept under."""
+    """The rule's name: with *per* and its place among those of the rule, what the count is kept
+    under."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -362,3 +363,5 @@ class IssuedFacts:
     requester: Requester = NOBODY
     """As the order's decision kept it."""
     is_unchanged_renewal: bool = False
+    usages: frozenset[str] | None = None
+    """Extended key usages that finalize allowed; None, for orders of before."""

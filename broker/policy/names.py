@@ -154,6 +154,7 @@ class PatternSet:
 
     __slots__ = (
         "_addresses",
+        "_alike",
         "_any",
         "_below",
         "_exact",
@@ -173,6 +174,9 @@ class PatternSet:
             [(n, one) for n, one in enumerate(self.patterns) if isinstance(one, AddressPattern)]
         )
         self._mailboxes: dict[str, list[int]] = {}
+        # Whether case matters is known to the mail server alone: one spelling is allowed, and all
+        # are denied.
+        self._alike: dict[str, list[int]] = {}
         self._mail: list[tuple[int, PatternSet]] = []
         for place, pattern in enumerate(self.patterns):
             if isinstance(pattern, MailPattern):
@@ -189,6 +193,7 @@ class PatternSet:
             self._mail.append((place, PatternSet([pattern.domain])))
         else:
             self._mailboxes.setdefault(str(pattern), []).append(place)
+            self._alike.setdefault(str(pattern).lower(), []).append(place)
 
     @classmethod
     def parse(cls, texts: Sequence[str]) -> PatternSet:
@@ -207,6 +212,8 @@ class PatternSet:
         found = set(self._find(name))
         if name.startswith("*."):
             found.update(self._below.get(name[2:], ()))
+        elif "@" in name:
+            found.update(self._alike.get(name.lower(), ()))
         return tuple(sorted(found))
 
     def networks_holding(self, value: str) -> tuple[IpNetwork, ...]:

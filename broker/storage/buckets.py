@@ -78,7 +78,9 @@ def take(transaction: Transaction, taking: Taking) -> None:
         OverLimit: One bucket has too few; the one that takes longest to have enough is named.
     """
     if taking.is_instead:
-        give_back(transaction, taking.order_id, tuple(GivesBack), of=BucketKind.CA)
+        is_sent = _has_been_sent(transaction, taking.order_id)
+        kinds = (GivesBack.UNISSUED,) if is_sent else tuple(GivesBack)
+        give_back(transaction, taking.order_id, kinds, of=BucketKind.CA)
     short: list[OverLimit] = []
     for one in taking.takes:
         bucket = _bucket(transaction, one, taking.at)
@@ -138,11 +140,14 @@ def settle_taken(transaction: Transaction, closing: OrderClosing) -> None:
     if closing.certificate is not None:
         keep_taken(transaction, closing.order_id)
     elif closing.again is not None:
-        sent = transaction.first(
-            "SELECT 1 FROM work WHERE taken_by = ? AND (is_sent OR order_url IS NOT NULL)",
-            closing.order_id,
-        )
-        give_back_unissued(transaction, closing.order_id, is_unsent=sent is None)
+        is_sent = _has_been_sent(transaction, closing.order_id)
+        give_back_unissued(transaction, closing.order_id, is_unsent=not is_sent)
+
+
+def _has_been_sent(snapshot: Snapshot, order_id: str) -> bool:
+    """Return whether a CA has heard of the order, or may have."""
+    statement = "SELECT 1 FROM work WHERE taken_by = ? AND (is_sent OR order_url IS NOT NULL)"
+    return snapshot.first(statement, order_id) is not None
 
 
 def keep_taken(transaction: Transaction, order_id: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from broker.issuance.errors import Conflict
@@ -21,6 +21,10 @@ BREAKERS: Final = RowCodec("breakers", BreakerRecord)
 MAX_HOLDS: Final = 10_000
 """Most holds of one CA that are read: as many as are remembered."""
 
+CLOCKS_APART: Final = timedelta(minutes=5)
+"""How far the clocks of two processes may be apart.  A hold that began later than this was told by
+a clock that was wrong, and would keep us from the CA until that time."""
+
 _KEEP_HOLD: Final = (
     HOLDS.insert + " ON CONFLICT (upstream, account, subject) DO UPDATE SET"
     " until = excluded.until, since = excluded.since, reason = excluded.reason"
@@ -28,12 +32,13 @@ _KEEP_HOLD: Final = (
 )
 _HOLDS: Final = (
     HOLDS.select + " INDEXED BY upstream_holds_by_end WHERE upstream = ? AND until > ?"
-    " ORDER BY until DESC LIMIT ?"
+    " AND since <= ? ORDER BY until DESC LIMIT ?"
 )
 _HOLDS_ABOUT: Final = (
-    HOLDS.select + " WHERE until > ? AND subject IN ('', ?) ORDER BY until DESC LIMIT ?"
+    HOLDS.select
+    + " WHERE until > ? AND since <= ? AND subject IN ('', ?) ORDER BY until DESC LIMIT ?"
 )
-_ALL_HOLDS: Final = HOLDS.select + " WHERE until > ? ORDER BY until DESC LIMIT ?"
+_ALL_HOLDS: Final = HOLDS.select + " WHERE until > ? AND since <= ? ORDER BY until DESC LIMIT ?"
 _NOT_CLOSED: Final = BREAKERS.select + " WHERE state <> 'closed' ORDER BY upstream"
 _BREAKER: Final = BREAKERS.select + " WHERE upstream = ?"
 
@@ -46,9 +51,9 @@ class Holds(Part):
 
         def work(transaction: Transaction) -> None:
             transaction.change(
-                "DELETE FROM upstream_holds WHERE upstream = ? AND until <= ?",
+                "DELETE FROM upstream_holds WHERE upstream = ? AND (until <= ? OR since > ?)",
                 hold.upstream,
-                time_of(hold.since),
+                *_between(hold.since),
             )
             transaction.change(_KEEP_HOLD, *HOLDS.values(hold))
 
@@ -56,7 +61,7 @@ class Holds(Part):
 
     async def holds(self, upstream: str | None, now: datetime) -> Sequence[HoldRecord]:
         """Return what stands at *now*, the last to end first."""
-        asked = (time_of(now), MAX_HOLDS)
+        asked = (*_between(now), MAX_HOLDS)
 
         def work(snapshot: Snapshot) -> Sequence[HoldRecord]:
             if upstream is None:
@@ -82,7 +87,7 @@ class Breakers(Part):
 
         def work(snapshot: Snapshot) -> tuple[Sequence[BreakerRecord], Sequence[HoldRecord]]:
             breakers = BREAKERS.read_all(snapshot.all(_NOT_CLOSED))
-            rows = snapshot.all(_HOLDS_ABOUT, time_of(now), subject, MAX_HOLDS)
+            rows = snapshot.all(_HOLDS_ABOUT, *_between(now), subject, MAX_HOLDS)
             return breakers, HOLDS.read_all(rows)
 
         return await self._database.read(work)
@@ -100,6 +105,11 @@ class Breakers(Part):
             transaction.record(events)
 
         await self._database.write(work, durable=False)
+
+
+def _between(now: datetime) -> tuple[int, int]:
+    """Return what a hold that stands ends after, and has begun before."""
+    return time_of(now), time_of(now + CLOCKS_APART)
 
 
 def _open(snapshot: Snapshot, upstream: str) -> BreakerRecord | None:

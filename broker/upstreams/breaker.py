@@ -87,7 +87,10 @@ class Breaker:
         record = await self._current()
         if record is None:
             return
-        if record.until <= self._clock.now() and await self._begin_look(record):
+        left = record.until - self._clock.now()
+        # Nobody leaves it alone for longer: the clock was ahead then, and is right again.
+        is_due = left <= timedelta() or left > 2 * LOOK_TIME
+        if is_due and await self._begin_look(record):
             return
         raise Unreachable(
             f"upstream '{self._upstream}' is left alone since {record.since:%Y-%m-%dT%H:%M:%SZ}: "
@@ -110,6 +113,9 @@ class Breaker:
             self._refused_nonces += 1
             if self._refused_nonces >= NONCE_STORM:
                 await self._open(f"refused {self._refused_nonces} nonces in a row")
+            else:
+                # A nonce from before it was away: it is there, and whoever looks asks once more.
+                await self._note_there()
             return
         if is_signed:
             self._failures, self._failing_since, self._refused_nonces = 0, None, 0
@@ -138,7 +144,9 @@ class Breaker:
     async def _open(self, reason: str) -> None:
         now = self._clock.now()
         self._is_looking = False
-        self._failures, self._failing_since, self._refused_nonces = 0, None, 0
+        # Refused nonces go on being counted, until one is accepted: a look that meets another one
+        # has seen enough.
+        self._failures, self._failing_since = 0, None
         before = await self._current(is_fresh=True)
         if before is not None and before.state is BreakerState.OPEN:
             return

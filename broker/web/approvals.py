@@ -7,6 +7,8 @@ not who else asks.  There is nothing to click: people who decide do so by comman
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 from collections.abc import Sequence
 from datetime import datetime
@@ -23,9 +25,20 @@ from broker.web.workflows import Approvals
 
 __all__ = ["add_approvals"]
 
+STYLE: Final = (
+    "body{font-family:sans-serif;line-height:1.5;max-width:45em;margin:2em auto;padding:0 1em}"
+    "th{text-align:left;vertical-align:top;padding-right:2em}td{overflow-wrap:anywhere}"
+)
+"""How the page looks; the browser takes this style alone, by its digest."""
+
+_STYLE_SHA256: Final = base64.b64encode(hashlib.sha256(STYLE.encode("ascii")).digest()).decode()
+
 HEADERS: Final = {
     # Nothing is loaded, run, framed or told to others, whatever the names in the page are.
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'",
+    "Content-Security-Policy": (
+        f"default-src 'none'; style-src 'sha256-{_STYLE_SHA256}';"
+        " frame-ancestors 'none'; base-uri 'none'"
+    ),
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
@@ -35,10 +48,11 @@ MAX_SHOWN: Final = 100
 """Names on the page: as many as one order has."""
 
 _STANDS: Final = {
-    ApprovalStatus.WAITING: "It waits for {people} to approve it.",
-    ApprovalStatus.APPROVED: "It is approved. Run your client again.",
-    ApprovalStatus.DUE: "It was approved, and the evidence has to be shown anew.",
-    ApprovalStatus.SUSPENDED: "It was approved, and the approval is suspended.",
+    ApprovalStatus.WAITING: "It waits for {people} to approve it; you need do nothing until then.",
+    ApprovalStatus.APPROVED: "It is approved. Run your client again, or let it run by its timer.",
+    ApprovalStatus.DUE: "It was approved, and has to be approved anew: the evidence is too old, or "
+    "policy asks for more than it did.",
+    ApprovalStatus.SUSPENDED: "It was approved, and the approval is suspended for now.",
     ApprovalStatus.DENIED: "It was not approved.",
     ApprovalStatus.EXPIRED: "Its time is over. Run your client again to ask anew.",
     ApprovalStatus.WITHDRAWN: "The approval was withdrawn.",
@@ -73,7 +87,8 @@ def _page(record: ApprovalRecord) -> str:
         (
             "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'>",
             "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-            "<title>Request for approval</title></head><body>\n",
+            f"<title>Request for approval: {record.status}</title>",
+            f"<style>{STYLE}</style></head><body>\n",
             "<h1>Request for approval</h1>\n<p>",
             _STANDS[record.status].format(people=people),
             "</p>\n<table>\n",
@@ -94,7 +109,7 @@ def _asked(record: ApprovalRecord) -> Sequence[tuple[str, str]]:
 
 def _times(record: ApprovalRecord) -> Sequence[tuple[str, str]]:
     if record.status is ApprovalStatus.WAITING:
-        return (("Answered by", _time(record.answer_by)),)
+        return (("Waits until", _time(record.answer_by)),)
     if record.status is ApprovalStatus.APPROVED and record.holds_until is not None:
         return (("Good until", _time(record.holds_until)),)
     return ()

@@ -175,7 +175,7 @@ def _read_claims(claims: Mapping[str, Any], terms: TokenTerms, now: datetime) ->
     ):
         raise TokenRejected("token is for another audience")
     ends_at, issued_at = _moment(claims, "exp"), _moment(claims, "iat")
-    if now >= ends_at + LEEWAY:
+    if now - LEEWAY >= ends_at:  # an end that nothing can be added to is an end as well
         raise TokenRejected("token has expired")
     if issued_at > now + LEEWAY or ("nbf" in claims and _moment(claims, "nbf") > now + LEEWAY):
         raise TokenRejected("token is not valid yet")

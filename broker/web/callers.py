@@ -185,7 +185,12 @@ def _faces(certificate: x509.Certificate, fingerprint: str) -> Sequence[Certific
         found.append(CertificateMatch(Face.SUBJECT, subject))
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+    except (
+        x509.ExtensionNotFound,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+        ValueError,
+    ):
         return found
     kinds = ((Face.EMAIL, x509.RFC822Name), (Face.DNS, x509.DNSName),
              (Face.URI, x509.UniformResourceIdentifier))  # fmt: skip

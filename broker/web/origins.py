@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import re
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
@@ -29,8 +29,6 @@ MAX_HOPS: Final = 20
 
 _ORIGIN: Final = web.RequestKey("origin", Origin)
 """Key of a request under which its origin is kept."""
-
-_FORWARDED_FOR: Final = re.compile(r"(?:^|;)\s*for=(\"[^\"]*\"|[^;,\s]*)", re.I | re.A)
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -70,10 +68,9 @@ class Origins:
     def of(self, request: web.Request) -> Origin:
         """Return where *request* came from."""
         address = self.address(request.remote, request.headers.getall(self._header, ()))
-        return Origin(
-            address=None if address is None else str(address),
-            client_certificate=_client_certificate(request),
-        )
+        # What a proxy shows is its own: it says nothing of whom it speaks for.
+        shown = None if self.is_proxy(request.remote) else _client_certificate(request)
+        return Origin(address=None if address is None else str(address), client_certificate=shown)
 
     def is_proxy(self, peer: str | None) -> bool:
         """Return whether *peer* is one of the named proxies."""
@@ -85,8 +82,8 @@ class Origins:
         address = _parse(peer or "")
         if address is None or not self._is_named(address):
             return address
-        hops = [hop.strip() for line in headers for hop in line.split(",")]
-        for hop in hops[: -MAX_HOPS - 1 : -1]:
+        hops = (hop for line in reversed(headers) for hop in self._hops(line))
+        for hop in itertools.islice(hops, MAX_HOPS):
             address = _parse(self._node(hop))
             if address is None or not self._is_named(address):
                 return address
@@ -95,11 +92,19 @@ class Origins:
     def _is_named(self, address: IpAddress) -> bool:
         return any(address in network for network in self._proxies)
 
+    def _hops(self, line: str) -> Iterator[str]:
+        """Yield what each proxy wrote of *line*, the last first."""
+        if self._header is ProxyHeader.X_FORWARDED_FOR:
+            return (hop.strip() for hop in reversed(line.split(",")))
+        return _parts_from_right(line, ",")
+
     def _node(self, hop: str) -> str:
         if self._header is ProxyHeader.X_FORWARDED_FOR:
             return hop
-        found = _FORWARDED_FOR.search(hop)
-        return "" if found is None else found[1].strip('"')
+        pairs = (part.partition("=") for part in _parts_from_right(hop, ";"))
+        found = [value for name, _, value in pairs if name.lower() == "for"]
+        # Each stands there once at most (RFC 7239 §4).
+        return found[0].strip('"') if len(found) == 1 else ""
 
 
 def origin_of(request: web.Request) -> Origin:
@@ -111,6 +116,23 @@ def origin_of(request: web.Request) -> Origin:
 def peer_of(request: web.Request) -> str | None:
     """Return whom limits by address are about: the client behind named proxies, or the peer."""
     return origin_of(request).address or request.remote
+
+
+def _parts_from_right(text: str, separator: str) -> Iterator[str]:
+    """Yield the parts of *text* between separators that stand in no quotes, the last first.
+
+    A proxy may quote what its client said, such as the host.  From the right, so that a quote which
+    a client left open hides nothing of what proxies wrote behind it.
+    """
+    end, is_quoted = len(text), False
+    for place in range(len(text) - 1, -1, -1):
+        is_escaped = is_quoted and text[place - 1 : place] == "\\"
+        if text[place] == '"' and not is_escaped:
+            is_quoted = not is_quoted
+        elif text[place] == separator and not is_quoted:
+            yield text[place + 1 : end].strip()
+            end = place
+    yield text[:end].strip()
 
 
 def _parse(text: str) -> IpAddress | None:
@@ -148,6 +170,11 @@ def describe_certificate(der: bytes) -> ClientCertificate:
         )
         names += [name.lower() for name in found.value.get_values_for_type(x509.DNSName)]
         names += found.value.get_values_for_type(x509.UniformResourceIdentifier)
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+    except (
+        ValueError,
+        x509.ExtensionNotFound,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+    ):
         names.clear()
     return ClientCertificate(fingerprint=hashlib.sha256(der).hexdigest(), names=tuple(names))

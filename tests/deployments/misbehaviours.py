@@ -402,7 +402,7 @@ MISLEADING_ADDRESSES: Final = (
 # ------------------------------------------------------------------------- faults that last
 
 _LASTING: Final[Mapping[str, tuple[Script, str]]] = {
-    "every-nonce-refused": (faulty(Fault.bad_nonce(times=FOREVER)), "refused 5 nonces in a row"),
+    "every-nonce-refused": (faulty(Fault.bad_nonce(times=FOREVER)), r"refused \d+ nonces in a row"),
     "no-connection": (faulty(Fault.outage()), "127.0.0.1"),
     "internal-errors": (
         faulty(Fault.refusal(Resource.NEW_ORDER, 500, "serverInternal", times=FOREVER)),

@@ -672,7 +672,7 @@ def test_what_is_wrong_with_the_way_there_is_told(operated: Operated) -> None:
         (1, f"{said}{url} is not believed: unable to get local issuer certificate"),
         (1, f"{said}https://127.0.0.1:1 cannot be reached: connection refused"),
         (2, f"{said}--client-certificate and --client-key go together"),
-        (2, f"{said}check works here and on no --server"),
+        (2, f"{said}'check' is about this machine and takes no --server"),
     ]
 
 

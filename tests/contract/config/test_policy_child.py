@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -85,4 +86,25 @@ def test_child_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that cannot be started as it should, or that ran out of memory."""
     monkeypatch.setattr(policy_child, "_WORKER", "/nowhere/at/all.py")
     with pytest.raises(Unreachable, match=r"the child process ended with 2: .*No such file"):
+        parse_apart(GOOD)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param("", id="nothing"),
+        pytest.param("hello\\n", id="words"),
+        pytest.param("Ix\\n.", id="a-number-that-is-none"),
+        pytest.param("(.", id="an-odd-stack"),
+        pytest.param("N.", id="another-thing"),
+    ],
+)
+def test_child_that_answers_something_else_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str
+) -> None:
+    """Such as what a module that the interpreter loads at its start prints."""
+    worker = tmp_path / "worker.py"
+    worker.write_text(f"import sys\nsys.stdin.buffer.read()\nsys.stdout.write('{said}')\n")
+    monkeypatch.setattr(policy_child, "_WORKER", str(worker))
+    with pytest.raises(Unreachable, match="the child process answered with"):
         parse_apart(GOOD)

@@ -93,3 +93,23 @@ def test_standard_output_that_nobody_reads_is_away(monkeypatch: pytest.MonkeyPat
     lines = taken.decode().splitlines()
     assert set(lines) == {"x" * 1000, "line 1"}
     assert lines[-1] == "line 1"
+
+
+def test_line_that_was_begun_is_not_forgotten_while_nobody_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However often it is tried: else the first line that goes again is glued to its half."""
+    monkeypatch.setattr(streams, "PIPE_SECONDS", 0.0)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    sink = StdoutSink(writing)
+    many = [Entry("x" * 1000, n, "k", datetime(2026, 3, 1, tzinfo=UTC)) for n in range(200)]
+    for _ in range(3):
+        with pytest.raises(Unreachable, match="not being read"):
+            sink.send(many)
+    taken = os.read(reading, 1 << 20)
+    sink.send(entries(1))
+    os.close(writing)
+    with os.fdopen(reading, "rb") as file:
+        taken += file.read()
+    assert set(taken.decode().splitlines()) == {"x" * 1000, "line 1"}

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from broker.audit.verification import MAX_FINDINGS, ChainReading
 from broker.issuance.audit_chain import (
     GENESIS,
@@ -265,3 +267,13 @@ def test_checkpoint_of_records_that_are_not_here_is_counted() -> None:
     reading = read(records[3:], may_repeat=True)
     reading.compare([checkpoint(records[1])])
     assert (reading.before, sentences(reading)) == (1, [])
+
+
+@pytest.mark.parametrize("at", [2**62, -(2**62)], ids=["after all years", "before all years"])
+def test_time_that_is_none_is_a_record_that_was_changed(at: int) -> None:
+    """Whoever writes one into the table stops neither this reading nor a sink."""
+    records = chain(3)
+    kind, _, *rest = records[1].columns
+    records[1] = replace(records[1], columns=(kind, at, *rest))  # type: ignore[arg-type]
+    assert records[1].line(GENESIS)
+    assert ["record 2 " in one for one in sentences(read(records))] == [True]

@@ -9,6 +9,7 @@ import broker.app
 from broker.config import Config, load_config
 from broker.config.policies import default_policies, load_policies
 from broker.issuance.policy_ports import LoadedPolicies
+from tests.unit.app.test_operator_tls import self_signed
 from tests.unit.commands.conftest import FakeOperations, Run
 from tests.unit.config.conftest import write
 
@@ -136,6 +137,22 @@ def test_key_that_must_not_be_so_is_a_fault_online(
     found, out, _ = run("check", "--online", "--json")
     assert json.loads(out)["keys"] == (["account at 'ca': rotates"] if status else [])
     assert run("check")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("usage", "status"), [(None, 2), (True, 0)], ids=["without-key-usage", "a-CA"]
+)
+def test_anchors_by_which_nobody_would_come_in_are_a_fault(
+    run: Run, config: Path, tmp_path: Path, usage: bool | None, status: int
+) -> None:
+    """Found before a person is turned away; where they do not lie here, nothing is said."""
+    anchors = tmp_path / "people.pem"
+    config.write_text(write({"operators": {"anchors": str(anchors)}}))
+    assert run("check")[0] == 0
+    anchors.write_bytes(self_signed(usage=usage))
+    found, _, err = run("check")
+    assert found == status
+    assert ("'CN=people' has no key usage keyCertSign" in err) == bool(status)
 
 
 def test_start_goes_on_with_the_kept_policies(

@@ -33,6 +33,15 @@ def test_evidence_is_one_page(run: Run, operations: FakeOperations) -> None:
     assert operations.asked[0][1]["certificate"] == "0a"
 
 
+def test_what_an_approval_refers_to_is_told(run: Run, operations: FakeOperations) -> None:
+    """An auditor asks on what grounds somebody said yes."""
+    referred = {"evidence": ["ticket=https://tickets.corp.example/7"]}
+    said = {**RECORD, "kind": "approval-granted", "actor": "operator:jane", "data": referred}
+    operations.answers["cert_evidence"] = {**FOUND, "approvals": [said]}
+    _, out, _ = run("cert", "evidence", "0a")
+    assert "ticket=https://tickets.corp.example/7" in out.split("WHO APPROVED")[1]
+
+
 def test_covering_checkpoint_is_printed(run: Run, operations: FakeOperations) -> None:
     """Whole, so that it can be verified elsewhere."""
     covering = {"number": 3, "at": "2026-03-01T12:01:00Z", "jws": "a.b.c"}

@@ -44,7 +44,9 @@ EXPLAINED = {
     "requirements": {"www.corp.example": {"challenges": ["http-01"], "granted_by": None}},
     "cap": "47d",
     "cap_rule": "default.yaml:20 profiles.server.cap",
-    "upstreams": [{"choice": "upstream 'local'", "taken": True, "sentence": "asked for 47d"}],
+    "upstreams": [
+        {"choice": "upstream 'local'", "taken": True, "sentence": "upstream 'local' is asked"}
+    ],
     "plan": {"lever": "ask"},
 }  # fmt: skip
 
@@ -66,7 +68,7 @@ def test_explanation_names_checks_and_rules(run: Run, operations: FakeOperations
     assert "approval: 2 people have to say yes, by default.yaml:30 rule 'ask'" in out
     assert "quota per requester: 5/7d, only warned of, by default.yaml:40 r" in out
     assert "cap: 47d, by default.yaml:20 profiles.server.cap" in out
-    assert "taken upstream 'local': asked for 47d" in out
+    assert "taken: upstream 'local' is asked" in out
     assert operations.asked[0][1]["eab"] == "k1"
     assert operations.asked[0][1]["names"] == ["www.corp.example"]
 

@@ -58,7 +58,7 @@ def test_new_directory_is_compared_with_the_one_in_force(
     """Who would be shortened, and by which line."""
     status, out, err = run("policy", "diff", str(new))
     assert (status, err) == (0, "")
-    assert "shortened: 1 orders" in out
+    assert "shortened: 1 order," in out
     assert "by shared/rules.yaml:5" in out
     assert "at most 7d, was 47d" in out
 
@@ -117,7 +117,7 @@ def test_known_day_is_told_with_whom_it_touches(run: Run, asked: FakeOperations,
     status, out, _ = run(*arguments)
     assert status == 0
     assert "2027-03-15: rule 'short' begins" in out
-    assert "shortened: 1 orders" in out
+    assert "shortened: 1 order," in out
     made = json.loads(run(*arguments, "--json")[1])
     assert [one["kind"] for one in made["foreseen"]] == ["rule-begins"]
     assert run(*arguments, "--strict")[0] == 3

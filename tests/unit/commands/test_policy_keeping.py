@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.unit.commands.conftest import FakeOperations, Run
 
 IN_FORCE: dict[str, Any] = {
@@ -90,3 +92,15 @@ def test_earlier_set_is_written_out(run: Run, operations: FakeOperations, tmp_pa
     status, _, err = run("policy", "history", "--export", "ab12ab12", str(target))
     assert status == 1
     assert "is there already" in err
+
+
+@pytest.mark.parametrize("name", ["../outside.yaml", "communities/../../outside.yaml", "/outside"])
+def test_set_is_not_written_out_of_its_directory(
+    run: Run, operations: FakeOperations, tmp_path: Path, name: str
+) -> None:
+    """Whatever a broker elsewhere calls its files."""
+    operations.answers["policy_set"] = {"sha256": "ab12" * 16, "texts": {name: "x"}, "bundle": {}}
+    status, _, err = run("policy", "history", "--export", "ab12ab12", str(tmp_path / "was"))
+    assert status == 1
+    assert "is not written" in err
+    assert not list(tmp_path.rglob("outside*"))

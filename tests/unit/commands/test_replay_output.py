@@ -39,10 +39,8 @@ def test_people_hear_who_is_touched_by_which_line(
     out = capsys.readouterr().out
     assert "replayed: 1,200 orders of 30 days, 0 live certificates, 0 refused requests" in out
     assert "3 of closed accounts left out" in out
-    assert "newly refused: 1 orders, 1 live certificates" in out
-    assert (
-        "account a1 in community default: 1 orders, 1 live certificates, 1 of them renewals" in out
-    )
+    assert "newly refused: 1 order, 1 live certificate" in out
+    assert "account a1 in community default: 1 order, 1 live certificate, 1 of them renewals" in out
     assert "by shared/a.yaml:5" in out
     assert "such as www.a.example" in out
     assert "the first of these certificates ends 2026-12-01T00:00:00Z" in out

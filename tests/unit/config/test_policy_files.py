@@ -129,6 +129,31 @@ def test_link_to_nothing_is_told(folder: Path) -> None:
     assert _faults(folder) == [f"{folder}/x.yaml:1: leads to nothing (a link whose end is missing)"]
 
 
+def test_link_out_of_the_directory_is_not_followed(folder: Path, tmp_path: Path) -> None:
+    """Else whoever may write a policy could have secrets of the broker quoted to them."""
+    outside = tmp_path.parent / f"{tmp_path.name}-secrets"
+    outside.mkdir()
+    (outside / "key.yaml").write_text("the secret\n")
+    (folder / "communities" / "x.yaml").symlink_to(outside / "key.yaml")
+    (folder / "shared" / "all.yaml").unlink()
+    (folder / "shared").rmdir()
+    (folder / "shared").symlink_to(outside)
+    said = _faults(folder)
+    assert [f"{folder}/communities/x.yaml:1", f"{folder}/shared/key.yaml:1"] == [
+        one.partition(": ")[0] for one in said
+    ]
+    assert all("leads out of the policy directory" in one for one in said)
+
+
+def test_link_within_the_directory_is_followed(folder: Path) -> None:
+    """As is one that leads to the directory itself."""
+    (folder / "communities" / "x.yaml").symlink_to("web.yaml")
+    link = folder.parent / f"{folder.name}-link"
+    link.symlink_to(folder)
+    files = read_policy_files([link]).files
+    assert files["communities/x.yaml"] == files["communities/web.yaml"]
+
+
 def test_link_in_a_circle_is_told(folder: Path) -> None:
     """Following it would never end."""
     (folder / "x.yaml").symlink_to("y.yaml")

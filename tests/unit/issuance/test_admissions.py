@@ -20,7 +20,7 @@ from broker.issuance.origins import NOWHERE, Origin
 from broker.issuance.records import AccountRecord
 from broker.protocol.problems import Problem, ProblemType
 from broker.protocol.requests import NewAccount
-from tests.fakes.approving import ANNA, BEN, say, waiting
+from tests.fakes.approving import ANNA, BEN, CARL, say, waiting
 from tests.fakes.fake_policies import POLICY
 from tests.fakes.world import Client, World, jwk_of, new_key
 
@@ -165,3 +165,35 @@ async def test_flood_from_one_address_is_bounded(world: World) -> None:
     for origin in (Origin(address="192.0.2.8"), NOWHERE):
         with pytest.raises(Problem, match="has to be approved by a person"):
             await register(world, new_key(), origin)
+
+
+async def test_policy_that_asks_for_more_is_not_answered_by_less(world: World) -> None:
+    """One person's yes lets nobody in any more where policy wants two by now."""
+    key = new_key()
+    request = await asked(world, key)
+    await approved(world, request)
+    world.policies.set(POLICY + ACCOUNTS + "    people: 2\n")
+    with pytest.raises(Problem, match="has to be shown anew"):
+        await register(world, key)
+    assert await world.count(EventKind.ACCOUNT_CREATED) == 0
+    for person in (ANNA, CARL):
+        await say(world, request, "renew", person)
+    await register(world, key)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_one"),
+    [
+        pytest.param("2001:db8::1", "2001:db8::ffff:2", True, id="one network"),
+        pytest.param("2001:db8::1", "2001:db8:0:1::1", False, id="two networks"),
+        pytest.param("192.0.2.7", "192.0.2.8", False, id="two hosts"),
+    ],
+)
+async def test_host_with_many_addresses_is_one_asker(
+    world: World, first: str, second: str, is_one: bool
+) -> None:
+    """Else one stranger fills the list of everybody."""
+    for address in (first, second):
+        with pytest.raises(Problem):
+            await register(world, new_key(), Origin(address=address))
+    assert (len({one.asker for one in await waiting(world)}) == 1) is is_one

@@ -1,5 +1,6 @@
 """Orders whose CA was not asked yet when their approval was taken back."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -58,6 +59,20 @@ async def test_order_waits_while_its_approval_is_suspended(world: World) -> None
     assert world.ca.count("finalize") == 0
     await say(world, approval, "resume", ANNA)
     assert (await world.finish(order)).status is OrderStatus.VALID
+
+
+async def test_approval_that_is_withdrawn_while_the_ca_looks_is_heeded(world: World) -> None:
+    """It may take minutes to be ready: it is not told to issue after that."""
+    approval, order = await under_way(world)
+    world.ca.mend()
+    stall = world.ca.stall("authorize")
+    passing = asyncio.create_task(world.let_pass(timedelta(minutes=5)))
+    await stall.reached.wait()
+    await say(world, approval, "withdraw", BEN)
+    stall.release()
+    await passing
+    assert (await world.finish(order)).status is OrderStatus.INVALID
+    assert world.ca.count("finalize") == 0
 
 
 async def test_order_goes_on_though_its_approval_has_ended(world: World) -> None:

@@ -1,6 +1,7 @@
 """Where the journey of an order meets the gate: renewals that a rule exempts."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,20 @@ async def test_renewal_of_what_was_withdrawn_takes_a_person(world: World) -> Non
     await say(world, again, "approve", ANNA)
     await client.issue(HOST)
     await client.finalize(opened)
+
+
+async def test_no_after_a_withdrawal_opens_nothing(world: World) -> None:
+    """Who asks anew and is denied has what they had before they asked: nothing."""
+    client = await world.client()
+    await say(world, await held(world, client), "withdraw", BEN)
+    again = await filed(client, HOST)
+    world.clock.advance(timedelta(hours=1))
+    await say(world, again, "deny", ANNA)
+    with pytest.raises(Problem, match="was not approved"):
+        await client.order(HOST)
+    world.clock.advance(timedelta(days=8))
+    with pytest.raises(Problem, match="has to be approved by a person"):
+        await client.order(HOST)
 
 
 async def test_renewal_of_what_is_suspended_waits(world: World) -> None:

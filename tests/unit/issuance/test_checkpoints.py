@@ -1,6 +1,7 @@
 """Checkpoints: made over the newest record, verified by the public key alone."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,20 @@ async def test_checkpoints_are_numbered(store: SqliteStore) -> None:
         assert made is not None
         numbers.append(made.number)
     assert numbers == [1, 2, 3]
+
+
+async def test_checkpoint_of_what_is_not_there_stops_no_signing_in_silence(
+    store: SqliteStore,
+) -> None:
+    """Whoever writes one ahead of the chain, or cuts the chain, is told of."""
+    checkpointing, _ = await taking(store)
+    await store.append(given.event(), durable=False)
+    made = await checkpointing.take()
+    assert made is not None
+    await store.add_checkpoint(replace(made, number=2, seq=1_000_000))
+    await store.append(given.event(), durable=False)
+    with pytest.raises(Broken, match="checkpoint at record 1000000, and the chain ends before"):
+        await checkpointing.take()
 
 
 async def test_key_that_is_away_is_told(store: SqliteStore) -> None:

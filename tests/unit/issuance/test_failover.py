@@ -353,6 +353,21 @@ async def test_limits_of_the_ca_that_is_left_get_their_tokens_back(world: World)
     assert (await world.load(other)).upstream == "ca"
 
 
+async def test_order_that_the_ca_heard_of_stays_counted_there(world: World) -> None:
+    """A CA counts the orders that it is asked for, though they end elsewhere."""
+    five = PublishedLimit(per=LimitPer.ACCOUNT, rate=Rate(5, timedelta(days=7)))
+    world.limits = {"ca": (five,)}
+    client = await world.client()
+    order: OrderRecord = await client.ready(NAME)
+    await world.settle()
+    assert len(world.ca.orders) == 1
+    world.ca.is_away = True
+    order = await client.finalize(order)
+    await leave_alone(world)
+    assert (await world.finish(order)).upstream == "next"
+    assert await level(world, "ca|ca|account|default") == 4
+
+
 async def level(world: World, bucket: str) -> float:
     """Return what is left, in whole tokens; full where nothing is kept."""
     found = await world.store.read_bucket(bucket)

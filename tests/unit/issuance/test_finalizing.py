@@ -212,6 +212,31 @@ async def test_choice_that_only_a_looser_cap_allows_is_not_taken(world: World) -
     assert world.ca.calls == []
 
 
+@pytest.mark.parametrize("tightened", ["kept out by a rule", "no longer in the profile"])
+async def test_tighter_cap_of_before_opens_no_upstream_that_is_closed_now(
+    world: World, tightened: str
+) -> None:
+    """A cap was loosened and the CA forbidden: the order keeps the cap, and goes elsewhere."""
+    client = await world.client()
+    both = "upstreams: [{upstream: ca}, {upstream: local}]"
+    world.policies.change("upstreams: [{upstream: ca}]", both)
+    order = await client.ready(NAME)
+    assert order.upstream == "ca"
+    text = POLICY.replace("cap: 90d", "cap: 300d")
+    if tightened == "kept out by a rule":
+        rule = "rules: [{name: inside, because: test, upstreams: [local]}]\n"
+        text = text.replace("upstreams: [{upstream: ca}]", both) + rule
+    else:
+        text = text.replace("upstreams: [{upstream: ca}]", "upstreams: [{upstream: local}]")
+    world.policies.set(text)
+    done = await client.finalize(order)
+    assert (done.status, done.upstream) == (OrderStatus.VALID, "local"), done.error
+    assert (done.cap_seconds, done.decision["cap"]) == (90 * 86400, "90d")
+    assert world.ca.accepted == 0
+    (certificate,) = await world.certificates()
+    assert certificate.not_after == START + 90 * DAY
+
+
 async def test_finalize_goes_to_the_upstream_that_is_chosen_now(world: World) -> None:
     """Suspended or gone since newOrder: the next choice is taken, and the order says so."""
     client = await world.client()

@@ -566,6 +566,21 @@ async def test_policy_that_changed_meanwhile_withholds_and_suspends_nobody(world
     assert await world.count(EventKind.UPSTREAM_SUSPENDED) == 0
 
 
+async def test_usages_that_a_rule_took_out_meanwhile_suspend_nobody(world: World) -> None:
+    """The CA gave what the order was finalized with; what it adds itself stays its breach."""
+    order = await finalized(world, holds_back=True)
+    both = POLICY.replace("usages: [server-auth]", "usages: [server-auth, client-auth]")
+    rule = "rules: [{name: clients, because: test, usages: [client-auth]}]\n"
+    world.policies.set(both + rule)
+    world.ca.issue_held()
+    ended = await world.finish(order)
+    assert ended.status is OrderStatus.INVALID
+    assert "has the extended key usages server-auth" in str(ended.error)
+    await world.settle()
+    assert list(world.ca.revoked.values()) == [4]
+    assert await world.store.suspensions() == []
+
+
 # ------------------------------------------------------------------------------------- preparation
 
 

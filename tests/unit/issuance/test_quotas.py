@@ -158,3 +158,18 @@ def test_whose_limit_it_is_is_said(bucket: str, said: str) -> None:
     problem = limited(over)
     assert problem.detail.startswith(said)
     assert problem.retry_after == timedelta(seconds=1)
+
+
+async def test_rule_may_count_by_the_same_thing_twice(world: World) -> None:
+    """So many in a moment and so many in a week are two buckets."""
+    hourly = demand(QuotaPer.REQUESTER, 2, window=timedelta(hours=1))
+    under(world, hourly, demand(QuotaPer.REQUESTER, 3))
+    client = await world.client()
+    await client.order("a.example.com")
+    await client.order("b.example.com")
+    with pytest.raises(Problem, match="under rule 'few' are limited to 2/1h"):
+        await client.order("c.example.com")
+    world.clock.advance(timedelta(hours=1))
+    await client.order("c.example.com")
+    with pytest.raises(Problem, match="under rule 'few' are limited to 3/7d"):
+        await client.order("d.example.com")

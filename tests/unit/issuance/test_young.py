@@ -172,3 +172,13 @@ async def test_it_outlives_a_restart(world: World) -> None:
     first = await issue(client, csr_der)
     await world.restart()
     assert (await issue(client, csr_der)).certificate_id == first.certificate_id
+
+
+async def test_certificate_of_another_policy_is_not_handed_out(world: World) -> None:
+    """Its CA, or what it may be used for, may have been forbidden since."""
+    client, csr_der = await world.client(), make_csr(NAME)
+    first = await issue(client, csr_der)
+    world.policies.set(YOUNG.replace("usages: [server-auth]", "usages: [server-auth, client-auth]"))
+    again = await issue(client, csr_der)
+    assert again.certificate_id != first.certificate_id
+    assert (await issue(client, csr_der)).certificate_id == again.certificate_id

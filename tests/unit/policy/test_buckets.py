@@ -118,3 +118,11 @@ def test_whoever_waits_as_long_as_told_finds_the_token(
     bucket = Bucket(Rate(count, timedelta(hours=3)), min(level, float(count)), NOW)
     wanted = min(wanted, float(count))
     assert bucket.filled(NOW + bucket.wait_for(wanted)).is_enough(1, floor=wanted - 1)
+
+
+def test_clock_that_was_far_ahead_once_stops_no_bucket_for_good() -> None:
+    """It fills from now on, as one that was just looked at."""
+    ahead = Bucket.full(RATE, NOW + timedelta(days=3650)).without(300)
+    found = ahead.filled(NOW)
+    assert (found.level, found.at) == (0, NOW)
+    assert found.filled(NOW + timedelta(seconds=36)).is_enough(1)

@@ -172,6 +172,14 @@ def test_patterns_of_e_mail(pattern: str, value: str, covers: bool) -> None:
     assert str(parse_pattern(pattern)) == pattern
 
 
+def test_a_mailbox_is_denied_in_every_case_and_allowed_in_one() -> None:
+    """Most servers deliver to both (RFC 5321 §2.4): a rule about one is not got around."""
+    patterns = PatternSet.parse(["Jane@corp.example"])
+    assert patterns.touching("jANE@corp.example") == (0,)
+    assert patterns.covering("jANE@corp.example") is None
+    assert patterns.touching("joe@corp.example") == ()
+
+
 @pytest.mark.parametrize(
     "text", ["@", "jane@", "a@b@c.example", "jane@*.corp.example", "@10.0.0.1"]
 )

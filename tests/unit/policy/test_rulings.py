@@ -57,6 +57,26 @@ def test_keys_and_usages_are_what_every_rule_leaves() -> None:
     assert decision.usages == {USAGE_OIDS[Usage.SERVER_AUTH]}
 
 
+@pytest.mark.parametrize(
+    ("left", "told"),
+    [
+        ({"usages": ["client-auth"]}, "leave no extended key usage"),
+        ({"keys": ["ec-p384"]}, "leave no kind of key"),
+    ],
+    ids=["usages", "keys"],
+)
+def test_what_is_left_nothing_is_refused_before_any_ca_is_asked(
+    left: dict[str, Any], told: str
+) -> None:
+    """A CSR may say no usage at all, and what a CA made of it would count as its breach."""
+    document = ruled(rule(name="left", **left))
+    decision = decide_new_order(document, new_order())
+    assert [one.check for one in decision.findings] == [CheckName.RULE_REFUSED]
+    assert told in decision.findings[0].sentence
+    assert "rule 'left'" in decision.findings[0].sentence
+    assert CheckName.RULE_REFUSED in {one.check for one in decide_finalize(document, finalize())}
+
+
 def test_a_key_that_a_rule_took_out_is_refused_at_finalize() -> None:
     """The finding names the rule."""
     document = ruled(rule(name="only-rsa", keys=["rsa-2048"]))

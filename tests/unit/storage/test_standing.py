@@ -50,9 +50,20 @@ async def test_longer_hold_stands(store: SqliteStore) -> None:
 async def test_holds_that_are_over_are_forgotten(store: SqliteStore) -> None:
     """When the next is kept."""
     await store.keep_hold(HOLD)
-    later = replace(HOLD, subject="x", since=NOW + 2 * HOUR, until=NOW + 3 * HOUR)
+    later = replace(HOLD, subject="x", since=NOW + HOUR, until=NOW + 3 * HOUR)
     await store.keep_hold(later)
-    assert list(await store.holds("ca", NOW - HOUR)) == [later]
+    assert list(await store.holds("ca", NOW + HOUR - timedelta(minutes=1))) == [later]
+
+
+async def test_hold_of_a_clock_that_was_far_ahead_is_none(store: SqliteStore) -> None:
+    """Else a CA would be left alone for years; the next hold of its kind takes its place."""
+    ahead = timedelta(days=3650)
+    await store.keep_hold(replace(HOLD, since=NOW + ahead, until=NOW + ahead + HOUR))
+    assert list(await store.holds("ca", NOW)) == []
+    assert list(await store.holds(None, NOW)) == []
+    assert list((await store.standing(NOW, ""))[1]) == []
+    await store.keep_hold(HOLD)
+    assert list(await store.holds("ca", NOW)) == [HOLD]
 
 
 async def test_breaker_is_moved_by_whoever_saw_it_last(store: SqliteStore) -> None:

@@ -120,6 +120,30 @@ async def test_storm_of_refused_nonces_opens_it() -> None:
     assert hall.state() is BreakerState.OPEN
 
 
+async def test_storm_that_goes_on_is_met_by_one_request() -> None:
+    """Nonces can be fetched all the while; the next one that is refused is enough."""
+    hall = Hall()
+    for _ in range(10):
+        await hall.breaker.note_answer(400, is_signed=True, is_nonce_refused=True)
+    hall.clock.advance(FIRST_PAUSE)
+    assert await is_let_through(hall.breaker)
+    await hall.breaker.note_answer(200, is_signed=False)
+    assert await is_let_through(hall.breaker)
+    await hall.breaker.note_answer(400, is_signed=True, is_nonce_refused=True)
+    assert hall.state() is BreakerState.OPEN
+
+
+async def test_look_with_a_nonce_from_before_is_an_answer() -> None:
+    """The CA is there again: its nonces of an hour ago are not, and the request is repeated."""
+    hall = Hall()
+    await hall.fail()
+    hall.clock.advance(FIRST_PAUSE)
+    assert await is_let_through(hall.breaker)
+    await hall.breaker.note_answer(400, is_signed=True, is_nonce_refused=True)
+    assert hall.state() is BreakerState.CLOSED
+    assert await is_let_through(hall.breaker)
+
+
 async def test_one_request_looks_and_the_others_wait_for_it() -> None:
     """Once the pause is over; an answer lets all through again."""
     hall = Hall()
@@ -212,3 +236,13 @@ async def test_whoever_waits_is_told() -> None:
     await hall.breaker.verify_closed()
     await hall.breaker.note_answer(200, is_signed=False)
     assert told == [BreakerState.OPEN, BreakerState.CLOSED]
+
+
+async def test_clock_that_was_far_ahead_leaves_no_ca_alone_for_good() -> None:
+    """Nobody stays open for longer than a look takes, so somebody looks."""
+    hall = Hall()
+    now = hall.clock.now()
+    hall.clock.advance(timedelta(days=3650))
+    await hall.fail()
+    hall.clock.advance(now - hall.clock.now())
+    assert await is_let_through(hall.process())

@@ -1,5 +1,7 @@
 """The page that ``instance`` leads to."""
 
+import base64
+import hashlib
 import re
 from dataclasses import replace
 from datetime import timedelta
@@ -77,7 +79,7 @@ async def shown(record: ApprovalRecord) -> str:
 async def test_page_says_what_is_asked_and_where_it_stands() -> None:
     """In plain words, with the times that matter to whoever waits."""
     page = await shown(RECORD)
-    assert "It waits for 2 people to approve it." in page
+    assert "It waits for 2 people to approve it; you need do nothing until then." in page
     for told in ("www.people.example.com", "server", "2026-03-08T12:00:00Z", APPROVAL_ID):
         assert told in page
 
@@ -99,7 +101,15 @@ async def test_page_runs_and_loads_nothing() -> None:
     assert answer.content_type == "text/html"
     assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
     assert answer.headers["Cache-Control"] == "no-store"
-    assert not re.findall(r"(?i)<(a|form|img|link|iframe|style)\b|\bon[a-z]+=", answer.text or "")
+    assert not re.findall(r"(?i)<(a|form|img|link|iframe)\b|\bon[a-z]+=", answer.text or "")
+
+
+async def test_page_has_one_style_and_the_browser_takes_no_other() -> None:
+    """The digest in the header is that of the style that stands there."""
+    answer = await get(RECORD, f"/acme/default/approval/{APPROVAL_ID}")
+    [style] = re.findall(r"<style>(.*?)</style>", answer.text or "")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}';" in answer.headers["Content-Security-Policy"]
 
 
 async def test_account_is_shown_without_names() -> None:

@@ -73,6 +73,13 @@ async def test_rsa_token_is_believed_where_the_issuer_may_sign_so(rsa_issuer: To
 LATE = LEEWAY + timedelta(seconds=1)
 
 
+async def test_token_until_the_end_of_time_proves_nothing(issuer: TokenIssuer) -> None:
+    """Not even that we cannot count further than the last second of the year 9999."""
+    token = issuer.token(START, exp=253402300799)
+    with pytest.raises(TokenRejected, match="lasts longer than 12 h"):
+        await verifier(issuer).verify(token, None)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -147,6 +147,15 @@ def test_certificate_that_cannot_be_read_is_nobodys() -> None:
         register().by_certificate(b"not DER")
 
 
+def test_certificate_with_a_name_of_an_odd_kind_is_known_by_the_rest() -> None:
+    """An x400Address is a name of RFC 5280 §4.2.1.6, and none that is read."""
+    der = certificate(x509.DNSName("www.corp.example"))
+    # The dNSName [2] is made an x400Address [3]; nobody looks at the signature here.
+    odd = der.replace(b"\x82\x10www.corp.example", b"\xa3\x10www.corp.example")
+    assert odd != der
+    assert register().by_certificate(odd).name == "jane"
+
+
 def test_certificate_of_two_people_is_nobodys() -> None:
     """Which of them would be a guess, and an approval of two by one."""
     der = certificate(
