@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -21,6 +21,17 @@ STATUSES: Final = (
 )  # fmt: skip
 
 _COLUMNS: Final = ["approval", "status", "names", "profile", "who", "people", "asked", "ends"]
+
+_ENDS: Final = {
+    "waiting": "answer_by",
+    "approved": "holds_until",
+    "due": "holds_until",
+    "suspended": "holds_until",
+}
+"""State that goes on → what its end is called."""
+
+_UNDECIDED: Final = ("waiting", "due")
+"""States in which it is still to be answered."""
 
 _told_reason: Final = click.option(
     "--reason", metavar="TEXT", help="Why; kept with the event, and told to the requester."
@@ -70,7 +81,12 @@ def approval_list(config_path: Path, *, is_json: bool, **given: Any) -> None:
 @as_json
 def approval_show(approval_id: str, config_path: Path, *, is_json: bool) -> None:
     """Show a request: who asks, for what, by which rule, and who said what."""
-    _print(ask(config_path, "approval_show", {"approval": approval_id}), is_json=is_json)
+    found = ask(config_path, "approval_show", {"approval": approval_id})
+    if is_json:
+        print_json(found)
+    else:
+        told = {name: held for name, held in found.items() if name != "said_yes"}
+        print_pairs({**told, **_people(found)})
 
 
 @approval.command("approve", short_help="Say yes to a request.")
@@ -105,7 +121,7 @@ def approval_approve(
     """
     given |= {name: list(given[name]) for name in ("evidence", "names", "profiles")}
     given["approval"] = approval_id
-    _print(ask(config_path, "approval_approve", given, reason), is_json=is_json)
+    _print_answered(ask(config_path, "approval_approve", given, reason), is_json=is_json)
 
 
 @approval.command("deny", short_help="Say no to a request.")
@@ -124,7 +140,7 @@ def approval_deny(
 ) -> None:
     """Say no; the requester is told why, and can ask anew after the time for answers."""
     given = {"approval": approval_id, "evidence": list(evidence)}
-    _print(ask(config_path, "approval_deny", given, reason), is_json=is_json)
+    _print_answered(ask(config_path, "approval_deny", given, reason), is_json=is_json)
 
 
 @approval.command("renew", short_help="Have an approval stand for as long again.")
@@ -143,7 +159,7 @@ def approval_renew(
 ) -> None:
     """Have an approval stand for as long again; one that is due wants its evidence anew."""
     given = {"approval": approval_id, "evidence": list(evidence)}
-    _print(ask(config_path, "approval_renew", given, reason), is_json=is_json)
+    _print_answered(ask(config_path, "approval_renew", given, reason), is_json=is_json)
 
 
 @approval.command("suspend", short_help="Have an approval open nothing for now.")
@@ -156,7 +172,7 @@ def approval_suspend(
 ) -> None:
     """Refuse new orders and the finalize of open ones until it is resumed."""
     given = {"approval": approval_id}
-    _print(ask(config_path, "approval_suspend", given, reason), is_json=is_json)
+    _print_answered(ask(config_path, "approval_suspend", given, reason), is_json=is_json)
 
 
 @approval.command("resume", short_help="Let a suspended approval go on.")
@@ -169,7 +185,7 @@ def approval_resume(
 ) -> None:
     """Let a suspended approval open again what it opened."""
     given = {"approval": approval_id}
-    _print(ask(config_path, "approval_resume", given, reason), is_json=is_json)
+    _print_answered(ask(config_path, "approval_resume", given, reason), is_json=is_json)
 
 
 @approval.command("withdraw", short_help="Take a request or an approval back for good.")
@@ -182,11 +198,30 @@ def approval_withdraw(
 ) -> None:
     """Take it back for good: open orders end here, and certificates where policy says so."""
     given = {"approval": approval_id}
-    _print(ask(config_path, "approval_withdraw", given, reason), is_json=is_json)
+    _print_answered(ask(config_path, "approval_withdraw", given, reason), is_json=is_json)
 
 
-def _print(found: Any, *, is_json: bool) -> None:
+def _print_answered(found: Any, *, is_json: bool) -> None:
+    """Print what became of a request by an answer; ``approval show`` has the rest."""
     if is_json:
         print_json(found)
-    else:
-        print_pairs(found)
+        return
+    told = {name: found.get(name) for name in ("approval", "status", "names")} | _people(found)
+    status = str(found.get("status"))
+    more = {
+        "evidence_missing": found.get("evidence_missing") if status in _UNDECIDED else None,
+        _ENDS.get(status, "ended"): found.get("ends") if status in _ENDS else None,
+        "reason": found.get("reason"),
+        "key_id": found.get("key_id"),
+        "mac_key": found.get("mac_key"),
+    }
+    print_pairs(told | {name: held for name, held in more.items() if held})
+
+
+def _people(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return how many of how many have said yes, where the broker tells."""
+    if "said_yes" not in found:
+        return {}
+    wanted = found.get("people")
+    whose = "person has" if wanted == 1 else "people have"
+    return {"people": f"{found['said_yes']} of {wanted} {whose} said yes"}

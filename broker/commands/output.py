@@ -13,7 +13,7 @@ import click
 
 from broker.protocol.problems import printable
 
-__all__ = ["print_json", "print_pairs", "print_table"]
+__all__ = ["print_json", "print_pairs", "print_rows", "print_table", "shown"]
 
 
 def print_json(value: object) -> None:
@@ -24,11 +24,14 @@ def print_json(value: object) -> None:
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Print the *columns* of *rows* under their names; nothing but the names when there is none."""
     lines = [[name.upper().replace("_", " ") for name in columns]]
-    lines += [[_shown(row.get(name)) for name in columns] for row in rows]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
-    for line in lines:
-        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
+    lines += [[shown(row.get(name)) for name in columns] for row in rows]
+    _print_aligned(lines)
+
+
+def print_rows(name: str, rows: Sequence[Sequence[str]]) -> None:
+    """Print *rows* of as many texts each, which are `shown` already, aligned below *name*."""
+    click.echo(f"{name.replace('_', ' ')}:")
+    _print_aligned(rows, "  ")
 
 
 def print_pairs(value: Mapping[str, Any], indent: int = 0) -> None:
@@ -50,16 +53,24 @@ def print_pairs(value: Mapping[str, Any], indent: int = 0) -> None:
             click.echo(f"{pad}{label}")
             click.echo(held.rstrip("\n"))
         else:
-            click.echo(f"{pad}{label.ljust(width)} {_shown(held)}")
+            click.echo(f"{pad}{label.ljust(width)} {shown(held)}")
 
 
-def _shown(value: object) -> str:
+def _print_aligned(lines: Sequence[Sequence[str]], pad: str = "") -> None:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        click.echo(pad + "  ".join(cells).rstrip())
+
+
+def shown(value: object) -> str:
+    """Return *value* on one line, without what would steer a terminal."""
     if value is None or value in ("", [], {}):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return ", ".join(_shown(each) for each in value)
+        return ", ".join(shown(each) for each in value)
     if isinstance(value, Mapping):
-        return ", ".join(f"{name}={_shown(held)}" for name, held in value.items())
+        return ", ".join(f"{name}={shown(held)}" for name, held in value.items())
     return printable(str(value))

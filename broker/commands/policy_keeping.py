@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -14,6 +15,8 @@ from broker.commands.options import as_json, config_option, reason_option
 from broker.commands.output import print_json, print_pairs, print_table
 
 __all__ = ["history", "reload", "status"]
+
+KEPT: Final = "the store, since the files were refused when the broker started"
 
 
 @click.command("status", short_help="Tell which policies are in force.")
@@ -106,12 +109,22 @@ def _export(found: dict[str, Any], directory: Path) -> None:
     click.echo(f"{len(contents)} files of set {found['sha256']} in {directory}")
 
 
+def _in_force(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is in force, with where the broker has it from in words."""
+    told = dict(found)
+    is_kept = told.pop("is_kept_set", None)
+    if is_kept is not None:
+        told["taken_from"] = KEPT if is_kept else "the files"
+    return told
+
+
 def _tell(found: dict[str, Any], *, is_json: bool) -> None:
     refused = found["refused"]
     if is_json:
         print_json(found)
     else:
-        print_pairs({name: held for name, held in found.items() if name != "refused"})
+        told = {name: held for name, held in found.items() if name != "refused"}
+        print_pairs({**told, "in_force": _in_force(found["in_force"])})
         for fault in refused["faults"] if refused is not None else ():
             click.echo(fault, err=True)
     if refused is not None:

@@ -19,6 +19,7 @@ from broker.commands.deliveries import (
 )
 from broker.commands.evidence import cert_evidence
 from broker.commands.options import as_json, config_option, page_options, reason_option
+from broker.commands.order_output import print_order
 from broker.commands.output import print_json, print_pairs, print_table
 from broker.commands.renewals import cert_renewal, cert_retiring
 
@@ -74,7 +75,11 @@ order.add_command(order_again)
 @as_json
 def order_show(order_id: str, config_path: Path, *, is_json: bool) -> None:
     """Show an order: what became of it, who decided what, and which lever held its cap."""
-    _show(ask(config_path, "order_show", {"order_id": order_id}), is_json=is_json)
+    found = ask(config_path, "order_show", {"order_id": order_id})
+    if is_json:
+        print_json(found)
+    else:
+        print_order(found)
 
 
 @order.command("list")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from broker.issuance.approval_ports import (
     ApprovalRecord,
     ApprovalStatus,
 )
-from broker.issuance.approval_terms import Terms
+from broker.issuance.approval_terms import Terms, missing_kinds
 from broker.issuance.events import Actor
 from broker.issuance.minting import Minting, end_minted
 from broker.issuance.ownership import check_owner
@@ -30,10 +30,16 @@ __all__ = ["ApprovalDesk"]
 FOR_PEOPLE: Final = (ApprovalStatus.WAITING, ApprovalStatus.DUE)
 """What somebody has to do something about: the list where no state is named."""
 
+UNDECIDED: Final = (*FOR_PEOPLE, ApprovalStatus.DENIED)
+"""Where a yes counts that has not been said yet."""
+
 ALL: Final = "all"
 
 MAX_ROWS: Final = 1000
 """Most rows of one list."""
+
+SHOWN_OF_THUMBPRINT: Final = 12
+"""Characters of a thumbprint that tell one key from another in a list; they are 72 bits."""
 
 MAX_ORDERS: Final = 20
 """Newest orders of the account that are shown with a request."""
@@ -174,8 +180,11 @@ class ApprovalDesk(Desk):
     async def _shown(self, record: ApprovalRecord) -> View:
         terms = Terms.read(record.terms)
         answers = await self._store.answers_of(record.approval_id)
+        said_yes, missing = _progress(record, terms, answers)
         return {
             **_row(record),
+            "said_yes": said_yes,
+            "evidence_missing": missing,
             "asked_by": dict(record.asked_by),
             "last_asked": time_view(record.last_asked_at),
             "times_asked": record.times_asked,
@@ -239,11 +248,39 @@ def _row(record: ApprovalRecord) -> View:
         "names": [one.value for one in record.identifiers],
         "profile": record.profile or None,
         "account": record.holder if record.identifiers else None,
-        "who": record.asked_by.get("owner") or record.asked_by.get("node"),
+        "who": _who(record.asked_by),
         "people": Terms.read(record.terms).people,
         "asked": time_view(record.asked_at),
         "ends": time_view(ends),
     }
+
+
+def _who(asked_by: Mapping[str, object]) -> str | None:
+    """Return whom a person would call, or at least which key it is."""
+    known = asked_by.get("owner") or asked_by.get("node")
+    if known:
+        return str(known)
+    contacts = asked_by.get("contacts")
+    if isinstance(contacts, list) and contacts:
+        return ", ".join(str(each).removeprefix("mailto:") for each in contacts)
+    thumbprint = asked_by.get("thumbprint")
+    return f"key {str(thumbprint)[:SHOWN_OF_THUMBPRINT]}…" if thumbprint else None
+
+
+def _progress(
+    record: ApprovalRecord, terms: Terms, answers: Sequence[ApprovalAnswer]
+) -> tuple[int, list[str]]:
+    """Return how many have said yes, and the kinds of evidence that the last yes has to bring.
+
+    Where a decision is still to be made the round that is under way counts, else the last one in
+    which anybody said yes.
+    """
+    yes = [one for one in answers if one.word in (AnswerWord.APPROVE, AnswerWord.RENEW)]
+    is_open = record.status in UNDECIDED
+    counted = record.round if is_open else max((one.round for one in yes), default=record.round)
+    now = [one for one in yes if one.round == counted]
+    shown = [text for one in now for text in one.evidence]
+    return len(now), list(missing_kinds(terms.evidence, shown)) if is_open else []
 
 
 def _terms(terms: Terms) -> View:

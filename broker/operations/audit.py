@@ -6,9 +6,12 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+import structlog
+
 from broker.audit.feeding import SinkState, entries_of
 from broker.issuance.audit_chain import ChainedRecord
 from broker.issuance.audit_ports import CheckpointRecord
+from broker.issuance.events import Actor
 from broker.operations.parties import AuditParty
 from broker.operations.rooms import Desk
 from broker.operations.views import View, time_view
@@ -21,6 +24,8 @@ MAX_LINES: Final = 1000
 
 MAX_TRACED: Final = 1000
 """Most records of one trace; ``--json`` has as many."""
+
+_log = structlog.get_logger("penstock.audit")
 
 
 class AuditDesk(Desk):
@@ -48,8 +53,13 @@ class AuditDesk(Desk):
             "sinks": [_sink_view(state, last) for state in audit.keeper.states()],
         }
 
-    async def audit_checkpoint(self) -> Any:
-        """Have the chain signed as far as it has come, and return the newest checkpoint."""
+    async def audit_checkpoint(self, *, actor: Actor) -> Any:
+        """Have the chain signed as far as it has come, and return the newest checkpoint.
+
+        Who asked for it stands in the log, and an event is kept where it was asked by the API: one
+        that came after it would be a record that the next one has to cover.
+        """
+        _log.info("checkpoint asked for", actor=actor.name, reason=actor.reason)
         made = await self._audit.keeper.take_checkpoint()
         newest = await self._audit.store.last_checkpoint()
         if newest is None:

@@ -314,6 +314,8 @@ class ApprovalAnswer(TypedDict):
 class ApprovalDetail(Approval):
     """A request with everything that is known of it."""
 
+    said_yes: int
+    evidence_missing: list[str]
     asked_by: dict[str, Json]
     last_asked: Time
     times_asked: int

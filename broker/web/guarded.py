@@ -20,6 +20,7 @@ from typing import Any, Final
 import structlog
 from aiohttp import web
 
+from broker.web.handshakes import HandshakeLog
 from broker.web.limits import client_network
 
 __all__ = ["Guard", "GuardedSite"]
@@ -88,6 +89,7 @@ class GuardedSite(web.BaseSite):
         self._length = backlog
         self._acceptor = _Acceptor([])
         self._open: Counter[str] = Counter()
+        self._handshakes = HandshakeLog(self.name)
 
     @property
     def name(self) -> str:
@@ -143,9 +145,9 @@ class GuardedSite(web.BaseSite):
             self._guard.on_refused()
             return
         self._open[address] += 1
-        self._acceptor.run(self._serve(connection, _Place(self._open, address)))
+        self._acceptor.run(self._serve(connection, peer, _Place(self._open, address)))
 
-    async def _serve(self, connection: socket.socket, place: _Place) -> None:
+    async def _serve(self, connection: socket.socket, peer: str, place: _Place) -> None:
         """Do the handshake; the connection frees its place when it is lost."""
         server = self._runner.server
         if server is None:
@@ -160,8 +162,7 @@ class GuardedSite(web.BaseSite):
                 ssl_handshake_timeout=self._guard.handshake_time.total_seconds(),
             )
         except OSError as error:
-            # No TLS, none that we speak, too slow or gone: nobody to answer.
-            _log.debug("handshake failed", reason=str(error))
+            self._handshakes.failed(peer, error, at=asyncio.get_running_loop().time())
             place.free()
         except asyncio.CancelledError:
             place.free()

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from tests.deployments.node_agents import NodeAgent
-from tests.deployments.nodes import NodesPenstock, PlainAgent
+from tests.deployments.node_agents import NodeAgent, TrustingPenstock, Wanted
+from tests.deployments.nodes import PlainAgent
 from tests.fakes.cluster_issuer import ClusterIssuer
 from tests.peers import authority, process
 from tests.peers.token_reviews import TokenReviews
@@ -27,6 +27,22 @@ REVIEWED = "https://kubernetes.default.svc"
 
 CLIENT = [(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), False)]
 HOST = "web-01.hosts.corp.example"
+
+RULES = [
+    {
+        "name": "mail-alone",
+        "names": ["**.mail.example.test"],
+        "only": {"namespaces": ["mail"]},
+        "because": "the mail team owns the zone",
+    },
+    {
+        "name": "relay-alone",
+        "names": ["**.relay.example.test"],
+        "only": {"service_accounts": ["mail/postfix"]},
+        "because": "one service sends",
+    },
+]
+"""Rules of the policy about who, of all that are let in, may have what."""
 
 
 def real_now() -> datetime:
@@ -44,7 +60,7 @@ def pki(life: timedelta = timedelta(hours=1)) -> dict[str, Any]:
 class Scene:
     """A broker with two clusters and a root of machines."""
 
-    broker: NodesPenstock
+    broker: TrustingPenstock
     issuer: ClusterIssuer
     reviews: TokenReviews
     root: Authority
@@ -88,7 +104,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
                 "prod": {
                     "issuer": issuer.issuer,
                     "keys": str(tmp / "prod.jwks"),
-                    "rules": [rule],
+                    "rules": [rule, {"namespaces": ["web", "mail"], "service_accounts": ["nginx"]}],
                 },
                 "test": {
                     "issuer": REVIEWED,
@@ -98,7 +114,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
                 },
             },
         }
-        with NodesPenstock(tmp / "broker", agents=agents) as broker:
+        with TrustingPenstock(tmp / "broker", agents=agents, policy={"rules": RULES}) as broker:
             yield Scene(broker, issuer, reviews, root, issuing, tmp)
 
 
@@ -143,7 +159,75 @@ def test_real_agent_comes_by_the_token_of_its_pod(scene: Scene) -> None:
 def of_pod(scene: Scene, pod: str, **changes: Any) -> str:
     """Return the token of another pod of the service account."""
     told = {**scene.issuer.claims(real_now())["kubernetes.io"], "pod": {"name": pod}}
-    return scene.issuer.token(real_now(), **{"kubernetes.io": told}, **changes)
+    return scene.issuer.token(real_now(), **{"kubernetes.io": told, **changes})
+
+
+def of_service(scene: Scene, pod: str, namespace: str, service_account: str) -> str:
+    """Return the token of a pod of another service account."""
+    told = {
+        "namespace": namespace,
+        "serviceaccount": {"name": service_account, "uid": f"u-{service_account}"},
+        "pod": {"name": pod, "uid": f"u-{pod}"},
+    }
+    return of_pod(
+        scene,
+        pod,
+        sub=f"system:serviceaccount:{namespace}:{service_account}",
+        **{"kubernetes.io": told},
+    )
+
+
+@pytest.mark.parametrize(
+    ("pod", "namespace", "service_account", "had"),
+    [
+        ("postfix-1", "mail", "postfix", ["mail", "open", "relay"]),
+        ("nginx-1", "mail", "nginx", ["mail", "open"]),
+        ("nginx-1", "web", "nginx", ["open"]),
+    ],
+    ids=["its service account", "its namespace", "neither"],
+)
+def test_rules_know_namespace_and_service_account_of_a_node(
+    scene: Scene, pod: str, namespace: str, service_account: str, had: list[str]
+) -> None:
+    """What the token proved decides which names the node's own agent gets certificates for."""
+    folder = scene.folder / f"{pod}-{namespace}"
+    folder.mkdir()
+    wanted = [
+        Wanted(
+            name=zone,
+            names=[f"{pod}.{namespace}.{zone}.example.test"],
+            directory=folder / zone,
+            expects=scene.broker.ca_bundle,
+        )
+        for zone in ("mail", "open", "relay")
+    ]
+    agent = PodAgent(
+        folder,
+        "sidecar.example",
+        url=scene.broker.agents_url,
+        anchors=scene.broker.ca_bundle,
+        token=of_service(scene, pod, namespace, service_account),
+        wanted=wanted,
+    )
+    node = f"{pod}.{namespace}.prod"
+    with agent:
+        process.wait_until(lambda: len(outcomes(scene, node)) == len(wanted), 40, "all are decided")
+    found = outcomes(scene, node)
+    assert {name for name, why in found.items() if why is None} == set(had)
+    assert all((one.directory / "fullchain.pem").exists() == (one.name in had) for one in wanted)
+    for name in found.keys() - set(had):
+        assert f"is refused by rule '{name}-alone'" in str(found[name])
+        assert "not for this requester" in str(found[name])
+
+
+def outcomes(scene: Scene, node: str) -> dict[str, str | None]:
+    """Return the certificates of a node that are served, with None, and why others are not."""
+    query = (
+        "SELECT m.name, m.fault, d.stage FROM managed m JOIN nodes n USING (node_id)"
+        " LEFT JOIN deliveries d USING (managed_id) WHERE n.name = ?"
+    )
+    rows = scene.broker.rows(query, node)
+    return {name: fault for name, fault, stage in rows if stage == "seen" or fault is not None}
 
 
 def test_pod_that_starts_anew_takes_its_place(scene: Scene) -> None:

@@ -7,7 +7,7 @@ import os
 import re
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -169,8 +169,24 @@ def test_a_client_without_a_certificate_is_served_and_told_apart(door: FrontDoor
 
 @pytest.fixture(scope="module")
 def inner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FrontDoor]:
-    """A broker behind named proxies that asks for client certificates."""
-    folder = tmp_path_factory.mktemp("inner")
+    """A broker behind named proxies, which may show certificates of their own."""
+    with asking_for_certificates(tmp_path_factory, "inner", proxies=["127.0.0.0/8"]) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def direct(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FrontDoor]:
+    """A broker whose clients come themselves, and may show certificates."""
+    with asking_for_certificates(tmp_path_factory, "direct", proxies=[]) as made:
+        yield made
+
+
+@contextmanager
+def asking_for_certificates(
+    folders: pytest.TempPathFactory, name: str, *, proxies: Sequence[str]
+) -> Iterator[FrontDoor]:
+    """Run a broker that asks for client certificates."""
+    folder = folders.mktemp(name)
     anchors = folder / "clients.pem"
     anchors.write_bytes(CLIENT_CA.certificate.public_bytes(Encoding.PEM))
     rules = [{"because": "a test is about it", **rule} for rule in RULES]
@@ -178,7 +194,7 @@ def inner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FrontDoor]:
         folder,
         policy={"rules": rules},
         limits={"rates": {"new_accounts": "off"}},
-        acme={"proxies": ["127.0.0.0/8"], "client_anchors": str(anchors)},
+        acme={"proxies": list(proxies), "client_anchors": str(anchors)},
     ) as made:
         yield made
 
@@ -196,22 +212,32 @@ def test_the_network_that_a_named_proxy_reports(inner: FrontDoor) -> None:
     assert json.loads(decision)["requester"]["address"] == "192.0.2.7"
 
 
-def test_the_client_certificate_of_a_requester(inner: FrontDoor, tmp_path: Path) -> None:
+def test_the_client_certificate_of_a_requester(direct: FrontDoor, tmp_path: Path) -> None:
     """One of the listener's anchors is believed; another breaks the handshake; none is served."""
     name = name_in("badge")
-    with closing(Wire(inner.penstock)) as wire:
+    with closing(Wire(direct.penstock)) as wire:
         present(wire, CLIENT_CA, tmp_path)
-        through(inner, wire).certificate(name)
+        through(direct, wire).certificate(name)
     query = "SELECT decision FROM orders WHERE identifiers LIKE ?"
-    ((decision,),) = inner.penstock.rows(query, f"%{name}%")
+    ((decision,),) = direct.penstock.rows(query, f"%{name}%")
     kept = json.loads(decision)["requester"]["client_certificate"]
     assert kept["names"] == ["build.corp.example"]
-    check_refusal(inner.trusted().order(name), "rejectedIdentifier", 400, "rule 'badge'")
+    check_refusal(direct.trusted().order(name), "rejectedIdentifier", 400, "rule 'badge'")
     forger = Authority.root("CA of the clients", key=private_key("ES256", "forged"))
-    with closing(Wire(inner.penstock)) as wire:
+    with closing(Wire(direct.penstock)) as wire:
         present(wire, forger, tmp_path)
         with pytest.raises(OSError, match=r"(?i)alert|reset|closed|broken|eof"):
             wire.send("HEAD", "/acme/default/new-nonce")
+
+
+def test_the_certificate_of_a_named_proxy_is_not_its_clients(
+    inner: FrontDoor, tmp_path: Path
+) -> None:
+    """Everybody behind it would have the names that are in it."""
+    with closing(Wire(inner.penstock)) as wire:
+        present(wire, CLIENT_CA, tmp_path)
+        refused = through(inner, wire).order(name_in("badge"))
+    check_refusal(refused, "rejectedIdentifier", 400, "rule 'badge'")
 
 
 def present(wire: Wire, ca: Authority, folder: Path) -> None:

@@ -214,7 +214,7 @@ async def test_client_shows_the_url_and_succeeds_after_the_approval(
     assert url in said
     page = await asyncio.to_thread(approving.page, url)
     assert name in page
-    assert "It waits for one person to approve it." in page
+    assert "It waits for one person to approve it; you need do nothing" in page
 
     assert url in await refused(run, name)
     listed = await approving.operator.ask("approval_list", status="all")
@@ -332,7 +332,7 @@ async def test_approval_falls_due_is_renewed_and_ends(approving: Approving) -> N
         approval = instance.rpartition("/")[2]
         given = {"evidence": ["ticket=https://tickets.example.test/8"]}
         await approving.says("anna", "approve", approval, **given)
-        await shows(approving, instance, "the evidence has to be shown anew")
+        await shows(approving, instance, "has to be approved anew")
         due = await raw.order(name)
         assert (due.status, due.problem) == (403, "userActionRequired")
         assert due.json()["instance"] == instance

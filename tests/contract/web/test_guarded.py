@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import uvloop
 from aiohttp import web
+from cryptography.hazmat.primitives.serialization import Encoding
+from structlog.testing import capture_logs
 
 from broker.issuance.errors import Broken
 from broker.web.guarded import Guard
@@ -81,6 +83,7 @@ async def guarded(
     connections: int,
     handshake: timedelta = timedelta(seconds=SECONDS),
     proxy: str | None = None,
+    anchors: bytes | None = None,
 ) -> AsyncIterator[Guarded]:
     """Serve on a free port."""
     root = authority.make_root("guard test")
@@ -88,6 +91,9 @@ async def guarded(
     certificate, key, bundle = authority.write_server_files(tmp_path, made, root)
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certificate, key)
+    if anchors is not None:
+        tls.load_verify_locations(cadata=anchors)
+        tls.verify_mode = ssl.CERT_OPTIONAL
     app = web.Application()
     app.router.add_get("/", hello)
     refused: list[str] = []
@@ -241,6 +247,38 @@ def test_listener_stops_while_handshakes_are_under_way(loop: Loop, tmp_path: Pat
             await asyncio.open_connection("127.0.0.1", port)
         for _, writer in silent:
             writer.transport.abort()
+
+    on(loop, play)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_client_certificate_that_is_not_believed_leaves_a_line(loop: Loop, tmp_path: Path) -> None:
+    """With whose address and why; one that is believed is served, and leaves none."""
+    believed, strange = authority.make_root("known"), authority.make_root("strange")
+    anchors = believed.certificate.public_bytes(Encoding.DER)
+
+    def shows(site: Guarded, root: authority.Signer) -> Guarded:
+        made = authority.make_client(root, "anna")
+        files = authority.write_server_files(tmp_path, made, root)
+        site.client.load_cert_chain(files[0], files[1])
+        return site
+
+    async def play() -> None:
+        async with guarded(tmp_path, connections=1, anchors=anchors) as site:
+            made = await shows(site, believed).connect()
+            assert b"200 OK" in await get(made)
+            await close(made)
+            with capture_logs() as lines:
+                refused = await connected_again(shows(site, strange))
+                with pytest.raises((*REFUSED, asyncio.IncompleteReadError)):
+                    await get(refused)
+                await close(refused)
+                # There is room for one: the next is let in when that one is done with.
+                await close(await connected_again(shows(site, believed)))
+            (line,) = lines
+            assert (line["event"], line["peer"]) == ("client certificate refused", "127.0.0.1")
+            assert line["reason"] == "unable to get local issuer certificate"
+            assert line["log_level"] == "warning"
 
     on(loop, play)
 

@@ -59,3 +59,65 @@ def test_reason_goes_along(run: Run, operations: FakeOperations) -> None:
     run("approval", "deny", "a1", "--reason", "nobody knows you")
     ((_, given),) = operations.asked
     assert given["actor"].reason == "nobody knows you"
+
+
+SHOWN: dict[str, Any] = {
+    **ROW,
+    "people": 2,
+    "said_yes": 1,
+    "evidence_missing": ["ticket"],
+    "ends": "2026-03-15T12:00:00Z",
+    "asked_by": {"thumbprint": "zFtU"},
+    "orders": [],
+    "answers": [{"person": "operator:anna", "said": "approve"}],
+}
+
+
+def test_answer_tells_what_is_so_now(run: Run, operations: FakeOperations) -> None:
+    """In a few lines: how many have said yes, what is missing, until when."""
+    operations.answers |= {"approval_approve": SHOWN}
+    status, out, _ = run("approval", "approve", "a1")
+    assert status == 0
+    assert out.splitlines() == [
+        "approval:         a1",
+        "status:           waiting",
+        "names:            www.example.com",
+        "people:           1 of 2 people have said yes",
+        "evidence missing: ticket",
+        "answer by:        2026-03-15T12:00:00Z",
+    ]
+
+
+def test_key_is_told_with_the_yes_that_minted_it(run: Run, operations: FakeOperations) -> None:
+    """This once, below until when it holds."""
+    opened = {"status": "approved", "people": 1, "evidence_missing": [], "names": []}
+    operations.answers |= {
+        "approval_approve": {**SHOWN, **opened, "key_id": "ra-1", "mac_key": "bWFj"}
+    }
+    _, out, _ = run("approval", "approve", "a1")
+    assert out.splitlines()[3:] == [
+        "people:      1 of 1 person has said yes",
+        "holds until: 2026-03-15T12:00:00Z",
+        "key id:      ra-1",
+        "mac key:     bWFj",
+    ]
+
+
+def test_no_has_its_reason_and_no_end(run: Run, operations: FakeOperations) -> None:
+    """Nothing is missing of what is over."""
+    denied = {"status": "denied", "reason": "nobody knows you", "said_yes": 0}
+    operations.answers |= {"approval_deny": {**SHOWN, **denied}}
+    _, out, _ = run("approval", "deny", "a1", "--reason", "nobody knows you")
+    assert "reason:   nobody knows you" in out
+    assert "missing" not in out
+    assert "2026-03-15" not in out
+
+
+def test_request_is_shown_with_how_far_it_is(run: Run, operations: FakeOperations) -> None:
+    """Beside all the rest."""
+    operations.answers |= {"approval_show": SHOWN}
+    _, out, _ = run("approval", "show", "a1")
+    assert "1 of 2 people have said yes" in out
+    assert "evidence missing: ticket" in out
+    assert "said yes:" not in out
+    assert "operator:anna" in out

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from broker.commands.output import print_json, print_pairs, print_table
+from broker.commands.output import print_json, print_pairs, print_rows, print_table
 
 
 def test_json_is_one_value(capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,6 +25,12 @@ def test_columns_are_as_wide_as_what_they_hold(capsys: pytest.CaptureFixture[str
     """And no line ends in blanks."""
     print_table([{"a": "long text", "b": True}, {"a": None, "b": False}], ["a", "b"])
     assert capsys.readouterr().out == "A          B\nlong text  yes\n-          no\n"
+
+
+def test_rows_are_aligned_below_their_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """And no line ends in blanks."""
+    print_rows("last_events", [["a", "first", "x"], ["bb", "z", ""]])
+    assert capsys.readouterr().out == "last events:\n  a   first  x\n  bb  z\n"
 
 
 def test_pairs_show_what_is_within(capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,23 @@ def test_status_of_what_is_in_force(run: Run, operations: FakeOperations) -> Non
     assert "version: 7" in out
 
 
+@pytest.mark.parametrize(
+    ("is_kept", "says"),
+    [(False, "taken from: the files\n"), (True, "taken from: the store, since the files were")],
+    ids=["files", "kept"],
+)
+def test_status_tells_where_the_set_is_from(
+    run: Run, operations: FakeOperations, is_kept: bool, says: str
+) -> None:
+    """In words; JSON has the member as the broker calls it."""
+    given = {**IN_FORCE, "in_force": {"since": "2026", "is_kept_set": is_kept, "sha256": "ab"}}
+    operations.answers["policy_status"] = given
+    out = run("policy", "status")[1]
+    assert says in out
+    assert "kept set" not in out
+    assert json.loads(run("policy", "status", "--json")[1]) == given
+
+
 def test_status_of_refused_files(run: Run, operations: FakeOperations) -> None:
     """Every fault, and what stays in force; exit status 1."""
     operations.answers["policy_status"] = REFUSED

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from broker.issuance.events import Actor
-from broker.operations import OperatorDesk, Rooms
+from broker.operations import OperatorDesk, Rooms, approvals
 from broker.operations.approvals import ApprovalDesk
 from broker.protocol.problems import Problem
 from broker.web.operator import OperationError
@@ -117,6 +117,50 @@ async def test_request_is_shown_with_all_that_is_known(desk: ApprovalDesk, clien
         ANNA.name, "approve", ["ticket=7"],
     )  # fmt: skip
     assert [one["names"] for one in shown["orders"]] == [["www.example.com"]]
+
+
+async def test_it_is_told_how_far_a_request_is(desk: ApprovalDesk, client: Client) -> None:
+    """How many have said yes, and what the last one has to bring; a renewal begins anew."""
+    given = {"approval": (await filed(client, BOARD)).approval_id}
+
+    def progress(shown: Any) -> tuple[int, list[str]]:
+        return shown["said_yes"], shown["evidence_missing"]
+
+    assert progress(await desk.approval_show(**given)) == (0, ["ticket"])
+    assert progress(await desk.approval_approve(actor=BEN, **given)) == (1, ["ticket"])
+    opened = await desk.approval_approve(actor=ANNA, **given, evidence=["ticket=7"])
+    assert (opened["status"], *progress(opened)) == ("approved", 2, [])
+    assert progress(await desk.approval_suspend(actor=ANNA, **given)) == (2, [])
+    assert progress(await desk.approval_resume(actor=BEN, **given)) == (2, [])
+    assert progress(await desk.approval_renew(actor=BEN, **given)) == (1, [])
+    assert progress(await desk.approval_withdraw(actor=BEN, **given)) == (1, [])
+
+
+async def test_nobody_has_said_yes_to_what_was_denied(desk: ApprovalDesk, client: Client) -> None:
+    """A yes before the no does not count after it."""
+    given = {"approval": (await filed(client, BOARD)).approval_id}
+    await desk.approval_approve(actor=BEN, **given, evidence=["ticket=7"])
+    denied = await desk.approval_deny(actor=ANNA, **given)
+    assert (denied["said_yes"], denied["evidence_missing"]) == (0, ["ticket"])
+
+
+@pytest.mark.parametrize(
+    ("asked_by", "who"),
+    [
+        ({"owner": "Carl", "contacts": ["mailto:x@example.com"]}, "Carl"),
+        ({"node": "web-01", "thumbprint": "zFtUlQaK37geca"}, "web-01"),
+        (
+            {"contacts": ["mailto:x@example.com", "mailto:y@example.com"], "thumbprint": "zFtU"},
+            "x@example.com, y@example.com",
+        ),
+        ({"thumbprint": "zFtUlQaK37geca-IyjkV"}, "key zFtUlQaK37ge…"),
+        ({}, None),
+    ],
+    ids=["owner", "node", "contacts", "key", "nothing"],
+)
+def test_who_asks_is_told_by_what_is_known(asked_by: dict[str, Any], who: str | None) -> None:
+    """The nearest to a person comes first."""
+    assert approvals._who(asked_by) == who
 
 
 async def test_whole_life_by_commands(desk: ApprovalDesk, client: Client) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from broker.audit.feeding import SinkState
 from broker.issuance.audit_ports import CheckpointRecord, SinkPosition
@@ -16,7 +17,7 @@ from broker.operations.parties import AuditParty
 from broker.web.operator import OperationError
 from tests.contract.storage import given
 from tests.fakes.clock import START
-from tests.unit.operations.conftest import Office
+from tests.unit.operations.conftest import ANNA, Office
 
 
 @dataclass
@@ -78,10 +79,19 @@ async def test_status_tells_what_is_not_covered(
     assert (before["checkpoint"], before["not_covered"]) == (None, last)
     (sink,) = before["sinks"]
     assert (sink["is_up"], sink["waiting"], sink["fault"]) == (False, last - 1, "collector is away")
-    made = await desk.audit_checkpoint()
+    made = await desk.audit_checkpoint(actor=ANNA)
     assert (made["record"], made["made_now"], made["jws"]) == (last, True, "a.b.c")
     after = await desk.audit_status()
     assert (after["checkpoint"]["record"], after["not_covered"]) == (last, 0)
+
+
+async def test_log_tells_who_asked_for_a_checkpoint(office: Office, desk: OperatorDesk) -> None:
+    """And why, where they said it."""
+    await filled(office, 1)
+    with capture_logs() as lines:
+        await desk.audit_checkpoint(actor=ANNA)
+    (line,) = [one for one in lines if one["event"] == "checkpoint asked for"]
+    assert (line["actor"], line["reason"]) == (ANNA.name, ANNA.reason)
 
 
 async def test_public_key_is_told(desk: OperatorDesk) -> None:
@@ -92,7 +102,7 @@ async def test_public_key_is_told(desk: OperatorDesk) -> None:
 async def test_export_goes_page_by_page(office: Office, desk: OperatorDesk) -> None:
     """Each page says where the next begins; a checkpoint follows its record."""
     await filled(office, 3)
-    await desk.audit_checkpoint()
+    await desk.audit_checkpoint(actor=ANNA)
     lines: list[str] = []
     after = checkpoint = 0
     for _ in range(10):

@@ -11,7 +11,7 @@ from broker.operations import OperatorDesk
 from broker.operations.parties import AuditParty
 from broker.web.operator import OperationError
 from tests.fakes.clock import START
-from tests.unit.operations.conftest import Office
+from tests.unit.operations.conftest import ANNA, Office
 from tests.unit.operations.test_audit import FakeKeeper
 
 
@@ -64,7 +64,7 @@ async def test_evidence_says_who_asked_and_what_decided(office: Office, desk: Op
 async def test_covering_checkpoint_is_named(office: Office, desk: OperatorDesk) -> None:
     """The first one that covers all of its records."""
     certificate = await issued(office)
-    await desk.audit_checkpoint()
+    await desk.audit_checkpoint(actor=ANNA)
     found = await desk.cert_evidence(certificate=certificate.serial)
     assert found["chain"]["covered_by"]["jws"] == "a.b.c"
 
