@@ -134,7 +134,7 @@ READING: Final = (
     Command("quota show"),
     Command("quota show --upstream hostile"),
     Command("audit status"),
-    Command("audit checkpoint"),
+    Command("audit checkpoint", logged="checkpoint asked for"),
     Command("audit trace ORDER"),
     Command("audit verify"),
     Command("audit reconcile VAULT_LOG"),
@@ -559,7 +559,8 @@ def test_reading_prints_json_and_changes_nothing(scene: Scene, command: Command)
     words = scene.words(command)
     asked = [] if command.path in WITHOUT_OPTION else ["--json"]
     done = run(scene, *words, *asked)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    check_beside(scene, command, done.stderr)
     assert bool(json.loads(done.stdout)) is not command.is_empty
     assert scene.events() == before
 
