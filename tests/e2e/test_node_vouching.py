@@ -306,6 +306,47 @@ def test_host_enrols_by_its_client_certificate(scene: Scene) -> None:
     assert scene.node(HOST)["names"] == ["www.corp.example"]
 
 
+class HostAgent(NodeAgent):
+    """A real agent that enrols by the certificate that its machine has already."""
+
+    def write(self) -> None:
+        """Write the configuration, with the machine's certificate for a token."""
+        super().write()
+        lines = self.config.read_text("utf-8").splitlines()
+        lines = [one for one in lines if not one.startswith("credential = ")]
+        where = lines.index('method = "token"')
+        folder = self.token_file.parent
+        lines[where : where + 1] = [
+            'method = "certificate"',
+            f'certificate = "{folder / "machine.pem"}"',
+            f'key = "{folder / "machine.key"}"',
+        ]
+        self.config.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def test_real_agent_comes_by_the_certificate_of_its_machine(scene: Scene) -> None:
+    """It shows what its file names once; after that it has an identity of its own."""
+    name = "web-09.hosts.corp.example"
+    leaf, key = machine(scene, name, scene.issuing)
+    folder = scene.folder / "host"
+    folder.mkdir()
+    chain = (leaf, scene.issuing.certificate)
+    (folder / "machine.pem").write_bytes(b"".join(one.public_bytes(Encoding.PEM) for one in chain))
+    (folder / "machine.key").touch(mode=0o600)
+    (folder / "machine.key").write_bytes(
+        key.private_bytes(
+            Encoding.PEM,
+            PrivateFormat.PKCS8,
+            NoEncryption(),
+        )
+    )
+    agent = HostAgent(folder, name, url=scene.broker.agents_url, anchors=scene.broker.ca_bundle)
+    with agent:
+        process.wait_until(lambda: bool(scene.node(name)["connected"]), 30, "the agent")
+    found = scene.node(name)
+    assert (found["method"], found["names"]) == ("certificate", ["www.corp.example"])
+
+
 def test_host_is_not_another_host(scene: Scene) -> None:
     """A certificate of one machine is no other's, and no name outside the rules is a node's."""
     leaf, key = machine(scene, "web-02.hosts.corp.example", scene.root)
