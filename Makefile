@@ -20,6 +20,11 @@ PEER_SUITES := tests/unit tests/contract tests/interop tests/e2e tests/packaging
 # wait for a certificate from each.
 PEER_TIMEOUT_SECONDS := 300
 
+# What runs on a real cluster, by a command of its own, and the longest that one test there may
+# take, in seconds: one restarts a hundred pods.
+CLUSTER_SUITES := tests/kubernetes
+CLUSTER_TIMEOUT_SECONDS := 900
+
 # Longest that the tests of one client at one CA may take with every verb, in seconds; they share
 # the machine with two others.
 INTEROP_TIMEOUT_SECONDS := 900
@@ -39,7 +44,7 @@ RUNNABLE := $(firstword $(wildcard $(VENV)/$(DEV_STAMP)) $(VENV)/$(RUN_STAMP))
 
 .PHONY: help
 help: ## Say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: dev
 dev: $(VENV)/$(DEV_STAMP) ## Set up .venv for work on the broker (needs a package index once)
@@ -67,11 +72,7 @@ ready:
 # compiling 330 files anew takes each process 5 s.
 .PHONY: check
 check: ready ## Format, lint, types, import contracts and the fast tests; offline
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/mypy
-	$(VENV)/bin/lint-imports
-	PYTHONDONTWRITEBYTECODE= $(VENV)/bin/pytest -q -n 3 -m 'not peers and not e2e' $(CHECK_SUITES)
+	PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m tests.check $(CHECK_SUITES)
 
 .PHONY: peers
 peers: ready ## Put the real programs in place that the tests talk to (Debian; root or sudo)
@@ -84,8 +85,8 @@ test: ## Everything: dev, check, real peers, whole deployments, both wheels
 	@$(MAKE) --no-print-directory peers
 	@$(MAKE) --no-print-directory $(DEMO_VENV)/$(DEMO_STAMP)
 	$(VENV)/bin/pytest -q -n 2 --hypothesis-profile=whole tests/property
-	$(VENV)/bin/pytest -q -p no:randomly -n 3 --dist loadfile --timeout=$(PEER_TIMEOUT_SECONDS) \
-		-m 'peers or e2e' $(PEER_SUITES)
+	PYTHONDONTWRITEBYTECODE= $(VENV)/bin/pytest -q -p no:randomly -n 3 --dist loadfile \
+		--timeout=$(PEER_TIMEOUT_SECONDS) -m 'peers or e2e' $(PEER_SUITES)
 
 .PHONY: interop
 interop: ready peers ## Every client at every CA with every verb; writes docs/interop.md
@@ -101,6 +102,18 @@ demo: $(RUNNABLE) $(DEMO_VENV)/$(DEMO_STAMP) ## See one certificate go through b
 .PHONY: agent
 agent: ## Build the agent as one file, dist/penstock-agent.pyz: the same octets everywhere
 	@$(PYTHON) deploy/agent_zipapp.py
+
+.PHONY: images
+images: ## Build both images, the same digest each time; IMAGES='--base NAME --offline 3.11 --bills dist/images'
+	@$(PYTHON) deploy/images.py $(IMAGES)
+
+.PHONY: test-kubernetes
+test-kubernetes: ## The chart and the sidecars on a real cluster, made here and taken down; Debian, root
+	@$(MAKE) --no-print-directory dev
+	tests/kubernetes/install
+	$(VENV)/bin/pytest -q -p no:randomly --timeout=$(CLUSTER_TIMEOUT_SECONDS) \
+		--cluster-report=docs/kubernetes-report.md $(CLUSTER_SUITES)
+	@echo 'docs/kubernetes-report.md'
 
 .PHONY: bench
 bench: ready ## Measure beside the peers, about 15 min; EFFORT=--quick for 4, EFFORT=--write-docs to keep
@@ -136,7 +149,7 @@ news: ready ## Show what the next release notes would say
 	$(VENV)/bin/towncrier build --draft --version next
 
 # The lists are compiled in this order because the later ones are held to the pins of the earlier.
-LOCKS := prod dev build demo docs
+LOCKS := prod dev build demo docs image pip
 .PHONY: lock
 lock: ready ## Pin requirements/*.in into requirements/*.txt, by hash; UPGRADE=--upgrade to renew
 	for list in $(LOCKS); do \

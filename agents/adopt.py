@@ -318,7 +318,7 @@ def _check_section(section: CertificateSection, leaf: Mapping[str, Any]) -> None
 
 
 def _write_section(name: str, text: str, config_path: str | None) -> str:
-    if config_path is None:
+    if config_path is None or config_path.startswith("env:"):
         raise AdoptFault("the configuration has no section for what lies there")
     folder = os.path.join(os.path.dirname(os.path.abspath(config_path)), INCLUDES)
     os.makedirs(folder, mode=0o755, exist_ok=True)

@@ -22,7 +22,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from agents.config import BundleContent, BundleSection
-from agents.placing import PlacingFault, place, read_placed, remove_placed
+from agents.placing import DiskFault, PlacingFault, place, read_placed, remove_placed
 from agents.programs import ProgramFault, run
 from agents.reload import ReloadFault, reload
 
@@ -48,7 +48,14 @@ _LABELS: Final = {BundleContent.ANCHORS: "CERTIFICATE", BundleContent.CRLS: "X50
 
 
 class BundleFault(Exception):
-    """The bundle is not what it should be or could not be installed; the old one is in place."""
+    """The bundle is not what it should be or could not be installed; the old one is in place.
+
+    ``is_final`` says that the same one again would not be installed either.
+    """
+
+    def __init__(self, reason: str, *, is_final: bool = True) -> None:
+        super().__init__(reason)
+        self.is_final = is_final
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +132,15 @@ def install_bundle(
         is_changed = old != made or version != before
         if old != made:
             place(section.file, made, below=allowed)
-        if old != made:
+        if is_changed:
+            # Also where the file is there already: the agent may have ended before the reload.
             _reload(section, lambda: _put_back(section.file, old, allowed))
         if is_changed and section.system:
             _teach_system(name, blocks, store or SystemStore())
         document = {"version": version, "sha256": hashlib.sha256(made).hexdigest()}
         place(note, json.dumps(document).encode(), below=(state,), mode=0o600)
     except PlacingFault as error:
-        raise BundleFault(str(error)) from None
+        raise BundleFault(str(error), is_final=not isinstance(error, DiskFault)) from None
     return InstalledBundle(name, version, is_changed)
 
 

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from agents import __version__
-from agents.resident import become_resident, is_resident
+from agents.resident import become_resident, is_resident, leave_when_stopped
 
 if TYPE_CHECKING:
     import argparse
@@ -46,6 +46,10 @@ NOTHING_THERE: Final = 2
 
 ONCE_SECONDS: Final = 300
 """How long ``once`` waits for certificates, in seconds, unless told otherwise."""
+
+
+MAX_READY_CHARS: Final = 1_000
+"""Longest line of ``ready``, in characters: Kubernetes shows 1,024 of an event's message."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -94,20 +98,12 @@ def _add_arguments(command: argparse.ArgumentParser, name: str) -> None:
         command.add_argument("settings", metavar="FILE", help="settings of the device")
     elif name != "version":
         command.add_argument(
-            "--config", metavar="FILE", default=DEFAULT_PATH, help=f"default {DEFAULT_PATH}"
+            "--config",
+            metavar="FILE",
+            default=DEFAULT_PATH,
+            help=f"or env:NAME for what a variable holds; default {DEFAULT_PATH}",
         )
-    if name in {"run", "once"}:
-        command.add_argument(
-            "--log-format", choices=("auto", "text", "json"), default="auto", help="default auto"
-        )
-    if name == "once":
-        command.add_argument(
-            "--timeout",
-            metavar="SECONDS",
-            type=int,
-            default=ONCE_SECONDS,
-            help=f"give up after so long, default {ONCE_SECONDS}",
-        )
+    _add_options(command, name)
     if name in {"status", "check", "version"}:
         command.add_argument("--json", action="store_true", help="write JSON")
     if name == "adopt":
@@ -124,8 +120,34 @@ def _add_arguments(command: argparse.ArgumentParser, name: str) -> None:
         command.add_argument("name", metavar="NAME", help="name of the [[certificate]]")
 
 
+def _add_options(command: argparse.ArgumentParser, name: str) -> None:
+    """Add those of commands that run, or wait."""
+    if name in {"run", "once"}:
+        command.add_argument(
+            "--log-format", choices=("auto", "text", "json"), default="auto", help="default auto"
+        )
+    if name == "ready":
+        command.add_argument(
+            "--wait",
+            metavar="SECONDS",
+            type=int,
+            default=0,
+            help="answer as soon as they are, and after so long at the latest",
+        )
+    if name == "once":
+        command.add_argument(
+            "--timeout",
+            metavar="SECONDS",
+            type=int,
+            default=ONCE_SECONDS,
+            help=f"give up after so long, default {ONCE_SECONDS}",
+        )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
+    if arguments is None and sys.argv[1:2] == ["run"]:
+        leave_when_stopped()
     chosen = vars(build_parser().parse_args(arguments))
     name = chosen.pop("command")
     if name == "version":
@@ -148,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name == "adopt":
         return _adopt(config, chosen)
     if name == "ready":
-        return _ready(config)
+        return _ready(config, chosen["wait"])
     if name == "check":
         return _check(config, is_json=chosen["json"])
     return _status(config, is_json=chosen["json"])
@@ -201,17 +223,23 @@ def _run(path: str, log_format: str, timeout: int | None) -> int:
     return agent.run(until_ready=None if timeout is None else float(timeout))
 
 
-def _ready(config: AgentConfig) -> int:
+def _ready(config: AgentConfig, seconds: int) -> int:
     from agents.clock import SystemClock
     from agents.ready import check_ready
-    from agents.state import StateFault
+    from agents.state import Folder, StateFault
+    from agents.waits import await_nothing, read_wait
+
+    def look() -> list[str]:
+        own = Folder(config.node.state) if os.path.isdir(config.node.state) else None
+        return check_ready(config, _records(config), SystemClock().now(), read_wait(own))
 
     try:
-        found = check_ready(config, _records(config), SystemClock().now())
+        found = await_nothing(look, seconds)
     except StateFault as fault:
         return _failed(str(fault))
-    for one in found:
-        print(f"{PROGRAM}: {one}", file=sys.stderr)
+    if found:
+        # One line, for it is what the event of a failed probe shows.
+        print(f"{PROGRAM}: {'; '.join(found)}"[:MAX_READY_CHARS], file=sys.stderr)
     return EXIT_FAILED if found else EXIT_DONE
 
 

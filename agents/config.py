@@ -19,6 +19,7 @@ from agents.reading import ConfigFault
 __all__ = [
     "DEFAULT_PATH",
     "UNCHECKED",
+    "Absent",
     "AgentConfig",
     "Authentication",
     "BrokerSection",
@@ -97,6 +98,14 @@ class StartTls(StrEnum):
     SMTP = "smtp"
     IMAP = "imap"
     LDAP = "ldap"
+
+
+class Absent(StrEnum):
+    """What it means that a server is not there to take up or to show a certificate: a fault, or
+    nothing, where it is started after its certificate."""
+
+    FAIL = "fail"
+    PASS = "pass"
 
 
 class BundleContent(StrEnum):
@@ -206,6 +215,9 @@ class ReloadSection:
     """For the check, and for the command or the unit."""
     check: tuple[str, ...] = ()
     """Argument list that has to succeed before the reload, as ``nginx -t``."""
+    absent: Absent = Absent.FAIL
+    """What it means that no process runs the program to signal: `pass` where it is started once its
+    certificate is there, as in a pod."""
 
     @property
     def is_nothing(self) -> bool:
@@ -236,6 +248,9 @@ class LookSection:
     """How often it looks before it puts the old pair back."""
     timeout: timedelta = timedelta(seconds=30)
     """For all attempts together."""
+    first: Absent = Absent.FAIL
+    """What it means that nobody serves the first certificate of all: with `pass` nobody looks at
+    that one, since the server is started once it is there."""
 
     @property
     def connect(self) -> str:
@@ -344,7 +359,8 @@ class AgentConfig:
 
 
 def load(path: str) -> AgentConfig:
-    """Return what the file says, with the files of ``agent.d`` beside it.
+    """Return what the file says, with the files of ``agent.d`` beside it, or what the variable of
+    the environment says that *path* names as ``env:NAME``.
 
     Raises:
         ConfigFault: All that is wrong, each with file and key; nothing of it is to be used.
@@ -355,5 +371,11 @@ def load(path: str) -> AgentConfig:
         return read_config(path)
     finally:
         # Needed at start and reload alone: what they took is used again.
-        for name in ("agents.loading", "tomllib", "tomllib._parser", "tomllib._re"):
+        for name in (
+            "agents.loading",
+            "agents.sources",
+            "tomllib",
+            "tomllib._parser",
+            "tomllib._re",
+        ):
             sys.modules.pop(name, None)

@@ -6,7 +6,7 @@ that are in place stay in place.
 
 from __future__ import annotations
 
-__all__ = ["Impostor", "NotKnown", "Refused", "Silent", "Unreachable"]
+__all__ = ["ClocksDiffer", "Impostor", "NotKnown", "Refused", "Silent", "Unreachable"]
 
 
 class Unreachable(Exception):
@@ -27,6 +27,13 @@ class Impostor(Unreachable):
 
     It is tried again, for a certificate of the broker's that ended is replaced in time, and a clock
     is set; but it is told as what it is.
+    """
+
+
+class ClocksDiffer(Unreachable):
+    """The broker refuses what was signed just now for its time: one of the two clocks is wrong.
+
+    It says nothing of who asks, so it is no reason to ask to be let in anew.
     """
 
 

@@ -119,19 +119,53 @@ class NodeHands:
 
         try:
             seal_key(section, checked.verified, checked.key, state_dir=self._state)
-            return _Undoable(
-                install(
-                    section,
-                    checked.verified,
-                    checked.key,
-                    allowed=self._config().node.allowed,
-                    state_dir=self._state,
-                    keep_previous=timedelta(seconds=min(seconds, MAX_SECONDS)),
-                    clock=self._clock,
-                )
+            made = install(
+                section,
+                checked.verified,
+                checked.key,
+                allowed=self._config().node.allowed,
+                state_dir=self._state,
+                keep_previous=timedelta(seconds=min(seconds, MAX_SECONDS)),
+                clock=self._clock,
             )
         except (InstallFault, SealFault) as fault:
             raise HandFault(str(fault)) from None
+        return _Undoable(made, partial(self._settled, section))
+
+    @property
+    def has_token(self) -> bool:
+        """Whether a key is to lie on a token."""
+        return any(one.key.store != "file" for one in self._config().certificates)
+
+    def tidy(self) -> list[str]:
+        """Take away previous keys whose time is over, from files first and then from tokens; return
+        what could not be done."""
+        from agents.recovery import clear_previous
+
+        config = self._config()
+        found = clear_previous(
+            config.certificates, allowed=config.node.allowed, now=self._clock.now()
+        )
+        found += self._destroy_left()
+        for one in found:
+            self._log.warning("a previous key is still there", reason=one)
+        return found
+
+    def _destroy_left(self) -> list[str]:
+        from agents.leaving import destroy_left
+
+        config = self._config()
+        return destroy_left(
+            config.certificates,
+            allowed=config.node.allowed,
+            state_dir=self._state,
+            now=self._clock.now(),
+        )
+
+    def _settled(self, section: CertificateSection) -> None:
+        if section.key.store != "file":
+            for one in self._destroy_left():
+                self._log.warning("a previous key is still there", reason=one)
 
     def unfinished(self, section: CertificateSection, fingerprint: str) -> Installation | None:
         """Return what was installed of it before the agent ended, neither undone nor settled."""
@@ -150,7 +184,7 @@ class NodeHands:
             raise HandFault(str(fault)) from None
         if found is None or found.journal.fingerprint != fingerprint:
             return None
-        return _Undoable(found)
+        return _Undoable(found, partial(self._settled, section))
 
     # ----------------------------------------------------------------------------- servers
 
@@ -193,8 +227,9 @@ class NodeHands:
 class _Undoable:
     """An installation whose faults are HandFaults."""
 
-    def __init__(self, installation: Any) -> None:
+    def __init__(self, installation: Any, settled: Callable[[], None]) -> None:
         self._installation = installation
+        self._settled = settled
 
     def undo(self) -> None:
         """Put back what was there before."""
@@ -203,6 +238,7 @@ class _Undoable:
     def settle(self) -> None:
         """Give up what was there before."""
         self._do("settle")
+        self._settled()
 
     def _do(self, what: str) -> None:
         from agents.install import InstallFault

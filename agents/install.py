@@ -124,7 +124,9 @@ class Installation:
         if not self.journal.keep_seconds:
             until = 0
         try:
-            settle_keys(self.journal.certificate, self.journal.spki_sha256, self.state_dir)
+            settle_keys(
+                self.journal.certificate, self.journal.spki_sha256, self.state_dir, until=until
+            )
             with open_folder(place_of(self.files)[0], self.allowed) as folder:
                 put_by(folder, self.journal, until)
             journals(self.state_dir).remove(self.journal.certificate)

@@ -18,6 +18,7 @@ from agents.child import ChildFault, run_child
 from agents.wire import decode_bytes
 
 __all__ = [
+    "LEFT",
     "KeyFault",
     "MadeCsr",
     "adopt_key",
@@ -31,6 +32,10 @@ __all__ = [
 
 MAX_WAITING: Final = 4
 """Most keys of one certificate that wait; a broker that asks again and again fills no disk."""
+
+LEFT: Final = "left-"
+"""What the name begins with under which a key on a token is written down that has left service;
+then come the second since 1970 until which it is kept, and its digest."""
 
 _SERVING: Final = "serving"
 
@@ -187,16 +192,18 @@ def serving_key(name: str, state_dir: str) -> str | None:
         return None
 
 
-def settle_keys(name: str, spki_sha256: str, state_dir: str) -> None:
+def settle_keys(name: str, spki_sha256: str, state_dir: str, *, until: int = 0) -> None:
     """Note which key serves now, and take away those that are older than it.
 
     Previous keys that have to be kept lie where the server reads them, so the state's own copy is
-    not needed; one on a token is left there, for what was encrypted to it can be read by it alone.
+    not needed.  One on a token is there alone, and what was encrypted to it can be read by nothing
+    else: it is written down as one to destroy after *until*, in seconds since 1970.
     """
     folder = key_folder(name, state_dir)
     try:
         if not os.path.isdir(folder):
             return
+        _take_back(folder, spki_sha256)
         _write(os.path.join(folder, _SERVING), spki_sha256)
         _sync(folder)
         made = _keys_by_age(folder)
@@ -204,9 +211,27 @@ def settle_keys(name: str, spki_sha256: str, state_dir: str) -> None:
         if spki_sha256 not in stems:
             return
         for one in made[: stems.index(spki_sha256)]:
-            os.unlink(os.path.join(folder, one))
+            _let_go(folder, one, until)
     except OSError as error:
         raise KeyFault(f"{folder}: {error.strerror}") from None
+
+
+def _take_back(folder: str, spki_sha256: str) -> None:
+    """Have a key on a token be one of those in service again: many others were asked for while its
+    certificate was on its way."""
+    for name in os.listdir(folder):
+        if name.startswith(LEFT) and name.endswith(f"-{spki_sha256}.uri"):
+            os.rename(os.path.join(folder, name), os.path.join(folder, f"{spki_sha256}.uri"))
+
+
+def _let_go(folder: str, name: str, until: int) -> None:
+    """Take a key's file away; of one on a token it is kept in mind that it is still there."""
+    path = os.path.join(folder, name)
+    stem, ending = os.path.splitext(name)
+    if ending == ".uri":
+        os.rename(path, os.path.join(folder, f"{LEFT}{until}-{stem}.uri"))
+    else:
+        os.unlink(path)
 
 
 def _forget_waiting(folder: str) -> None:
@@ -219,7 +244,7 @@ def _forget_waiting(folder: str) -> None:
         serving = ""
     waiting = [one for one in _keys_by_age(folder) if os.path.splitext(one)[0] != serving]
     for one in waiting[: max(0, len(waiting) - MAX_WAITING + 1)]:
-        os.unlink(os.path.join(folder, one))
+        _let_go(folder, one, 0)
 
 
 def _keys_by_age(folder: str) -> list[str]:

@@ -1,20 +1,20 @@
-"""Reads the configuration: ``agent.toml`` and, beside it, ``agent.d/*.toml``, checked whole.
+"""Reads the configuration, checked whole: ``agent.toml`` with ``agent.d/*.toml`` beside it, or a
+variable of the environment.
 
 Imported when a configuration is read and not kept in use after it.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import tomllib
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from agents.config import (
     UNCHECKED,
+    Absent,
     AgentConfig,
     Authentication,
     BrokerSection,
@@ -36,14 +36,9 @@ from agents.config import (
     StartTls,
 )
 from agents.reading import ConfigFault, Table, read_address
+from agents.sources import find_includes, read_source
 
 __all__ = ["read_config"]
-
-MAX_FILE_BYTES: Final = 32 * 1024 * 1024
-"""Largest file that is read, in bytes: 5,000 certificates in one file measure 3 MiB."""
-
-INCLUDES: Final = "agent.d"
-"""Folder beside the file; each of its files may hold certificates and bundles."""
 
 DEFAULT_STATE: Final = "/var/lib/penstock-agent"
 """Where the agent keeps what it must not forget, as the FHS has it."""
@@ -64,7 +59,7 @@ Section = TypeVar("Section")
 def read_config(path: str) -> AgentConfig:
     """Return what the file and those of the folder beside it say; raises ConfigFault."""
     faults: list[str] = []
-    main = Table(_read(path, faults), file=path, place="", faults=faults)
+    main = Table(read_source(path, faults), file=path, place="", faults=faults)
     if faults:
         raise ConfigFault(faults)
     node = _section(main, "node", _node)
@@ -77,8 +72,8 @@ def read_config(path: str) -> AgentConfig:
         faults.append(
             f"{path}: node.name: is missing; only a cluster's token names a node by itself"
         )
-    for included in _includes(path):
-        more = Table(_read(included, faults), file=included, place="", faults=faults)
+    for included in find_includes(path):
+        more = Table(read_source(included, faults), file=included, place="", faults=faults)
         found = _lists(more)
         certificates += found[0]
         bundles += found[1]
@@ -95,30 +90,6 @@ def read_config(path: str) -> AgentConfig:
     if faults:
         raise ConfigFault(faults)
     return config
-
-
-def _includes(path: str) -> list[str]:
-    folder = os.path.join(os.path.dirname(path) or ".", INCLUDES)
-    try:
-        names = sorted(os.listdir(folder))
-    except FileNotFoundError:
-        return []
-    return [os.path.join(folder, name) for name in names if name.endswith(".toml")]
-
-
-def _read(path: str, faults: list[str]) -> dict[str, Any]:
-    try:
-        with open(path, "rb") as file:
-            octets = file.read(MAX_FILE_BYTES + 1)
-        if len(octets) > MAX_FILE_BYTES:
-            faults.append(f"{path}: is past the limit of {MAX_FILE_BYTES} bytes")
-            return {}
-        return tomllib.loads(octets.decode("utf-8"))
-    except OSError as error:
-        faults.append(f"{path}: cannot be read: {error.strerror}")
-    except (ValueError, RecursionError) as error:
-        faults.append(f"{path}: is not TOML: {error}")
-    return {}
 
 
 def _section(table: Table, key: str, read: Callable[[Table], Section]) -> Section:
@@ -291,6 +262,7 @@ def _reload(table: Table) -> ReloadSection:
         systemd=table.text("systemd") or None,
         timeout=table.duration("timeout", timedelta(seconds=30)),
         check=table.texts("check"),
+        absent=table.choice("absent", Absent.FAIL),
     )
     if sum(map(bool, (made.signal, made.command, made.systemd))) > 1:
         table.fault("", "names more than one of signal, command and systemd")
@@ -314,6 +286,7 @@ def _look(table: Table, names: tuple[str, ...]) -> LookSection:
         starttls=starttls,
         attempts=table.number("attempts", 10, least=1, most=1_000),
         timeout=table.duration("timeout", timedelta(seconds=30)),
+        first=table.choice("first", Absent.FAIL),
     )
 
 

@@ -18,8 +18,9 @@ def look_over(config: AgentConfig) -> list[str]:
     for key, path in (("certificate", config.enrol.certificate), ("key", config.enrol.key)):
         if path is not None:
             found += _unreadable(f"enrol.{key}", path)
-    if config.enrol.credential is not None and not _has_identity(config):
-        found += _missing_secret(config.enrol.credential)
+    credential = _needed_credential(config)
+    if credential is not None and not _is_of_systemd(credential):
+        found += _missing_secret(credential)
     found += _unwritable("node.state", config.node.state)
     for one in config.certificates:
         found += _certificate(one)
@@ -27,8 +28,8 @@ def look_over(config: AgentConfig) -> list[str]:
 
 
 def warn_of(config: AgentConfig) -> list[str]:
-    """Return what the configuration allows on purpose, and a person should know of."""
-    return [
+    """Return what the configuration allows on purpose or could not be looked at, for people."""
+    return _unseen(config) + [
         f"certificate[{one.name}].expects.anchors: {UNCHECKED}: it is taken from any CA that the"
         " broker had it from"
         for one in config.certificates
@@ -53,8 +54,25 @@ def _certificate(section: CertificateSection) -> list[str]:
     return found
 
 
-def _has_identity(config: AgentConfig) -> bool:
-    return os.path.exists(os.path.join(config.node.state, "identity", "identity.json"))
+def _unseen(config: AgentConfig) -> list[str]:
+    credential = _needed_credential(config)
+    if credential is None or not _is_of_systemd(credential):
+        return []
+    name = credential.partition(":")[2]
+    said = f"enrol.credential: {name} is handed over by systemd and was not looked at"
+    return [f"{said}; the unit takes it from /etc/credstore/{name}"]
+
+
+def _needed_credential(config: AgentConfig) -> str | None:
+    """Return the reference to what is shown to be let in; who has an identity needs none."""
+    is_known = os.path.exists(os.path.join(config.node.state, "identity", "identity.json"))
+    return None if is_known else config.enrol.credential
+
+
+def _is_of_systemd(reference: str) -> bool:
+    """Say whether only a process that systemd started can read it, which this one is not."""
+    kind, _, name = reference.partition(":")
+    return kind == "file" and not name.startswith("/") and "CREDENTIALS_DIRECTORY" not in os.environ
 
 
 def _missing_secret(reference: str) -> list[str]:

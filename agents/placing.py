@@ -17,11 +17,15 @@ from dataclasses import dataclass
 from agents.owners import Ownership
 from agents.paths import SELINUX, PathFault, new_name, open_folder, write_new
 
-__all__ = ["PlacingFault", "place", "read_placed", "remove_placed"]
+__all__ = ["DiskFault", "PlacingFault", "place", "read_placed", "remove_placed"]
 
 
 class PlacingFault(Exception):
     """The file could not be put in place, and what was there is as it was."""
+
+
+class DiskFault(PlacingFault):
+    """The system refused: there is no room, or it may not be written now; later it may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,7 @@ def _folder_of(
     except PathFault as error:
         raise PlacingFault(str(error)) from None
     except OSError as error:
-        raise PlacingFault(f"{path}: {(error.strerror or 'it failed').lower()}") from None
+        raise DiskFault(f"{path}: {(error.strerror or 'it failed').lower()}") from None
 
 
 def _look_at(folder: int, name: str, path: str) -> _Before:

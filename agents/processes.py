@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["ProcessFault", "find_process", "read_pid_file", "send_signal"]
+__all__ = ["NoProcess", "ProcessFault", "find_process", "read_pid_file", "send_signal"]
 
 PROC: Final = Path("/proc")
 
@@ -38,6 +38,10 @@ SIGNALS: Final = ("HUP", "USR1", "USR2", "WINCH", "TERM", "INT", "CONT", "ALRM")
 
 class ProcessFault(Exception):
     """The process that is meant was not found, or is not what it should be."""
+
+
+class NoProcess(ProcessFault):
+    """Nothing runs the program that is meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +99,14 @@ def find_process(program: str, *, user: str | None = None) -> int:
     Of a server and the workers that it started, the one that started the others is meant.
 
     Raises:
-        ProcessFault: None runs, or several that did not start one another.
+        NoProcess: None runs.
+        ProcessFault: Several run that did not start one another.
     """
     owners = _owners(user)
     found = {one.pid: one for one in _processes() if _is_meant(one, program, owners)}
     first = [one.pid for one in found.values() if one.parent not in found]
     if not first:
-        raise ProcessFault(f"no process runs {program!r}")
+        raise NoProcess(f"no process runs {program!r}")
     if len(first) > 1:
         listed = ", ".join(str(pid) for pid in sorted(first)[:5])
         raise ProcessFault(

@@ -19,6 +19,12 @@ __all__ = ["NEEDS_RENEWAL_AT", "Standing", "check_ready", "is_due", "standings",
 NEEDS_RENEWAL_AT: Final = 2 / 3
 """Where in its life a certificate counts as due for renewal, as ``needs-renewal`` tells."""
 
+ASKED: Final = "the broker has its CSR and has not sent the certificate yet"
+"""Why a certificate is missing whose key has been made."""
+
+CONNECTED: Final = "the broker is reached and has not asked for a CSR yet"
+"""Why one is missing that nothing has been done for."""
+
 _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Find = Callable[[str], Record]
@@ -77,13 +83,21 @@ def standings(config: AgentConfig, find: Find, now: datetime) -> list[Standing]:
     return found
 
 
-def check_ready(config: AgentConfig, find: Find, now: datetime) -> list[str]:
-    """Return what keeps the node from being ready; nothing: every certificate is in place."""
-    return [
-        f"certificate {one.name!r} is {one.state}" + (f": {one.fault}" if one.fault else "")
-        for one in standings(config, find, now)
-        if one.state in {"missing", "ended"}
-    ]
+def check_ready(
+    config: AgentConfig, find: Find, now: datetime, waits: str | None = None
+) -> list[str]:
+    """Return what keeps the node from being ready; nothing: every certificate is in place.
+
+    With *waits*, what the agent waits for at the broker (empty: it is reached), each tells why.
+    """
+    found = []
+    for one in standings(config, find, now):
+        if one.state in {"missing", "ended"}:
+            why = one.fault or waits
+            if why == "":
+                why = ASKED if find(one.name).asked_csr else CONNECTED
+            found.append(f"certificate {one.name!r} is {one.state}" + (f": {why}" if why else ""))
+    return found
 
 
 def is_due(record: Record, now: datetime) -> bool | None:

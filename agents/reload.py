@@ -14,8 +14,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from agents.config import ReloadSection
-from agents.processes import ProcessFault, find_process, read_pid_file, send_signal
+from agents.config import Absent, ReloadSection
+from agents.processes import (
+    NoProcess,
+    ProcessFault,
+    find_process,
+    read_pid_file,
+    send_signal,
+)
 from agents.programs import ProgramFault, run
 
 __all__ = ["SYSTEMCTL", "ReloadFault", "Renewed", "is_unit", "reload"]
@@ -135,6 +141,10 @@ def _signal(section: ReloadSection) -> None:
         else:
             pid = find_process(section.process, user=user)
         send_signal(pid, name, program=section.process, user=user)
+    except NoProcess as error:
+        # It is started later, and reads then what is in place.
+        if section.absent is not Absent.PASS:
+            raise ReloadFault(str(error)) from None
     except ProcessFault as error:
         raise ReloadFault(str(error)) from None
 

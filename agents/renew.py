@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agents.clock import Clock
-from agents.config import AgentConfig, CertificateSection
+from agents.config import Absent, AgentConfig, CertificateSection
 from agents.log import Log
 from agents.mailbox import Outbox
 from agents.records import Record, Records
@@ -25,6 +25,9 @@ __all__ = ["Renewals"]
 
 ENDS: Final = frozenset({"seen", "refused", "failed", "restored"})
 """Stages that nothing follows."""
+
+FIRST: Final = "not looked at: the server is started once its first certificate is there"
+"""What is told of a first certificate that nobody can serve yet."""
 
 
 @dataclass(slots=True)
@@ -136,17 +139,20 @@ class Renewals:
         self._done(message)
 
     def _take_back(self, message: Message) -> None:
-        """The broker refuses: a key that waits is of no use any more."""
-        name = str(message.body["certificate"])
+        """The broker refuses, so that a key that waits is of no use; or says what it waits for."""
+        is_refused = message.kind == "refused"
+        name, reason = str(message.body["certificate"]), str(message.body["reason"])[:500]
         section = self._config().certificate(name)
-        reason = str(message.body["reason"])[:500]
-        self._log.error("the broker refuses a certificate", certificate=name, reason=reason)
+        if is_refused:
+            self._log.error("the broker refuses a certificate", certificate=name, reason=reason)
         if section is not None:
             with self._lock(name):
                 record = self._records.get(name)
-                if record.asked_key and record.asked_key != record.key:
-                    self._hands.forget_key(section, record.asked_key)
-                record.forget_asked()
+                # What lies in its place and is not known to be served yet may be of that very key.
+                if is_refused and record.stage not in _PLACED:
+                    if record.asked_key and record.asked_key != record.key:
+                        self._hands.forget_key(section, record.asked_key)
+                    record.forget_asked()
                 record.fault = reason
                 self._records.put(record)
         self._done(message)
@@ -235,13 +241,19 @@ class Renewals:
         failed: dict[str, str] = {}
         for one in placed:
             try:
-                note = self._hands.look(one.section, one.checked.fingerprint)
+                note = self._look(one)
             except HandFault as fault:
                 failed[one.delivery] = f"not seen: {fault}"
             else:
                 self._seen(one, note)
         if failed:
             self._restore([one for one in placed if one.delivery in failed], failed)
+
+    def _look(self, one: _Placed) -> str | None:
+        look = one.section.look
+        if look is not None and look.first is Absent.PASS and one.record.fingerprint is None:
+            return FIRST
+        return self._hands.look(one.section, one.checked.fingerprint)
 
     def _bring_apart(self, placed: list[_Placed]) -> None:
         """One of several kept all from being reloaded: take all back, then try each half."""
@@ -284,7 +296,7 @@ class Renewals:
             record.fingerprint = checked.fingerprint
             record.not_before, record.not_after = checked.not_before, checked.not_after
             record.spki_sha256, record.key = checked.spki_sha256, checked.key
-            record.is_seen = one.section.look is not None or one.section.driver is not None
+            record.is_seen = note is None and bool(one.section.look or one.section.driver)
             record.fault = None
             if record.asked_spki == checked.spki_sha256:
                 record.forget_asked(keep_csr=True)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-__all__ = ["become_resident", "boot", "defer", "is_resident"]
+__all__ = ["become_resident", "boot", "defer", "is_resident", "leave_when_stopped"]
 
 MARK: Final = "MALLOC_ARENA_MAX"
 """glibc's setting for how many heaps threads share; its own default is eight for each core."""
@@ -36,6 +37,19 @@ def is_resident(environment: Mapping[str, str] = os.environ) -> bool:
     return bool(sys.flags.isolated and sys.flags.no_site and environment.get(MARK))
 
 
+def leave_when_stopped() -> None:
+    """Have SIGTERM end the process at once, until the agent has a handler of its own.
+
+    The first process of a container is not ended by a signal that it has no handler for: a pod
+    that is deleted while it starts would wait for its whole grace period.
+    """
+    signal.signal(signal.SIGTERM, _leave)
+
+
+def _leave(_number: int, _frame: object) -> None:
+    os._exit(0)
+
+
 def become_resident(
     arguments: Sequence[str],
     *,
@@ -47,10 +61,14 @@ def become_resident(
     words = [sys.executable, "-I", "-S", "-c", _BOOT, home, "penstock-agent", *arguments]
     if not sys.executable:
         return
+    # What comes while there is no handler waits, and is not lost.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         replace(sys.executable, words, {MARK: "1", **environment})
     except OSError:
         return
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def defer(name: str) -> None:
@@ -73,6 +91,8 @@ def defer(name: str) -> None:
 
 def boot(arguments: Sequence[str]) -> int:
     """Run the command in the process that stays."""
+    leave_when_stopped()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     defer(DEFERRED)
     from agents.cli import main
 

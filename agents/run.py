@@ -32,6 +32,7 @@ from agents.session import Session
 from agents.state import State, StateFault
 from agents.steps import HandFault
 from agents.transport import Transport
+from agents.waits import Waits
 from agents.wire import Message
 from agents.workers import Workers
 
@@ -56,8 +57,15 @@ next start.  Kubernetes kills after 30."""
 DAY_SECONDS: Final = 86_400.0
 """How often previous keys whose time is over are taken away, in seconds."""
 
+TOKEN_SECONDS: Final = 600.0
+"""After how many seconds a token is asked first, and again where it failed: a host that is started
+every day has none that is older than a day."""
+
 IDENTITY_SECONDS: Final = 600.0
 """How long lies between tries to renew an identity, in seconds."""
+
+ABOUT_CERTIFICATES: Final = frozenset({"want-csr", "certificate", "refused", "waits"})
+"""Kinds of messages that are about one certificate."""
 
 
 class Agent:
@@ -95,19 +103,21 @@ class Agent:
         self._again_lock = threading.Lock()
         self._again_at = 0.0
         self._identity_at = 0.0
-        self._tidy_at = clock.monotonic() + DAY_SECONDS
-        self._status = ""
+        self._tidy_at = clock.monotonic() + (
+            TOKEN_SECONDS if self._hands.has_token else DAY_SECONDS
+        )
         self._waker, self._wakes = os.pipe()
         for end in (self._waker, self._wakes):
             os.set_blocking(end, False)
         self._port: metrics.LocalPort | None = None
 
     def _make_workers(self) -> None:
+        self._hands = NodeHands(lambda: self._config, self._clock, self._log)
         self._renewals = Renewals(
             config=lambda: self._config,
             records=self._records,
             outbox=self._outbox,
-            hands=NodeHands(lambda: self._config, self._clock, self._log),
+            hands=self._hands,
             done=self._inbox.done,
             clock=self._clock,
             log=self._log,
@@ -128,6 +138,7 @@ class Agent:
         )
 
     def _make_channel(self) -> None:
+        self._waiting = Waits(self._state.own)
         self._sender = Sender(
             transport=self._transport,
             identities=self._identities,
@@ -148,7 +159,13 @@ class Agent:
             stopped=self._stopped,
             clock=self._clock,
             log=self._log,
+            waits=self._waits,
         )
+
+    def _waits(self, reason: str) -> None:
+        """Tell systemd and probes what the channel waits for; nothing: it is connected."""
+        self._notifier.status(reason or "connected")
+        self._waiting.tell(reason)
 
     # ------------------------------------------------------------------------------ running
 
@@ -216,10 +233,6 @@ class Agent:
         if now >= self._tidy_at:
             self._tidy_at = now + DAY_SECONDS
             threading.Thread(target=self._clear_previous, name="tidy", daemon=True).start()
-        status = "connected" if self._session.is_connected else "the broker is away"
-        if status != self._status:
-            self._status = status
-            self._notifier.status(status)
         if now >= self._identity_at and self._identities.is_renewal_due():
             self._identity_at = now + IDENTITY_SECONDS
             self._session.renew_identity()
@@ -292,14 +305,14 @@ class Agent:
         if message.kind == "renew-identity":
             self._inbox.done(message)
             self._session.renew_identity()
-        elif message.kind in {"want-csr", "certificate", "refused"}:
+        elif message.kind in ABOUT_CERTIFICATES:
             self._workers.submit(self._renewals.key_of(message), message)
         else:
             self._workers.submit(self._services.key_of(message), message)
 
     def _work(self, key: str, messages: Sequence[Message]) -> None:
         try:
-            if messages[0].kind in {"want-csr", "certificate", "refused"}:
+            if messages[0].kind in ABOUT_CERTIFICATES:
                 self._renewals.work(messages)
             else:
                 self._services.work(messages)
@@ -324,15 +337,9 @@ class Agent:
         os.waitpid(child, 0)
 
     def _clear_previous(self) -> None:
-        """Take away previous keys whose time is over."""
-        from agents.recovery import clear_previous
-
-        now = self._clock.now()
-        found = clear_previous(
-            self._config.certificates, allowed=self._config.node.allowed, now=now
-        )
-        for one in found:
-            self._log.warning("a previous key is still there", reason=one)
+        """Take away previous keys whose time is over; what failed is tried again soon."""
+        if self._hands.tidy():
+            self._tidy_at = self._clock.monotonic() + TOKEN_SECONDS
 
     def _clear_away(self) -> None:
         from agents.recovery import recover

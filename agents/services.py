@@ -13,7 +13,7 @@ from agents.clock import Clock
 from agents.config import AgentConfig
 from agents.log import Log
 from agents.mailbox import Outbox
-from agents.state import Folder
+from agents.state import Folder, StateFault
 from agents.wire import Message
 
 __all__ = ["Services"]
@@ -68,7 +68,7 @@ class Services:
         self._responder = None
 
     def work(self, messages: Sequence[Message]) -> None:
-        """Do *messages*, which share a key, in their order."""
+        """Do *messages*, which share a key, in their order; raises StateFault to be asked again."""
         for message in messages:
             if message.kind == "bundle":
                 self._install(message)
@@ -111,6 +111,9 @@ class Services:
             )
         except BundleFault as fault:
             self._log.error("a bundle is not installed", bundle=name, reason=fault)
+            if not fault.is_final:
+                # The broker sends it again only when it changes, so it stays in the inbox.
+                raise StateFault(str(fault)) from None
             return
         self._log.info("bundle installed", bundle=name, version=version)
         body = {"bundle": name, "version": installed.version}

@@ -14,7 +14,7 @@ from typing import Final
 
 from agents import wire
 from agents.clock import Clock
-from agents.errors import Impostor, NotKnown, Refused, Silent, Unreachable
+from agents.errors import ClocksDiffer, Impostor, NotKnown, Refused, Silent, Unreachable
 from agents.identity import Identities, Waiting
 from agents.log import Log
 from agents.mailbox import Inbox
@@ -62,6 +62,7 @@ class Session:
         stopped: threading.Event,
         clock: Clock,
         log: Log,
+        waits: Callable[[str], None] = lambda _reason: None,
     ) -> None:
         self._transport = transport
         self._identities = identities
@@ -72,6 +73,7 @@ class Session:
         self._stopped = stopped
         self._clock = clock
         self._log = log
+        self._waits = waits
         self._pauses = Pauses()
         self._refusals = Pauses(shortest=REFUSED_SECONDS[0], longest=REFUSED_SECONDS[1])
         self._awake = threading.Event()
@@ -121,13 +123,16 @@ class Session:
             wait = self._pauses.next() if self._clock.monotonic() - begun < STEADY_SECONDS else 1.0
         except Waiting as waiting:
             self._log.info("enrolment waits for approval", fingerprint=waiting.fingerprint)
+            self._waits(f"enrolment {waiting}")
             wait = waiting.retry_seconds
         except NotKnown as refusal:
+            self._waits(f"the broker does not know this node: {refusal}")
             self._log.warning("the broker does not know this node", reason=refusal)
             wait = self._refusals.next() if self._is_unknown else self._pauses.next()
             self._is_unknown = True
         except Refused as refusal:
             self._log.error("the broker refuses this node", reason=refusal)
+            self._waits(f"the broker refuses this node: {refusal}")
             wait = self._refusals.next()
         except _Goaway as goaway:
             self._pauses.reset()
@@ -141,6 +146,7 @@ class Session:
             said = "not the broker" if isinstance(fault, Impostor) else "the broker is away"
             tell = self._log.error if isinstance(fault, Impostor) else self._log.warning
             tell(said, reason=fault, retry_seconds=round(wait, 1))
+            self._waits(f"{said}: {fault}")
         finally:
             self.is_connected = False
             self._sender.close()
@@ -150,10 +156,7 @@ class Session:
         """Have an identity that the broker knows; raises like ``Identities.enrol``."""
         identities = self._identities
         if self._is_unknown or not identities.is_usable():
-            identity = identities.enrol()
-            self._is_unknown = False
-            self._refusals.reset()
-            self._log.info("enrolled", node=identity.node, node_id=identity.node_id)
+            self._enrol()
         elif self._is_renewal_asked or identities.is_renewal_due():
             self._renew()
         current = identities.current
@@ -162,6 +165,23 @@ class Session:
             if former is not None:
                 self._log.warning("the broker takes this for a new node", former=former)
                 self._on_new_node()
+
+    def _enrol(self) -> None:
+        """Be let in, or go on as who it was where only the clocks stand against it.
+
+        By this node's clock its identity has ended.  TLS is judged by the broker's, so that the
+        channel may hold, and what is wrong can be told.
+        """
+        try:
+            identity = self._identities.enrol()
+        except ClocksDiffer as fault:
+            if self._is_unknown or self._identities.pair() is None:
+                raise
+            self._log.error("the identity seems to have ended, and is still tried", reason=fault)
+            return
+        self._is_unknown = False
+        self._refusals.reset()
+        self._log.info("enrolled", node=identity.node, node_id=identity.node_id)
 
     def _renew(self) -> None:
         """Renew an identity that is still alive; a failure keeps nobody from using that."""
@@ -252,6 +272,7 @@ class Session:
         self.is_connected = True
         self.connections += 1
         self._log.info("connected", by=how)
+        self._waits("")
         self._sender.state_anew()
         self._sender.open()
 

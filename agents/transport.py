@@ -10,14 +10,14 @@ import contextlib
 import os
 import socket
 import ssl
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from agents.answers import Answer, judge, printable
 from agents.clock import Clock
 from agents.config import BrokerSection
-from agents.errors import Impostor, NotKnown, Silent, Unreachable
+from agents.errors import ClocksDiffer, Impostor, NotKnown, Silent, Unreachable
 from agents.exchange import Exchange, HttpFault
 from agents.kept import Kept
 from agents.proxies import Proxy, ProxyFault, find_proxy, split_address
@@ -170,7 +170,8 @@ class Transport:
         """Send a request and return the answer.
 
         A refusal for the age of its signature is answered by a new signature, once: what was signed
-        before the broker started is not believed.  What is repeatable goes over the connection that
+        before the broker started is not believed.  If that is not believed either, the clocks do
+        not agree, which says nothing of who asks.  What is repeatable goes over the connection that
         is kept, and once more over a new one where the broker has closed that without an answer.
 
         Raises:
@@ -186,7 +187,8 @@ class Transport:
         except NotKnown as refusal:
             if sign is None or refusal.type != STALE:
                 raise
-        return self._call(request)
+        with self._clocks_in_mind():
+            return self._call(request)
 
     def release(self) -> None:
         """Close the connection that is kept."""
@@ -208,7 +210,19 @@ class Transport:
         except NotKnown as refusal:
             if sign is None or refusal.type != STALE:
                 raise
-        return self._open(request)
+        with self._clocks_in_mind():
+            return self._open(request)
+
+    @contextlib.contextmanager
+    def _clocks_in_mind(self) -> Iterator[None]:
+        """Take a signature made just now that is refused for its time for what it is."""
+        try:
+            yield
+        except NotKnown as refusal:
+            if refusal.type != STALE:
+                raise
+            said = self._clock_said()
+            raise ClocksDiffer(f"the broker believes no signature of now: {said}") from None
 
     def _call(self, request: _Request) -> Answer:
         exchange, status, fields = self._send(request)
@@ -373,9 +387,12 @@ class Transport:
     def _why_not(self, error: ssl.SSLCertVerificationError) -> str:
         said = error.verify_message
         if error.verify_code in _OUT_OF_TIME:
-            now = self._clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
-            return f"{said}; the clock of this node says {now}, look whether that is right"
+            return f"{said}; {self._clock_said()}"
         return f"{said}; look at broker.anchors and at who answers there"
+
+    def _clock_said(self) -> str:
+        now = self._clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        return f"the clock of this node says {now}, look whether that is right"
 
 
 def _name(error: Exception) -> str:

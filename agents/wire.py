@@ -144,6 +144,8 @@ BROKER_KINDS: Final[Mapping[str, Mapping[str, type]]] = {
     },
     # Something that the node asked for is not granted; what it has stays.
     "refused": {"certificate": _TEXT, "reason": _TEXT},
+    # Why a certificate has not come yet, for whoever looks at the node; nothing follows from it.
+    "waits": {"certificate": _TEXT, "reason": _TEXT},
     # Serve the answer to a challenge until it is withdrawn, or until the time that is named.
     "answer-challenge": {
         "challenge": _TEXT,

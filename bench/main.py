@@ -11,13 +11,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from bench import agents, policy, vault
+from bench import agents, kubernetes, policy, vault
 from bench import agents_report as agent_reports
+from bench import kubernetes_report as kubernetes_reports
 from bench import policy_report as policy_reports
 from bench import report as reports
 from bench import vault_report as vault_reports
 from bench.acme2certifier import PEER
 from bench.scenarios import EFFORTS, SCENES, measure
+from tests.kubernetes.programs import KUBERNETES_VERSION
 from tests.peers.installation import GO_PEERS, VAULT, PeerMissing, go_toolchain
 from tests.peers.process import PeerFailed
 
@@ -27,6 +29,7 @@ REPORT: Final = reports.ROOT / "build" / "bench" / "report.json"
 VAULT_REPORT: Final = REPORT.with_name("vault.json")
 AGENTS_REPORT: Final = REPORT.with_name("agents.json")
 POLICY_REPORT: Final = REPORT.with_name("policy.json")
+KUBERNETES_REPORT: Final = REPORT.with_name("kubernetes.json")
 PAGE: Final = reports.ROOT / "docs" / "benchmarks.md"
 
 
@@ -40,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _agents(asked)
         if asked.only == "policy":
             return _policy(asked)
+        if asked.only == "kubernetes":
+            return _kubernetes(asked)
         asked.report = asked.report or REPORT
         if not asked.only_docs:
             _measure(asked)
@@ -72,9 +77,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--only",
-        choices=["agents", "policy", "vault"],
-        help="agents and what they cost the broker; decisions and reloads of policies; "
-        "account keys in Vault beside those in files",
+        choices=["agents", "kubernetes", "policy", "vault"],
+        help="agents and what they cost the broker; pods on a real cluster of one node; decisions "
+        "and reloads of policies; account keys in Vault beside those in files",
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="with --only kubernetes: take the archives there instead of building images anew",
     )
     parser.add_argument("--report", type=Path, help="where the JSON report lies")
     parser.add_argument(
@@ -154,6 +165,30 @@ def _policy(asked: argparse.Namespace) -> int:
     text = policy_reports.render(policy_reports.read_report(path))
     if asked.write_docs or asked.only_docs:
         reports.write_docs(text, PAGE, start=policy_reports.START, end=policy_reports.END)
+        print(f"written into {PAGE.relative_to(reports.ROOT)}", file=sys.stderr)
+    print(text)
+    return 0
+
+
+def _kubernetes(asked: argparse.Namespace) -> int:
+    """Measure pods on a cluster, which have a report of their own; needs root."""
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    path = asked.report or KUBERNETES_REPORT
+    if not asked.only_docs:
+        effort = kubernetes.EFFORTS[asked.effort]
+        with tempfile.TemporaryDirectory(prefix="penstock-bench-") as home:
+            found = kubernetes.measure(Path(home), effort, tell, images=asked.images)
+        versions = {"penstock": version("penstock"), "Kubernetes": KUBERNETES_VERSION}
+        kubernetes_reports.write_report(
+            kubernetes_reports.take(found, asked.effort, versions), path
+        )
+    text = kubernetes_reports.render(kubernetes_reports.read_report(path))
+    if asked.write_docs or asked.only_docs:
+        start, end = kubernetes_reports.START, kubernetes_reports.END
+        reports.write_docs(text, PAGE, start=start, end=end)
         print(f"written into {PAGE.relative_to(reports.ROOT)}", file=sys.stderr)
     print(text)
     return 0

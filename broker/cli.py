@@ -26,6 +26,10 @@ EXIT_MISUSED: Final = 2
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "serve": ("broker.commands.serving:serve", "Run the broker until it is told to stop."),
+    "prepare": (
+        "broker.commands.preparing:prepare",
+        "Bring the store up to date, and make built-in CAs.",
+    ),
     "demo": ("broker.commands.serving:demo", "Show one order through both halves."),
     "check": ("broker.commands.checking:check", "Check the configuration and the policies."),
     "status": ("broker.commands.requesters:status", "Tell how the broker is."),
@@ -57,6 +61,11 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "Waves of certificates over groups of nodes.",
     ),
     "node": ("broker.commands.node:node", "Nodes with agents, and how they are let in."),
+    "admission": (
+        "broker.commands.admission:admission",
+        "Put agents into the pods of a cluster.",
+    ),
+    "workload": ("broker.commands.workloads:workload", "What pods of a cluster would get."),
     "upstream": ("broker.commands.upstreams:upstream", "The CAs that the broker asks."),
     "ca": ("broker.commands.authorities:ca", "The CA that the broker is itself."),
     "vault": ("broker.commands.vault:vault", "What the broker needs in Vault."),
@@ -70,7 +79,19 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
 }
 """Each command with where its code is and what the list of commands says about it."""
 
-HERE: Final = frozenset({"serve", "demo", "check", "vault", "backup", "restore", "completion"})
+HERE: Final = frozenset(
+    {
+        "serve",
+        "prepare",
+        "demo",
+        "check",
+        "admission",
+        "vault",
+        "backup",
+        "restore",
+        "completion",
+    }
+)
 """Commands that are about this machine, whatever broker elsewhere is named."""
 
 

@@ -66,15 +66,9 @@ UPSTREAM_CALLS: Final = (
 )
 """What an upstream is asked, one for each method of its port."""
 
-LIMITS: Final = (
-    "address",
-    "new-accounts",
-    "account",
-    "new-orders",
-    "failed-validations",
-    "connections",
-)
-"""What clients are limited in, as the ACME listener names its limits."""
+_OF_ACME: Final = ("address", "new-accounts", "account", "new-orders", "failed-validations")
+LIMITS: Final = (*_OF_ACME, "connections", "agents", "nodes")
+"""What clients and agents are limited in, as their listeners name their limits."""
 
 UPSTREAM_ERRORS: Final = ("refused", "unreachable", "broken")
 """How a call to an upstream can fail."""

@@ -16,17 +16,23 @@ import hypothesis
 import pytest
 import pytest_socket
 
+from broker.keys import encryption, envelope
+from tests.peers.loops import loops_end_with_their_connections
+
 TESTS = Path(__file__).parent
 
 OFFLINE_SUITES = frozenset({"unit", "property"})
 """Suites whose tests may open no socket but a Unix one, which asyncio itself needs."""
 
-WHOLE_SUITES = frozenset({"e2e", "interop", "packaging"})
+WHOLE_SUITES = frozenset({"e2e", "interop", "kubernetes", "packaging"})
 """Suites that `make check` leaves out as a whole: what is in them runs with the real peers, whether
 it says so or not."""
 
 CHEAP_SUITES = frozenset({"unit", "contract"})
 """Suites in which a passphrase is stretched at the least cost there is."""
+
+DEAR_SCRYPT = (encryption.SCRYPT_COST, encryption.SCRYPT_PARALLELISM)
+"""Cost and parallelism that the product stretches passphrases with."""
 
 
 # A check that passed passes again: examples are drawn the same way each time, and a busy machine
@@ -90,7 +96,7 @@ def update_golden(pytestconfig: pytest.Config) -> bool:
 def pytest_collection_modifyitems(
     session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Fail when a folder named on the command line holds a test file that gave no test.
+    """Fail when a test file, or one in a folder, that the command line names gave no test.
 
     It runs before ``-m`` and ``-k`` take tests away, so a suite may be narrowed on
     purpose but never lost by accident.  With ``--update-golden`` only those tests are left that
@@ -106,9 +112,8 @@ def pytest_collection_modifyitems(
     silent = sorted(
         str(path.relative_to(config.rootpath))
         for argument in config.args
-        for folder in [config.invocation_params.dir / argument]
-        if folder.is_dir()
-        for path in folder.rglob("test_*.py")
+        for named in [config.invocation_params.dir / argument]
+        for path in ([named] if named.is_file() else named.rglob("test_*.py"))
         if path not in collected
     )
     if silent:
@@ -159,19 +164,35 @@ def pytest_runtest_makereport(
     return report
 
 
-@pytest.fixture(autouse=True)
-def _cheap_passphrase(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def _strict_loops() -> Iterator[None]:
+    """Fail a test whose event loop ends before its connections."""
+    with loops_end_with_their_connections():
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _cheap_passphrase(request: pytest.FixtureRequest) -> Iterator[None]:
     """Stretch passphrases only a little: what a guess costs is shown by the tests that say so.
 
     Programs that a test starts are not touched by it.
     """
-    if suite_of(request.node) not in CHEAP_SUITES or request.node.get_closest_marker("dear_scrypt"):
-        return
-    from broker.keys import encryption, envelope
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        if suite_of(request.node) in CHEAP_SUITES:
+            _stretch(monkeypatch, cost=2, parallelism=1)
+        yield
 
+
+@pytest.fixture
+def dear_scrypt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stretch passphrases as dearly as the product does."""
+    _stretch(monkeypatch, cost=DEAR_SCRYPT[0], parallelism=DEAR_SCRYPT[1])
+
+
+def _stretch(monkeypatch: pytest.MonkeyPatch, *, cost: int, parallelism: int) -> None:
     for module in (encryption, envelope):
-        monkeypatch.setattr(module, "SCRYPT_COST", 2)
-        monkeypatch.setattr(module, "SCRYPT_PARALLELISM", 1)
+        monkeypatch.setattr(module, "SCRYPT_COST", cost)
+        monkeypatch.setattr(module, "SCRYPT_PARALLELISM", parallelism)
 
 
 @pytest.fixture(autouse=True, scope="module")

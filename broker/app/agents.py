@@ -6,6 +6,7 @@ Each part that takes what agents tell is named here by a line.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -14,21 +15,26 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from broker.app.agent_limits import agent_limits, agent_origins, reported_addresses
 from broker.app.agent_tls import AgentTls
 from broker.app.deliveries import leave_deliveries, make_deliveries
 from broker.app.fleet import Fleet, make_fleet
 from broker.app.identity import Identity
 from broker.app.node_ca import NodeCa
 from broker.app.node_metrics import NodeMetrics
+from broker.app.quotas import make_quotas
 from broker.app.vouching import Vouching
 from broker.channel.application import create_channel_app
 from broker.channel.authentication import Authentication
 from broker.channel.connections import LiveConnections
 from broker.channel.ports import BundleReports, ChannelRooms
 from broker.config.agents import Agents
+from broker.config.cluster_checks import builtin_upstreams
+from broker.issuance.budgets import Limits
 from broker.issuance.deliveries import Deliveries
 from broker.issuance.errors import Broken, Unreachable
 from broker.issuance.events import Event, EventKind
+from broker.issuance.forgetting import Forgetting
 from broker.issuance.joining import Joining, TokenVoucher
 from broker.issuance.node_ports import (
     ChallengeReports,
@@ -37,7 +43,10 @@ from broker.issuance.node_ports import (
 )
 from broker.issuance.node_refusals import NodeRefusals
 from broker.issuance.nodes import Nodes
+from broker.issuance.pod_ends import PodEnds
+from broker.issuance.regranting import Regrants
 from broker.issuance.standstill import Standstill
+from broker.issuance.workload_review import WorkloadReviews
 from broker.web.guarded import Guard
 from broker.web.limits import Limit
 from broker.web.listeners import start_tcp
@@ -72,6 +81,8 @@ class AgentRooms:
     connections: LiveConnections
     joining: Joining
     nodes: Nodes
+    forgetting: Forgetting
+    pod_ends: PodEnds
     reports: NodeReports
     deliveries: Deliveries
     challenges: ChallengeReports
@@ -79,6 +90,7 @@ class AgentRooms:
     metrics: NodeMetrics
     fleet: Fleet
     vouching: Vouching
+    workloads: WorkloadReviews
     is_held: Standstill
 
     def turns(self) -> Sequence[tuple[str, Callable[[], Awaitable[None]]]]:
@@ -87,6 +99,8 @@ class AgentRooms:
             ("fleet", self.fleet.take_turn),
             ("renewals-due", self.deliveries.take_turn),
             ("nodes-tidied", self.nodes.tidy),
+            ("deliveries-forgotten", self.forgetting.take_turn),
+            ("pods-ended", self.pod_ends.take_turn),
         )
 
 
@@ -99,7 +113,7 @@ def make_agent_rooms(made: Workshop) -> AgentRooms | None:
         return None
     node_ca = NodeCa(section.identity, outside.upstreams.authorities.get)
     connections = LiveConnections(limit=section.connections)
-    vouching = Vouching(section, outside.clock)
+    vouching = _vouching(outside, section)
     metrics = _metrics(outside, connections)
     joining = _joining(made, section, node_ca, vouching)
     joining.on_outcome = metrics.enrolled
@@ -120,6 +134,8 @@ def make_agent_rooms(made: Workshop) -> AgentRooms | None:
         connections=connections,
         joining=joining,
         nodes=nodes,
+        pod_ends=PodEnds(outside.store, outside.clock, end=nodes.retire),
+        forgetting=Forgetting(outside.store, outside.clock, keep=section.keep_deliveries),
         reports=deliveries,
         deliveries=deliveries,
         challenges=outside.node_answers,
@@ -127,6 +143,7 @@ def make_agent_rooms(made: Workshop) -> AgentRooms | None:
         metrics=metrics,
         fleet=fleet,
         vouching=vouching,
+        workloads=_workloads(made, vouching),
         is_held=made.recovery.standstill,
     )
 
@@ -142,6 +159,25 @@ def _joining(made: Workshop, section: Agents, node_ca: NodeCa, vouching: Vouchin
             **vouching.vouchers,
         },
         return_within=section.identity.return_within,
+        freezes=made.freezes,
+        regrants=Regrants(vouching.clusters),
+    )
+
+
+def _vouching(outside: Outside, section: Agents) -> Vouching:
+    built_in = functools.partial(builtin_upstreams, outside.config)
+    return Vouching(section, outside.clock, built_in=built_in)
+
+
+def _workloads(made: Workshop, vouching: Vouching) -> WorkloadReviews:
+    outside = made.outside
+    quotas = make_quotas(outside.budget, outside.store, outside.clock)
+    return WorkloadReviews(
+        vouching.clusters,
+        planner=made.planner,
+        policies=outside.policies,
+        limits=Limits(quotas, outside.store, outside.clock),
+        clock=outside.clock,
         freezes=made.freezes,
     )
 
@@ -186,7 +222,9 @@ async def start_agents(
     if listen is None:
         return
     refusals = NodeRefusals(outside.store, outside.clock)
-    authentication = Authentication(outside.store, outside.clock, refusals)
+    limits = agent_limits(outside.config.limits.rates, outside.clock, outside.telemetry)
+    origins = agent_origins(listen)
+    authentication = Authentication(outside.store, outside.clock, refusals, doorkeeper=limits)
     stack.push_async_callback(rooms.vouching.close)
     stack.push_async_callback(rooms.deliveries.stop)
     tls = AgentTls(identity.files, rooms.node_ca.anchors, rooms.section.client_anchors)
@@ -194,7 +232,31 @@ async def start_agents(
     _follow_events(rooms, outside, authentication, tls)
     task = asyncio.create_task(_keep_fresh(tls))
     stack.callback(task.cancel)
-    channel = ChannelRooms(
+    listener = await start_tcp(
+        create_channel_app(
+            _channel(rooms, outside, refusals),
+            authentication,
+            outer=(incident_door, reported_addresses(origins)),
+            inner=(limits.middleware,),
+        ),
+        host=listen.address.host,
+        port=listen.address.port,
+        tls=tls.front,
+        idle_time=IDLE_TIME,
+        guard=Guard(
+            handshake_time=max(outside.config.limits.handshake_timeout, HANDSHAKE_TIME),
+            # All agents may come through one load balancer, each with a stream and a request.
+            connections=2 * rooms.section.connections + SPARE_CONNECTIONS,
+            on_refused=lambda: outside.telemetry.limit_reached(Limit.CONNECTIONS),
+            is_unbounded=origins.is_proxy,
+        ),
+    )
+    stack.push_async_callback(listener.stop)
+    _log.info("listening for agents", address=str(listen.address))
+
+
+def _channel(rooms: AgentRooms, outside: Outside, refusals: NodeRefusals) -> ChannelRooms:
+    return ChannelRooms(
         store=outside.store,
         clock=outside.clock,
         connections=rooms.connections,
@@ -206,21 +268,6 @@ async def start_agents(
         refusals=refusals,
         is_held=lambda: rooms.is_held.restoration is not None,
     )
-    listener = await start_tcp(
-        create_channel_app(channel, authentication, outer=(incident_door,)),
-        host=listen.address.host,
-        port=listen.address.port,
-        tls=tls.front,
-        idle_time=IDLE_TIME,
-        guard=Guard(
-            handshake_time=max(outside.config.limits.handshake_timeout, HANDSHAKE_TIME),
-            # All agents may come through one load balancer, each with a stream and a request.
-            connections=2 * rooms.section.connections + SPARE_CONNECTIONS,
-            on_refused=lambda: outside.telemetry.limit_reached(Limit.CONNECTIONS),
-        ),
-    )
-    stack.push_async_callback(listener.stop)
-    _log.info("listening for agents", address=str(listen.address))
 
 
 REFRESH_SECONDS: Final = 5

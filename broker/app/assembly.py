@@ -13,6 +13,7 @@ from broker.app.inspecting import DATABASE
 from broker.app.outside import Outside, go_outside, make_state
 from broker.app.policies import first_look, open_policies
 from broker.app.recovering import own_certificates
+from broker.app.upgrading import open_store
 from broker.app.workshop import furnished
 from broker.clock import SystemClock
 from broker.config import Config
@@ -25,7 +26,6 @@ from broker.issuance.registration import RegistrationAuthority
 from broker.issuance.renewing import Renewing
 from broker.issuance.sealing import SecretSealing
 from broker.operations import Recovery
-from broker.storage.sqlite import SqliteStore
 from broker.web.operator import Operations
 from broker.web.workflows import Workflows
 
@@ -57,6 +57,10 @@ class Broker:
     """Knows what is frozen."""
     agents: AgentRooms | None = None
     """What serves agents; None where the configuration has none."""
+
+    def communities_of_cluster(self, cluster: str) -> frozenset[str]:
+        """Return the communities that pods of *cluster* can be of; none for a stranger."""
+        return frozenset() if self.agents is None else self.agents.workloads.communities_of(cluster)
 
     def unless_held(self, run: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
         """Return *run*, which does nothing while a restored store has to be reconciled."""
@@ -113,7 +117,7 @@ async def assembled(config: Config) -> AsyncIterator[Broker]:
     if found.error is not None and not (config.state / DATABASE).exists():
         raise found.error  # nothing was ever in force here
     make_state(config)
-    store = await SqliteStore.open(config.state / DATABASE)
+    store = await open_store(config, SystemClock())
     try:
         policies = await open_policies(config, found, store, SystemClock())
         outside = go_outside(config, policies, store)

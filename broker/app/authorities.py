@@ -6,7 +6,6 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final
-from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
@@ -14,6 +13,7 @@ from cryptography.x509.oid import NameOID
 from broker.app.authority_register import CaRegistry
 from broker.app.authority_views import ca_view
 from broker.app.ca_keys import PlannedKey
+from broker.app.identity import own_names
 from broker.app.rotations import ISSUING_LIFETIME, KEY_KIND, Rotations
 from broker.config import Config
 from broker.issuance.errors import Broken, Unreachable
@@ -41,12 +41,12 @@ class Authorities(Rotations):
         self,
         registry: CaRegistry,
         *,
-        own_hosts: Mapping[str, str] | None = None,
+        own_hosts: Mapping[str, Sequence[str]] | None = None,
         upstreams: Sequence[str] = (),
     ) -> None:
         """Keep the CAs of *registry*; *upstreams* are those that are configured.
 
-        *own_hosts* names, by upstream, the broker's host for the CA that certifies it.
+        *own_hosts* has, by upstream, the broker's own names for the CA that certifies it.
         """
         super().__init__(registry)
         self._own_hosts = own_hosts or {}
@@ -58,6 +58,10 @@ class Authorities(Rotations):
         if state is None:
             raise Broken(f"built-in CA '{upstream}' has not been made; see penstock ca init")
         return await ca_view(self._registry, upstream, state)
+
+    async def is_begun(self, upstream: str) -> bool:
+        """Return whether anything of this CA is there, were it only a request for its root."""
+        return await self._registry.load(upstream) is not None
 
     async def initialise(
         self,
@@ -71,7 +75,7 @@ class Authorities(Rotations):
         """Make a root and an issuing CA under it."""
         name = _parse_subject(subject or f"CN=Penstock {upstream}")
         permitted = _permitted(
-            permitted_names, permitted_networks, own_host=self._own_hosts.get(upstream)
+            permitted_names, permitted_networks, own_hosts=self._own_hosts.get(upstream, ())
         )
         async with self._registry.changing:
             if await self._registry.load(upstream) is not None:
@@ -196,24 +200,23 @@ def _parse_subject(subject: str) -> x509.Name:
 
 
 def _permitted(
-    names: Sequence[str], networks: Sequence[str], *, own_host: str | None
+    names: Sequence[str], networks: Sequence[str], *, own_hosts: Sequence[str]
 ) -> PermittedNames:
-    """Return the constraints, in which the broker's own host is not forgotten."""
+    """Return the constraints, in which the broker's own names are not forgotten."""
     try:
         parsed = [ipaddress.ip_network(text) for text in networks]
     except ValueError as error:
         raise Broken(f"permitted network is not of the form 10.0.0.0/8: {error}") from None
     suffixes = list(names)
-    if own_host is not None and (suffixes or parsed):
+    for host in own_hosts if suffixes or parsed else ():
         try:
-            parsed.append(ipaddress.ip_network(own_host))
+            parsed.append(ipaddress.ip_network(host))
         except ValueError:
-            suffixes.append(own_host)
+            suffixes.append(host)
     return PermittedNames(dns_suffixes=tuple(suffixes), networks=tuple(parsed))
 
 
-def own_hosts(config: Config) -> Mapping[str, str]:
-    """Return the broker's own host for the built-in CA that issues its TLS certificate."""
+def own_hosts(config: Config) -> Mapping[str, Sequence[str]]:
+    """Return the broker's own names for the built-in CA that issues its TLS certificate."""
     issuer = config.listen.acme.issued_by
-    host = urlsplit(config.external_url).hostname
-    return {} if issuer is None or host is None else {issuer: host}
+    return {} if issuer is None else {issuer: tuple(one.value for one in own_names(config))}

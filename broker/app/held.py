@@ -67,6 +67,7 @@ COMMANDS: Final = frozenset(
         "policy_asked",
         "policy_asked_counts",
         "policy_explain",
+        "workload_review",
         "policy_history",
         "policy_reload",
         "policy_set",

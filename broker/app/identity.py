@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import ipaddress
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
@@ -32,7 +32,7 @@ from broker.issuance.ports import Clock, UpstreamRequest
 from broker.protocol.identifiers import Identifier, IdentifierType
 from broker.upstreams.builtin import BuiltinCa
 
-__all__ = ["Identity", "own_name"]
+__all__ = ["Identity", "own_names"]
 
 RENEW_SHARE: Final = 3
 """A third of the lifetime before its end, the certificate is replaced."""
@@ -234,7 +234,7 @@ class Identity:
         private = ec.generate_private_key(ec.SECP256R1())
         request = UpstreamRequest(
             reference=new_id(),
-            identifiers=(own_name(self._config),),
+            identifiers=own_names(self._config),
             profile=self._profile(upstream),
             not_after=None,
         )
@@ -266,7 +266,7 @@ class Identity:
             key = ec.generate_private_key(ec.SECP256R1())
             await asyncio.to_thread(self._files.keep_next_key, key)
             try:
-                await own.begin(_csr(key, own_name(self._config)))
+                await own.begin(_csr(key, own_names(self._config)))
             except Conflict as lost:
                 raise Unreachable(lost.reason) from lost
             latest = await own.latest()
@@ -300,15 +300,18 @@ class Identity:
             names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         except x509.ExtensionNotFound:
             return False
-        host = own_name(self._config)
-        if host.type is IdentifierType.IP:
-            return host.value in {str(one) for one in names.get_values_for_type(x509.IPAddress)}
-        return host.value in names.get_values_for_type(x509.DNSName)
+        has = set(names.get_values_for_type(x509.DNSName))
+        has |= {str(one) for one in names.get_values_for_type(x509.IPAddress)}
+        return has >= {one.value for one in own_names(self._config)}
 
 
-def own_name(config: Config) -> Identifier:
-    """Return the name that clients reach the broker by."""
+def own_names(config: Config) -> tuple[Identifier, ...]:
+    """Return the names that the broker is reached by, the one of clients first."""
     host = urlsplit(config.external_url).hostname or ""
+    return tuple(dict.fromkeys(_own_name(one) for one in (host, *config.listen.acme.names)))
+
+
+def _own_name(host: str) -> Identifier:
     try:
         return Identifier(IdentifierType.IP, str(ipaddress.ip_address(host)))
     except ValueError:
@@ -323,14 +326,15 @@ def _is_for(order: OwnOrder, key: ec.EllipticCurvePrivateKey) -> bool:
     return order.spki_sha256 == hashlib.sha256(_spki(key)).hexdigest()
 
 
-def _csr(key: ec.EllipticCurvePrivateKey, name: Identifier) -> bytes:
-    general: x509.GeneralName
-    if name.type is IdentifierType.IP:
-        general = x509.IPAddress(ipaddress.ip_address(name.value))
-    else:
-        general = x509.DNSName(name.value)
+def _csr(key: ec.EllipticCurvePrivateKey, names: Sequence[Identifier]) -> bytes:
+    general = [
+        x509.IPAddress(ipaddress.ip_address(name.value))
+        if name.type is IdentifierType.IP
+        else x509.DNSName(name.value)
+        for name in names
+    ]
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
-    builder = builder.add_extension(x509.SubjectAlternativeName([general]), critical=False)
+    builder = builder.add_extension(x509.SubjectAlternativeName(general), critical=False)
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 from broker.app.policies import last_good
 from broker.clock import SystemClock
 from broker.config import Config
+from broker.config.model import DATABASE
 from broker.config.upstreams import BuiltinUpstream
 from broker.issuance.errors import Broken, Unreachable
 from broker.issuance.policy_ports import LoadedPolicies
@@ -18,9 +18,6 @@ from broker.upstreams.ageing import ca_ends
 from broker.upstreams.authority_state import read_state
 
 __all__ = ["DATABASE", "inspect_authorities", "kept_policies"]
-
-DATABASE: Final = "penstock.db"
-"""Name of the store in the state directory."""
 
 
 async def inspect_authorities(config: Config, clock: Clock | None = None) -> Sequence[str]:

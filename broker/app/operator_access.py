@@ -24,7 +24,12 @@ from broker.policy.roles import Role
 from broker.policy.yamlfile import Faults
 from broker.web.bearer import KeyFinder, TokenTerms, TokenVerifier
 from broker.web.callers import CertificateMatch, Face, Person, Register, Roles
-from broker.web.issuer_keys import HttpDocuments, IssuerKeys
+from broker.web.issuer_keys import (
+    DocumentSource,
+    FileDocuments,
+    HttpDocuments,
+    IssuerKeys,
+)
 from broker.web.operator import COMMANDS
 from broker.web.rights import Caller
 
@@ -57,7 +62,7 @@ class OperatorAccess:
         self._clock = clock
         self._user_agent = user_agent
         self._path = path
-        self._keys: dict[tuple[str, str | None, Path | None], IssuerKeys] = {}
+        self._keys: dict[tuple[object, ...], IssuerKeys] = {}
         self._anchor_file = config.operators.anchors if config.operators else None
         # Looked at before it is read, for the same reason as later.
         self._stamp = self._look()
@@ -135,13 +140,26 @@ class OperatorAccess:
 
     def _keys_of(self, section: TokenIssuerSection) -> KeyFinder:
         """Return the keys of an issuer; those that were read are kept when people change."""
-        what = (section.issuer, section.keys_url, section.ca_bundle)
+        token = section.keys_token
+        what = (section.issuer, section.keys_url, section.ca_bundle, section.keys, token)
         if what not in self._keys:
-            source = HttpDocuments(section.ca_bundle, self._user_agent)
             self._keys[what] = IssuerKeys(
-                section.issuer, source, self._clock, keys_url=section.keys_url
+                section.issuer,
+                self._source(section),
+                self._clock,
+                keys_url=section.keys_url if section.keys is None else str(section.keys),
             )
         return self._keys[what]
+
+    def _source(self, section: TokenIssuerSection) -> DocumentSource:
+        if section.keys is not None:
+            return FileDocuments(section.keys)
+        token = section.keys_token
+        return HttpDocuments(
+            section.ca_bundle,
+            self._user_agent,
+            read_token=None if token is None else token.resolve,
+        )
 
 
 def summaries() -> Mapping[str, str]:

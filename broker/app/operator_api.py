@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,12 @@ class OperatorDoors:
     metrics: OperatorMetrics
 
 
-def operator_gate(outside: Outside, operations: Operations, access: OperatorAccess) -> Gate:
+def operator_gate(
+    outside: Outside,
+    operations: Operations,
+    access: OperatorAccess,
+    clusters: Callable[[str], frozenset[str]] = lambda _name: frozenset(),
+) -> Gate:
     """Return the gate before *operations*."""
     store = outside.store
 
@@ -57,7 +63,7 @@ def operator_gate(outside: Outside, operations: Operations, access: OperatorAcce
 
     return Gate(
         operations,
-        StoredBelonging(store, store, store),
+        StoredBelonging(store, store, store, clusters),
         clock=outside.clock,
         record=record,
         has_approvers=access.has_approvers,
@@ -77,7 +83,9 @@ async def open_operator_doors(
     metrics = OperatorMetrics(outside.telemetry.registry)
     access.after_reading.append(lambda: metrics.show_failures(access.failures))
     doors = OperatorDoors(
-        access=access, gate=operator_gate(outside, broker.operations, access), metrics=metrics
+        access=access,
+        gate=operator_gate(outside, broker.operations, access, broker.communities_of_cluster),
+        metrics=metrics,
     )
     app = create_operator_app(broker.operations, gate=doors.gate, users=access)
     section = outside.config.operators

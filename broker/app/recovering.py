@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.app.identity import own_name
+from broker.app.identity import own_names
 from broker.app.outside import Outside
 from broker.app.upstreams import ConfiguredUpstreams
 from broker.config import Config
@@ -75,7 +75,7 @@ def own_certificates(
     return OwnCertificates(
         upstream=issuer,
         community=section.communities[0],
-        name=own_name(config),
+        names=own_names(config),
         accounts=store,
         orders=store,
         certificates=store,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import resource
-import signal
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, Protocol
@@ -24,7 +23,10 @@ from broker.app.operator_api import OperatorDoors, open_operator_doors, start_op
 from broker.app.outside import Outside
 from broker.app.readiness import health_app
 from broker.app.rule_metrics import RuleMetrics
+from broker.app.service_manager import tell_service_manager
 from broker.app.settings import web_rates
+from broker.app.stopping import told_to_stop
+from broker.app.trust import make_trust_publishing
 from broker.config import Config, Endpoint
 from broker.issuance.events import Event
 from broker.policy.document import PolicyDocument
@@ -107,7 +109,7 @@ async def serve(config: Config, path: Path | None = None) -> None:
     """
     # A crash must not lay tokens and keys down on the disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with _told_to_stop() as stopping:
+    with told_to_stop() as stopping:
         async with assembled(config) as broker, AsyncExitStack() as stack:
             await broker.outside.policy_watch.begin()
             read_again = tolerant("policies", broker.outside.policy_watch.on_hangup)
@@ -129,23 +131,10 @@ async def serve(config: Config, path: Path | None = None) -> None:
                 external_url=config.external_url,
                 policies={name: made.sha256 for name, made in documents.items()},
             )
+            tell_service_manager("READY=1")
             await stopping.wait()
+            tell_service_manager("STOPPING=1")
             log.info("stopping")
-
-
-@contextmanager
-def _told_to_stop() -> Iterator[asyncio.Event]:
-    """Yield what is set when the process is told to end."""
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    for number in numbers:
-        loop.add_signal_handler(number, stopping.set)
-    try:
-        yield stopping
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
 
 
 async def _start(broker: Broker, stack: AsyncExitStack, path: Path | None) -> None:
@@ -355,6 +344,9 @@ def _schedule(broker: Broker, identity: Identity) -> Scheduler:
         ("ca-ends", CA_ENDS_EVERY, broker.outside.publishing.warn_of_ends),
     )
     scheduler = Scheduler()
+    trust = make_trust_publishing(outside)
+    if trust is not None:
+        scheduler.add("trust-published", SWEEP_EVERY, tolerant("trust-published", trust.take_turn))
     if broker.agents is not None:
         for name, turn in broker.agents.turns():
             scheduler.add(name, SWEEP_EVERY, tolerant(name, broker.unless_held(turn)))

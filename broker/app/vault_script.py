@@ -221,9 +221,10 @@ def _remaining(setup: Setup) -> Iterator[str]:
     for one in setup.kv_paths:
         fields = " ".join(f"{name}=@FILE" for name in one.fields)
         yield f"#   vault kv put -mount={shlex.quote(one.mount)} {shlex.quote(one.path)} {fields}"
-    for role in setup.roles:
+    # Several roles may log in at one mount, which is set up once.
+    for line in dict.fromkeys(line for role in setup.roles for line in _delivery(role)):
         # Paths may have anything in them: a line that they broke would be run.
-        yield from (f"#   {printable(line, MAX_LINE)}" for line in _delivery(role))
+        yield f"#   {printable(line, MAX_LINE)}"
 
 
 def _delivery(role: Role) -> Iterator[str]:

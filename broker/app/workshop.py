@@ -116,6 +116,7 @@ class Workshop:
                 account_health=outside.account_health,
                 account_recoveries=make_account_recoveries(outside, self.recovery, self.dispatcher),
                 nodes=None if self.agents is None else self.agents.nodes,
+                workloads=None if self.agents is None else self.agents.workloads,
                 deliveries=None if self.agents is None else self.agents.deliveries,
                 delivery_rooms=outside.store,
                 rollouts=None if self.agents is None else self.agents.fleet.rollouts,

@@ -24,6 +24,9 @@ FILE_MODE: Final = 0o640
 PIPE_SECONDS: Final = 5.0
 """Longest wait for whoever reads standard output, in seconds; it is tried again later."""
 
+SLICE_SECONDS: Final = 0.1
+"""How long is waited at a time, in seconds: a broker that ends is held up by no more."""
+
 PIPE_BYTES: Final = 4096
 """How much is written to standard output at once, in bytes: a pipe that can be written to takes so
 much without blocking (PIPE_BUF on Linux)."""
@@ -115,8 +118,7 @@ class StdoutSink:
         left = memoryview(octets)
         while left:
             try:
-                _, is_writable, _ = select.select([], [self._descriptor], [], PIPE_SECONDS)
-                if not is_writable or self._is_aborted:
+                if not self._is_read():
                     raise Unreachable("standard output is not being read")
                 left = left[os.write(self._descriptor, left[:PIPE_BYTES]) :]
             except OSError as error:
@@ -128,6 +130,15 @@ class StdoutSink:
                 if done:
                     self._rest = _rest_of_line(done, bytes(left))
         self._rest = b""
+
+    def _is_read(self) -> bool:
+        """Wait until there is room; return whether there is, and nobody said to give up."""
+        for _ in range(max(1, round(PIPE_SECONDS / SLICE_SECONDS))):
+            seconds = min(SLICE_SECONDS, PIPE_SECONDS)
+            _, is_writable, _ = select.select([], [self._descriptor], [], seconds)
+            if is_writable or self._is_aborted:
+                break
+        return bool(is_writable) and not self._is_aborted
 
 
 def _octets(entries: Sequence[Entry]) -> bytes:

@@ -12,11 +12,12 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from agents import wire
-from broker.channel.authentication import Authentication, shown_chain
+from broker.channel.authentication import Authentication
 from broker.channel.batches import Batches
 from broker.channel.connections import BEAT_SECONDS
 from broker.channel.door import busy, door
 from broker.channel.ports import ChannelRooms
+from broker.channel.shown import shown_chain
 from broker.channel.streams import Streams
 from broker.issuance.joining import Joined
 from broker.issuance.joining_ports import Asking
@@ -40,11 +41,19 @@ FORGET_EVERY_SECONDS: Final = 60
 
 
 def create_channel_app(
-    rooms: ChannelRooms, authentication: Authentication, *, outer: Sequence[Middleware] = ()
+    rooms: ChannelRooms,
+    authentication: Authentication,
+    *,
+    outer: Sequence[Middleware] = (),
+    inner: Sequence[Middleware] = (),
 ) -> web.Application:
-    """Return the application that agents speak to, behind the *outer* middlewares."""
+    """Return the application that agents speak to, behind the *outer* middlewares.
+
+    What the *inner* ones refuse leaves by the door, like a refusal of the handlers.
+    """
     channel = _Channel(rooms, authentication)
-    app = web.Application(middlewares=[*outer, door()], client_max_size=wire.MAX_BATCH_BYTES)
+    middlewares = [*outer, door(), *inner]
+    app = web.Application(middlewares=middlewares, client_max_size=wire.MAX_BATCH_BYTES)
     app.router.add_post(wire.PATHS["enrol"], channel.enrol)
     app.router.add_post(wire.PATHS["identity"], channel.identity)
     app.router.add_post(wire.PATHS["messages"], channel.post)

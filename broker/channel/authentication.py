@@ -9,14 +9,15 @@ and a resumed session proves nothing that has ended.
 from __future__ import annotations
 
 import hashlib
-import ssl
 from collections import OrderedDict
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 
 from broker.channel.door import STALE_SIGNATURE
+from broker.channel.limits import Doorkeeper, NoLimits
 from broker.channel.ports import ChannelStore
+from broker.channel.shown import shown_chain
 from broker.channel.signatures import (
     Nonces,
     RequestSignature,
@@ -31,7 +32,7 @@ from broker.issuance.node_refusals import NodeRefusals
 from broker.issuance.ports import Clock
 from broker.protocol.problems import Problem, printable
 
-__all__ = ["Authentication", "shown_chain"]
+__all__ = ["Authentication"]
 
 MAX_KNOWN: Final = 20_000
 """Most identities that are remembered between requests; at about 200 bytes each they take 4 MiB."""
@@ -40,8 +41,17 @@ MAX_KNOWN: Final = 20_000
 class Authentication:
     """Finds the node behind a request."""
 
-    def __init__(self, store: ChannelStore, clock: Clock, refusals: NodeRefusals) -> None:
+    def __init__(
+        self,
+        store: ChannelStore,
+        clock: Clock,
+        refusals: NodeRefusals,
+        *,
+        doorkeeper: Doorkeeper | None = None,
+    ) -> None:
+        """Tell *doorkeeper* of each request behind which a node was found."""
         self._store = store
+        self._doorkeeper = doorkeeper or NoLimits()
         self._refusals = refusals
         self._clock = clock
         self.nonces = Nonces(clock.now)
@@ -56,16 +66,19 @@ class Authentication:
         """Return the node that sent this request.
 
         Raises:
-            Problem: It is none that is believed, or its signature is stale or was shown before.
+            Problem: It is none that is believed, its signature is stale or was shown before, or
+                it asks too often.
         """
         try:
             identity = await self._shown(request, body)
             if identity.not_after <= self._clock.now():
                 raise refused()
-            return await self._node_of(identity)
+            node = await self._node_of(identity)
         except Problem as refusal:
             await self._record(request, refusal)
             raise
+        self._doorkeeper.believe(request, node.node_id)
+        return node
 
     async def _shown(self, request: web.Request, body: bytes) -> IdentityRecord:
         signature = _signature_of(request)
@@ -86,10 +99,12 @@ class Authentication:
             signature = _signature_of(request)
             if signature is None:
                 raise refused()
-            return (await self._signed(request, body, signature)).fingerprint
+            identity = await self._signed(request, body, signature)
         except Problem as refusal:
             await self._record(request, refusal)
             raise
+        self._doorkeeper.believe(request, identity.node_id)
+        return identity.fingerprint
 
     async def _signed(
         self, request: web.Request, body: bytes, signature: RequestSignature
@@ -150,21 +165,3 @@ class Authentication:
 def _signature_of(request: web.Request) -> RequestSignature | None:
     headers = request.headers
     return parse_signature(headers.get("Signature-Input"), headers.get("Signature"))
-
-
-def shown_chain(request: web.Request) -> tuple[bytes, ...]:
-    """Return the DER of the TLS client certificate with what came along, leaf first."""
-    transport = request.transport
-    tls: Any = None if transport is None else transport.get_extra_info("ssl_object")
-    leaf: bytes | None = None if tls is None else tls.getpeercert(binary_form=True)
-    return () if leaf is None else (leaf, *_issuers_shown(tls))
-
-
-def _issuers_shown(tls: Any) -> tuple[bytes, ...]:
-    """Return what a client sent behind its leaf; it is public from Python 3.13 on."""
-    if hasattr(tls, "get_unverified_chain"):
-        return tuple(tls.get_unverified_chain()[1:])
-    ask = getattr(getattr(tls, "_sslobj", None), "get_unverified_chain", None)
-    if ask is None:
-        return ()
-    return tuple(ssl.PEM_cert_to_DER_cert(one.public_bytes()) for one in ask()[1:])

@@ -135,7 +135,7 @@ class ClusterHttp:
                 timeout=aiohttp.ClientTimeout(total=REQUEST_TIME.total_seconds()),
                 headers={
                     "User-Agent": self._user_agent,
-                    "Accept": "application/json",
+                    "Accept": "application/jwk-set+json, application/json",
                     "Accept-Encoding": "identity",
                 },
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -148,13 +148,24 @@ class ClusterHttp:
 class KeyUrl:
     """A key set at the issuer's own address (``jwks_uri`` of its discovery document)."""
 
-    def __init__(self, http: ClusterHttp, url: str) -> None:
+    def __init__(
+        self, http: ClusterHttp, url: str, read_token: Callable[[], bytes] | None = None
+    ) -> None:
+        """Read from *url*, showing what *read_token* returns where the issuer wants a token."""
         self._http = http
         self._url = url
+        self._read_token = read_token
 
     async def read(self) -> bytes:
         """Return what the issuer answers; raises Unreachable."""
-        status, body = await self._http.send("GET", self._url, limit=MAX_KEY_SET_BYTES)
+        try:
+            bearer = b"" if self._read_token is None else self._read_token()
+            shown = bearer.decode("ascii").strip()
+        except (Broken, UnicodeDecodeError) as error:
+            raise Unreachable(f"{self._url}: our own token cannot be read: {error}") from error
+        status, body = await self._http.send(
+            "GET", self._url, limit=MAX_KEY_SET_BYTES, bearer=shown
+        )
         if status != 200:
             raise Unreachable(f"{self._url}: answered {status}, expected 200")
         return body

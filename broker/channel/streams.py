@@ -93,6 +93,7 @@ class Streams:
         rooms = self._rooms
         self._check_room(node)
         await self._begin(node, after)
+        self._check_room(node)
         poll = _Poll(node, request.transport)
         rooms.connections.enter(poll)
         try:

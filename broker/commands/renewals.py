@@ -20,7 +20,8 @@ __all__ = ["cert_renewal", "cert_retiring"]
 @as_json
 def cert_renewal(certificate: str, config_path: Path, *, is_asking: bool, is_json: bool) -> None:
     """Tell when clients are told to renew a certificate, what its CA says, and who replaces it."""
-    found = ask(config_path, "cert_renewal", {"certificate": certificate, "ask": is_asking})
+    command = "cert_renewal_ask" if is_asking else "cert_renewal"
+    found = ask(config_path, command, {"certificate": certificate})
     if is_json:
         print_json(found)
     else:

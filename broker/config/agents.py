@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Final
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from broker.config.section import ConfigName, NodePatternText, ProfileName, Section
 from broker.config.values import AbsolutePath
@@ -15,6 +15,9 @@ from broker.policy.units import Duration
 from broker.policy.windows import parse_window
 
 __all__ = ["Agents", "NodeIdentity", "RolloutGroup"]
+
+SHORTEST_KEPT: Final = timedelta(days=1)
+"""Ended deliveries are kept for at least this: waves, incidents and people look back so far."""
 
 
 def _check_window(value: str) -> str:
@@ -96,6 +99,13 @@ class Agents(Section):
     )
     """PEM file of the roots of client certificates that a node may enrol by. Without it: none."""
 
+    client_revocation_lists: tuple[AbsolutePath, ...] = Field(
+        default=(), examples=[["/etc/penstock/machine-ca.crl"]]
+    )
+    """Files of the revocation lists of those roots and of the CAs below them, in PEM or DER. They
+    are read anew when they change. With any, a certificate that no current list speaks for is
+    refused; without, revocation is not looked at."""
+
     client_certificates: tuple[ClientCertificateRule, ...] = ()
     """Which of those certificates let a node be what; the first that fits counts."""
 
@@ -105,5 +115,16 @@ class Agents(Section):
     connections: int = Field(default=20_000, ge=1, le=1_000_000)
     """Most agents that are connected at once; further ones are asked to come later."""
 
+    keep_deliveries: Duration = timedelta(days=90)
+    """How long a delivery that has ended is kept for `penstock cert trace`, after its certificate
+    has ended as well. The newest of each certificate stays; events stay in any case."""
+
     groups: dict[ConfigName, RolloutGroup] = Field(default_factory=dict)
     """Rollout groups by name. A node in none is pushed to as soon as its certificate is there."""
+
+    @field_validator("keep_deliveries")
+    @classmethod
+    def _check_kept(cls, value: timedelta) -> timedelta:
+        if value < SHORTEST_KEPT:
+            raise ValueError("expected at least 1d: waves and incidents look back that far")
+        return value

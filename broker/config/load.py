@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 from broker.config.agent_checks import check_agents
 from broker.config.audit import check_audit
+from broker.config.cluster_checks import check_clusters
 from broker.config.model import Config
 from broker.config.operator_checks import check_operators
+from broker.config.publishing import check_publishing
 from broker.config.solver_checks import check_solvers
 from broker.config.upstreams import AcmeUpstream, BuiltinUpstream
 from broker.config.vault_checks import check_vault
@@ -22,7 +24,7 @@ from broker.policy.yamlfile import MAX_TEXT_BYTES, Fault, Faults, KeyPath, Lines
 if TYPE_CHECKING:
     from broker.config.policies import LoadedPolicies
 
-__all__ = ["DEFAULT_PATH", "load_all", "load_config", "parse_config"]
+__all__ = ["DEFAULT_PATH", "load_all", "load_config", "parse_config", "read_text"]
 
 DEFAULT_PATH: Final = Path("/etc/penstock/penstock.yaml")
 """Where the configuration lies unless a command says otherwise."""
@@ -38,7 +40,7 @@ def load_config(path: Path) -> Config:
         Broken: It cannot be read.
         Faults: All that is wrong with it, with lines.
     """
-    return _parse(_read(path), str(path))[0]
+    return _parse(read_text(path), str(path))[0]
 
 
 def load_all(path: Path) -> tuple[Config, LoadedPolicies]:
@@ -51,11 +53,12 @@ def load_all(path: Path) -> tuple[Config, LoadedPolicies]:
     # A command that asks the running broker reads the configuration and no policy.
     from broker.config.policies import load_policies
 
-    config, lines = _parse(_read(path), str(path))
+    config, lines = _parse(read_text(path), str(path))
     return config, load_policies(config, lines)
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return what the file at *path* says; raises Broken, and Faults where it is no text."""
     try:
         with path.open("rb") as file:
             # One byte more than is allowed, so that the reader sees that there is more.
@@ -95,9 +98,11 @@ def _check_references(config: Config, lines: Lines) -> Iterator[Fault]:
     yield from check_solvers(config, lines)
     yield from check_vault(config, lines)
     yield from check_vouching(config, lines)
+    yield from check_clusters(config, lines)
     yield from check_agents(config, lines)
     yield from check_audit(config.audit, config.state, lines)
     yield from check_operators(config, lines)
+    yield from check_publishing(config, lines)
     yield from _check_policy(config, lines)
 
 

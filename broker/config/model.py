@@ -18,7 +18,9 @@ from broker.config.audit import Audit
 from broker.config.communities import Community, DeclaredKey
 from broker.config.operators import Operators, OperatorsListener
 from broker.config.policy import PolicySection
+from broker.config.publishing import Publishing
 from broker.config.section import ConfigName, Section
+from broker.config.upgrade import Upgrade
 from broker.config.upstreams import UpstreamSection
 from broker.config.values import (
     AbsolutePath,
@@ -26,12 +28,14 @@ from broker.config.values import (
     EndpointText,
     ExternalUrl,
     Network,
+    OwnName,
     Secret,
 )
 from broker.config.vault import Vault
 from broker.policy.units import Duration, Rate, RateText, Size
 
 __all__ = [
+    "DATABASE",
     "AcmeListener",
     "AgentListener",
     "Config",
@@ -48,6 +52,9 @@ __all__ = [
     "TlsAlpnListener",
     "WeakKeys",
 ]
+
+DATABASE: Final = "penstock.db"
+"""Name of the store in the state directory."""
 
 OPERATOR_SOCKET = "operator.sock"
 """Name of the operator socket in the state directory, where no other path is configured."""
@@ -90,6 +97,13 @@ class AcmeListener(Section):
     )
     """Upstream that issues the listener's certificate and renews it; instead of files."""
 
+    names: tuple[OwnName, ...] = Field(
+        default=(), examples=[["agents.corp.example"]], json_schema_extra={"instead": True}
+    )
+    """Further names and addresses by which the broker is reached, such as those of its other
+    listeners: the certificate that it has issued to itself bears them beside the host of
+    `external_url`."""
+
     proxies: tuple[Network, ...] = Field(default=(), examples=[["10.0.7.0/24"]])
     """Networks of the reverse proxies in front of this listener. Their header alone is believed
     about where a client is, and nobody else's."""
@@ -111,6 +125,8 @@ class AcmeListener(Section):
             raise ValueError("certificate and key go together, one of them is missing")
         if has_files == (self.issued_by is not None):
             raise ValueError("expected either certificate and key, or from, for its TLS")
+        if self.names and has_files:
+            raise ValueError("names go with from: what a file certifies is up to whoever made it")
         return self
 
 
@@ -133,6 +149,14 @@ class AgentListener(Section):
 
     address: EndpointText = Endpoint(_EVERYWHERE, 8445)
     """Where to listen."""
+
+    proxies: tuple[Network, ...] = Field(default=(), examples=[["10.0.7.0/24"]])
+    """Networks of the load balancers in front of this listener that end TLS. Their header alone is
+    believed about where an agent is, and nobody else's."""
+
+    proxy_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
+    """The header in which those write it: the usual one, or that of RFC 7239. They have to add to
+    it or to replace it, and may not pass on what agents wrote as their own."""
 
 
 class HealthListener(Section):
@@ -194,6 +218,13 @@ class Rates(Section):
 
     failed_validations: RateText = Rate(60, timedelta(hours=1))
     """Failed validations of one account for one name, before it may order that name again."""
+
+    agents: RateText = Rate(12_000, timedelta(minutes=1))
+    """Requests of one address at the agents' listener behind which no node was found, enrolments
+    included. What nodes ask that are known costs their address nothing."""
+
+    nodes: RateText = Rate(6_000, timedelta(minutes=1))
+    """Requests of one node."""
 
     operators: RateText = Rate(600, timedelta(minutes=1))
     """Commands of one person at the operator API."""
@@ -274,6 +305,9 @@ class Config(Section):
     state: AbsolutePath = Path("/var/lib/penstock")
     """Directory of the store and the keys."""
 
+    upgrade: Upgrade = Field(default_factory=Upgrade)
+    """What precedes a change of the store's form."""
+
     policies: tuple[AbsolutePath, ...] | None = Field(
         default=None, min_length=1, examples=[["/etc/penstock/policies"]]
     )
@@ -310,6 +344,9 @@ class Config(Section):
 
     operators: Operators | None = Field(default=None, json_schema_extra={"instead": True})
     """The people who operate the broker. Without it: its own user and root, at the socket."""
+
+    publishing: Publishing | None = Field(default=None, json_schema_extra={"instead": True})
+    """What is made findable for others. Without it: nothing."""
 
     audit: Audit = Field(default_factory=Audit)
     """The audit trail: how it is signed, and where it goes."""

@@ -6,10 +6,17 @@ import re
 from datetime import timedelta
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from broker.config.section import Section
-from broker.config.values import AbsolutePath, Endpoint, EndpointText, HttpsUrl
+from broker.config.values import (
+    AbsolutePath,
+    Endpoint,
+    EndpointText,
+    HttpsUrl,
+    Secret,
+    SecretRef,
+)
 from broker.policy.roles import Role
 from broker.policy.units import Duration
 
@@ -110,9 +117,10 @@ class TokenIssuerSection(Section):
     )
     """What it signs with; no other algorithm is believed."""
 
-    types: tuple[Literal["at+jwt", "jwt"], ...] = Field(default=("at+jwt",), min_length=1)
+    types: tuple[Literal["at+jwt", "jwt", "none"], ...] = Field(default=("at+jwt",), min_length=1)
     """What a token has as `typ` (RFC 9068). Add `jwt` for a provider that marks its access tokens
-    no better than its ID tokens."""
+    no better than its ID tokens, and `none` for the service-account tokens of a Kubernetes cluster,
+    which have no type at all; its audience has to be one that nobody else takes."""
 
     longest: Duration = timedelta(hours=12)
     """Longest lifetime of a token; a longer one is refused."""
@@ -124,8 +132,39 @@ class TokenIssuerSection(Section):
     )
     """Where its keys are. Without it: where it says so itself, below `issuer`."""
 
+    keys_token: Secret | None = Field(
+        default=None,
+        examples=["file:/var/run/secrets/kubernetes.io/serviceaccount/token"],
+        json_schema_extra={"instead": True},
+    )
+    """What we show for its keys, where it is the API server of a cluster. It is read anew each
+    time, so a file may be rotated."""
+
+    keys: AbsolutePath | None = Field(
+        default=None,
+        examples=["/etc/penstock/clusters/prod.jwks"],
+        json_schema_extra={"instead": True},
+    )
+    """File with its public keys, instead of asking for them."""
+
     ca_bundle: AbsolutePath | None = Field(default=None, examples=["/etc/penstock/login-ca.pem"])
     """PEM file of the only roots that it is trusted by. Without it: those of the system."""
+
+    @field_validator("keys_token")
+    @classmethod
+    def _is_readable_here(cls, value: SecretRef | None) -> SecretRef | None:
+        if value is not None and value.scheme == "vault":
+            raise ValueError("expected a 'file:' or 'env:' reference")
+        return value
+
+    @model_validator(mode="after")
+    def _one_way(self) -> TokenIssuerSection:
+        if self.keys is not None and (self.keys_url is not None or self.keys_token is not None):
+            raise ValueError("expected either keys or keys_url, and keys_token beside keys_url")
+        if self.keys_token is not None and self.keys_url is None:
+            # Where a provider says that its keys are is its own word: our token is not for there.
+            raise ValueError("keys_token is for keys_url, which is missing")
+        return self
 
     groups_claim: str = Field(default="groups", min_length=1, max_length=200)
     """Which claim lists a person's groups."""

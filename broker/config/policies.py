@@ -18,6 +18,7 @@ from typing import Final
 from broker.config.model import Config
 from broker.config.policy_files import read_policy_files
 from broker.config.upstreams import AcmeUpstream, BuiltinUpstream
+from broker.config.workload_checks import check_workload_budgets
 from broker.issuance.errors import Broken, Unreachable
 from broker.issuance.policy_ports import LoadedPolicies, PolicyTexts
 from broker.policy.case_runs import run_cases
@@ -168,6 +169,7 @@ def join_policies(
         raise _told(faults, texts)
     rules = whole.rules
     faults += _check_rules(config, rules)
+    faults += check_workload_budgets(config, documents, beside.lines)
     results = run_cases(whole.documents.values(), whole.cases.values(), descriptions)
     faults += [
         Fault(result.source, result.line, f"case '{result.name}'", difference)
@@ -292,7 +294,9 @@ def _check_choices(
 def _check_rules(config: Config, rules: Sequence[Rule]) -> Iterator[Fault]:
     """Find upstreams that a rule names and nobody has."""
     for rule in rules:
-        for upstream in sorted((rule.upstreams or frozenset()) - config.upstreams.keys()):
+        named = {name for quota in rule.quotas for name in quota.upstreams or ()}
+        named |= rule.upstreams or frozenset()
+        for upstream in sorted(named - config.upstreams.keys()):
             ref = rule.ref
             hint = f"configured are {', '.join(config.upstreams)}"
             yield Fault(ref.source, ref.line, ref.path, f"no upstream is called '{upstream}'", hint)

@@ -1,6 +1,6 @@
 """Policy files parsed by a child process, so that nothing else waits for it.
 
-YAML is read in Python, some 20 µs for each word of it: seconds for a large set, in which a thread
+YAML is read in Python, some 10 µs for each word of it: seconds for a large set, in which a thread
 would take the interpreter from the broker's event loop every few milliseconds.  A process can also
 be ended when it takes too long, whatever it is that a file makes it do.
 """

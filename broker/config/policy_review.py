@@ -162,6 +162,7 @@ def _built_in(name: str, upstream: BuiltinUpstream) -> UpstreamFacts:
         is_ct_logged=False,
         # Its issuer may be held to fewer by name constraints, which stand in the store.
         identifier_types=frozenset({"dns", "ip"}),
+        is_builtin=True,
     )
 
 

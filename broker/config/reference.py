@@ -16,6 +16,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
+from broker.config.admission import AdmissionConfig
 from broker.config.model import Config
 from broker.config.section import Section
 from broker.config.values import (
@@ -35,7 +36,7 @@ from broker.config.values import (
 )
 from broker.policy.units import Duration, RateText, Size
 
-__all__ = ["reference_page", "sample_file"]
+__all__ = ["admission_page", "reference_page", "sample_file"]
 
 COMMENT_WIDTH: Final = 96
 """Longest line of a comment in the sample, in characters."""
@@ -91,6 +92,20 @@ def reference_page() -> str:
         "see [secrets](operations/secrets.md).",
         "A file that shows every key is [sample/penstock.yaml](sample/penstock.yaml).\n",
         *_tables(Config, "", set()),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def admission_page() -> str:
+    """Return the Markdown page that lists every key of the file of ``penstock admission``."""
+    parts = [
+        "# Configuration of admission\n",
+        "<!-- Written from broker/config; `make help-text` writes it anew. -->\n",
+        "The YAML file of `penstock admission`, which puts agents into the pods of a cluster",
+        "([pods with annotations](operations/sidecars.md)). The chart writes it; it is read once,",
+        "checked whole, and unknown keys are refused. Values are written as in the broker's own",
+        "[configuration](configuration.md).\n",
+        *_tables(AdmissionConfig, "", set()),
     ]
     return "\n".join(parts) + "\n"
 

@@ -32,6 +32,7 @@ __all__ = [
     "KeyStoreText",
     "MountText",
     "Network",
+    "OwnName",
     "ResolverText",
     "Secret",
     "SecretRef",
@@ -251,6 +252,17 @@ def _read_caa_identity(value: object) -> str:
     return value
 
 
+def _read_own_name(value: object) -> str:
+    try:
+        return str(ipaddress.ip_address(value if isinstance(value, str) else ""))
+    except ValueError:
+        pass
+    label = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+    if not isinstance(value, str) or not re.fullmatch(rf"{label}(\.{label})*", value):
+        raise ValueError("expected a host's name in lower case, or its address") from None
+    return value
+
+
 def _text(pattern: str | None, *examples: str) -> WithJsonSchema:
     schema: dict[str, object] = {"type": "string", "examples": list(examples)}
     return WithJsonSchema(schema | ({"pattern": pattern} if pattern else {}))
@@ -321,6 +333,9 @@ KeyStoreText = Annotated[
 
 CaaIdentity = Annotated[str, PlainValidator(_read_caa_identity), _text(None, "pki.corp.example")]
 """A CA's name as CAA records have it (RFC 8659 §4.2)."""
+
+OwnName = Annotated[str, PlainValidator(_read_own_name), _text(None, "agents.corp.example")]
+"""A name or an address by which the broker itself is reached."""
 
 ChainWish = Annotated[str, PlainValidator(_read_chain_wish), _text(None, "Corp Root G1")]
 """Where a chain should lead: an issuer's common name, or a SHA-256 fingerprint."""

@@ -15,12 +15,13 @@ __all__ = ["ClientCertificateRule", "ClusterRuleSection", "ClusterSection", "Tok
 
 _PLACE: Final = re.compile(r"\{([^{}]*)\}")
 _WORDS: Final = frozenset({"cluster", "namespace", "service_account", "pod"})
+_NAME_WORDS: Final = _WORDS | {"service"}
 
 
-def _check_template(text: str) -> str:
+def _check_template(text: str, words: frozenset[str] = _WORDS) -> str:
     for word in _PLACE.findall(text):
-        if word not in _WORDS:
-            raise ValueError(f"'{{{word}}}' is none of {', '.join(sorted(_WORDS))}")
+        if word not in words:
+            raise ValueError(f"'{{{word}}}' is none of {', '.join(sorted(words))}")
     # Each word stands for one label or a part of one.
     parse_pattern(_PLACE.sub("x", text))
     return text
@@ -47,11 +48,19 @@ class ClusterRuleSection(Section):
     names: tuple[str, ...] = Field(
         default=(), examples=[["{service_account}.{namespace}.svc.prod.example"]]
     )
-    """Patterns of the names that it may have, with the same words in braces. An empty list: what
-    policy says."""
+    """Patterns of the names that it may have, with the same words in braces; `{service}` makes one
+    for each Service that selects the pod. An empty list: what policy says."""
 
     profiles: tuple[ProfileName, ...] = ()
     """Profiles that it may order by. An empty list: what policy says."""
+
+    upstreams: tuple[ConfigName, ...] = Field(default=(), examples=[["local"]])
+    """The only upstreams that issue for it. An empty list: the built-in CAs. Any other one issues
+    under a quota of the policy `per: workload` alone."""
+
+    shared_with: tuple[ConfigName, ...] = Field(default=(), examples=[["staging"]])
+    """Other clusters that may have the same names. Both rules have to say so; else it is a fault
+    that a name can be had from two clusters."""
 
     owner: str = Field(default="", max_length=200)
     """Who answers for it."""
@@ -77,7 +86,21 @@ class ClusterRuleSection(Section):
     @field_validator("names")
     @classmethod
     def _name_templates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(_check_template(one) for one in value)
+        return tuple(_check_template(one, _NAME_WORDS) for one in value)
+
+    @model_validator(mode="after")
+    def _names_of_one_pod(self) -> ClusterRuleSection:
+        told = " ".join(self.names)
+        for word in ("pod", "service"):
+            if f"{{{word}}}" in told and "{pod}" not in self.node:
+                raise ValueError(f"names have '{{{word}}}', so node needs '{{pod}}'")
+        return self
+
+
+def _check_readable(value: SecretRef | None) -> SecretRef | None:
+    if value is not None and value.scheme == "vault":
+        raise ValueError("expected a 'file:' or 'env:' reference")
+    return value
 
 
 class TokenReviewSection(Section):
@@ -90,12 +113,20 @@ class TokenReviewSection(Section):
     """What we show to it: a service account that may create `tokenreviews`, as the cluster role
     `system:auth-delegator` lets it. It is read anew each time, so a file may be rotated."""
 
-    @field_validator("token")
-    @classmethod
-    def _is_readable_here(cls, value: SecretRef) -> SecretRef:
-        if value.scheme == "vault":
-            raise ValueError("expected a 'file:' or 'env:' reference")
-        return value
+    _is_readable_here = field_validator("token")(_check_readable)
+
+
+class PodsSection(Section):
+    """An API server that is asked which Services select a pod, and whether it is still there."""
+
+    server: HttpsUrl = Field(examples=["https://10.96.0.1"])
+    """Its URL."""
+
+    token: Secret = Field(examples=["file:/var/run/secrets/kubernetes.io/serviceaccount/token"])
+    """What we show to it: a service account that may `get` pods and `list` services. It is read
+    anew each time, so a file may be rotated."""
+
+    _is_readable_here = field_validator("token")(_check_readable)
 
 
 class ClusterSection(Section):
@@ -120,14 +151,24 @@ class ClusterSection(Section):
     """Where the issuer publishes them. They are read every ten minutes, and used for a day while
     it cannot be reached."""
 
+    keys_token: Secret | None = Field(
+        default=None,
+        examples=["file:/var/run/secrets/kubernetes.io/serviceaccount/token"],
+        json_schema_extra={"instead": True},
+    )
+    """What we show for `keys_url`: an API server lets service accounts alone read its keys."""
+
     review: TokenReviewSection | None = Field(default=None, json_schema_extra={"instead": True})
     """The API server to ask about each token; it also knows which pods are gone."""
+
+    pods: PodsSection | None = Field(default=None, json_schema_extra={"instead": True})
+    """The API server to ask about pods and Services, which `{service}` needs. Without it: none."""
 
     ca_bundle: AbsolutePath | None = Field(
         default=None, examples=["/etc/penstock/clusters/prod-ca.pem"]
     )
-    """PEM file of the only roots that `keys_url` or `review` is trusted by. Without it: those of
-    the system."""
+    """PEM file of the only roots that `keys_url`, `review` or `pods` is trusted by. Without it:
+    those of the system."""
 
     rules: tuple[ClusterRuleSection, ...] = Field(min_length=1)
     """Who may be what; the first that fits counts."""
@@ -137,7 +178,13 @@ class ClusterSection(Section):
         ways = [one for one in (self.keys, self.keys_url, self.review) if one is not None]
         if len(ways) != 1:
             raise ValueError("expected one of keys, keys_url and review")
+        if self.keys_token is not None and self.keys_url is None:
+            raise ValueError("keys_token is for keys_url, which is missing")
+        if self.pods is None and any("{service}" in name for r in self.rules for name in r.names):
+            raise ValueError("names have '{service}', so pods has to name an API server")
         return self
+
+    _is_readable_here = field_validator("keys_token")(_check_readable)
 
 
 class ClientCertificateRule(Section):

@@ -22,6 +22,12 @@ def check_vouching(config: Config, lines: Lines) -> Iterator[Fault]:
             "client certificates have rules and no anchors",
             "name the roots in agents.client_anchors",
         )
+    if agents.client_revocation_lists and not agents.client_certificates:
+        yield lines.fault(
+            ("agents", "client_revocation_lists"),
+            "there are revocation lists, and no client certificate lets a node enrol",
+            "add agents.client_certificates",
+        )
     for place, rule in enumerate(agents.client_certificates):
         path: KeyPath = ("agents", "client_certificates", place, "community")
         yield from _check_community(config, lines, path, rule.community)

@@ -26,6 +26,7 @@ from broker.issuance.approval_ports import (
     QueueFull,
     QueueLimits,
 )
+from broker.issuance.approval_resting import Resting, approvals_of_order
 from broker.issuance.approval_terms import Terms
 from broker.issuance.errors import Conflict
 from broker.issuance.events import Actor, EventKind
@@ -35,14 +36,7 @@ from broker.policy.decisions import NewOrderDecision, Requester
 from broker.protocol.identifiers import Identifier
 from broker.protocol.problems import Problem, ProblemType, printable
 
-__all__ = [
-    "LIMITS",
-    "ApprovalGate",
-    "ApprovalUrl",
-    "approvals_of_order",
-    "is_recent",
-    "subject_of",
-]
+__all__ = ["LIMITS", "ApprovalGate", "ApprovalUrl", "is_recent", "subject_of"]
 
 LIMITS: Final = QueueLimits(of_asker=20, in_all=2000)
 """How many requests may wait: one account asks for a handful of hosts at a time, and a list of
@@ -96,22 +90,26 @@ class ApprovalGate:
         requester: Requester,
         *,
         unexempted: NewOrderDecision | None = None,
-    ) -> tuple[str, ...]:
+        line: Sequence[str] = (),
+    ) -> Resting:
         """Return the approvals that an order rests on: none where policy asks for none.
 
-        *unexempted* is what policy would say of a renewal if it were none.  A rule may exempt
-        renewals; what people took back is not renewed all the same.
+        *unexempted* is what policy would say of a renewal if it were none, and *line* are the
+        approvals that what it renews goes back to.  A rule may exempt renewals; what people took
+        back is not renewed all the same, and what they take back later is found by its line.
 
         Raises:
             Problem: userActionRequired with the URL of the request; unauthorized where a person
                 said no; rateLimited where too many requests wait.
         """
         found = await self._of_key(account)
-        if unexempted is not None and await self._is_taken_back(account, unexempted):
+        behind = await self._about(line, decision)
+        if unexempted is not None and await self._is_taken_back(account, unexempted, behind):
             decision = unexempted
+        back = tuple(one.approval_id for one in behind if one.status not in _TAKEN_BACK)
         demand = decision.approval
         if demand is None:
-            return tuple(one.approval_id for one in found)
+            return Resting(on=tuple(one.approval_id for one in found), goes_back_to=back)
         terms = Terms.of(demand)
         records = await self._known(account, decision.profile or "")
         # A demand that names nothing is about the whole order.
@@ -131,13 +129,31 @@ class ApprovalGate:
                 requester=requester,
             )
             raise await self._refusal(ask, records)
-        return tuple(resting)
+        back = tuple(one for one in back if one not in resting)
+        return Resting(on=tuple(resting), goes_back_to=back)
 
-    async def _is_taken_back(self, account: AccountRecord, decision: NewOrderDecision) -> bool:
+    async def _about(
+        self, approval_ids: Sequence[str], decision: NewOrderDecision
+    ) -> list[ApprovalRecord]:
+        """Return those approvals that are about names for which *decision* wants nobody."""
+        demanded = () if decision.approval is None else decision.approval.identifiers
+        spared = frozenset(decision.requirements) - frozenset(demanded)
+        found = [await self._store.find_approval(one) for one in approval_ids]
+        records = [one for one in found if one is not None and spared & set(one.identifiers)]
+        return [await self.current(one) for one in records]
+
+    async def _is_taken_back(
+        self,
+        account: AccountRecord,
+        decision: NewOrderDecision,
+        behind: Sequence[ApprovalRecord],
+    ) -> bool:
         """Return whether the last word on one of the names was to take its approval back, or no
         to whoever asked for it anew."""
         if decision.approval is None:
             return False
+        if any(one.status in _TAKEN_BACK for one in behind):
+            return True
         last: dict[Identifier, ApprovalRecord] = {}
         records = await self._known(account, decision.profile or "")
         for record in sorted(records, key=lambda one: one.decided_at or one.asked_at):
@@ -148,7 +164,7 @@ class ApprovalGate:
 
     async def stand(self, order: OrderRecord) -> None:
         """See that what an order was made under still stands; raises Problem where it does not."""
-        for approval_id in approvals_of_order(order):
+        for approval_id in approvals_of_order(order).on:
             record = await self._store.find_approval(approval_id)
             if record is None:
                 raise Problem(ProblemType.UNAUTHORIZED, "its approval is not known any more")
@@ -365,6 +381,7 @@ def _asked_by(ask: _Ask, people: Sequence[str]) -> dict[str, object]:
         "thumbprint": ask.account.thumbprint,
         "eab_key": ask.account.eab_key_id,
         "node": requester.node,
+        "cluster": requester.cluster,
         "namespace": requester.namespace,
         "service_account": requester.service_account,
         "address": requester.address,
@@ -378,9 +395,3 @@ def subject_of(holder: str, names: Iterable[Identifier], profile: str) -> str:
     """Return what identical asks have in common; the CSR is no part of it."""
     parts = [holder, profile, *sorted(f"{one.type}:{one.value}" for one in names)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def approvals_of_order(order: OrderRecord) -> tuple[str, ...]:
-    """Return the approvals that an order was made under."""
-    kept = order.decision.get("approvals")
-    return tuple(str(one) for one in kept) if isinstance(kept, list | tuple) else ()

@@ -9,8 +9,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from broker.issuance.approval_gate import ApprovalGate, approvals_of_order
+from broker.issuance.approval_gate import ApprovalGate
 from broker.issuance.approval_ports import ApprovalStatus, ApprovalStore
+from broker.issuance.approval_resting import approvals_of_order
 from broker.issuance.closing import Closing
 from broker.issuance.dispatcher import Postponed
 from broker.issuance.ports import Clock
@@ -38,17 +39,20 @@ class ApprovalHold:
         self._clock = clock
 
     async def verify_kept(self, order: OrderRecord, work: WorkRecord) -> None:
-        """Return if no approval was taken back while the CA made itself ready.
+        """Return if no approval was taken back since the CA was last told anything.
+
+        Asked right before a finalize is sent, be it the first or once more.  An order whose CA may
+        have heard one is not ended here: should a certificate come of it after all, it is fetched.
 
         Raises:
-            Postponed: One was; `has_ended` sees to it at the next look.
+            Postponed: One was; `has_ended` sees to it at the next look, if no CA was told.
         """
-        if work.status not in _NOT_SENT:
-            return
-        for approval_id in approvals_of_order(order):
+        for approval_id in approvals_of_order(order).all:
             record = await self._store.find_approval(approval_id)
             if record is None or record.status in _TAKEN_BACK:
-                raise Postponed(self._clock.now(), f"approval {approval_id} was taken back")
+                pause = timedelta() if work.status in _NOT_SENT else HELD_PAUSE
+                at = self._clock.now() + pause
+                raise Postponed(at, f"approval {approval_id} was taken back")
 
     async def has_ended(self, order: OrderRecord, work: WorkRecord) -> bool:
         """End the order if its approval was withdrawn before its CA was asked; return whether.
@@ -61,7 +65,7 @@ class ApprovalHold:
         """
         if work.status not in _NOT_SENT:
             return False
-        for approval_id in approvals_of_order(order):
+        for approval_id in approvals_of_order(order).all:
             record = await self._store.find_approval(approval_id)
             if record is None:
                 raise LookupError(f"approval {approval_id} vanished from the store")

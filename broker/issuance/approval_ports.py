@@ -237,7 +237,7 @@ class ApprovalLists(Protocol):
 
 
 class WithdrawalStore(Protocol):
-    """What rests on an approval."""
+    """What rests on an approval, or goes back to it."""
 
     async def certificates_under(self, approval: ApprovalRecord, now: datetime) -> Sequence[str]:
         """Return ids of living certificates that rest on it and were not asked to be revoked."""

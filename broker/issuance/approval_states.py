@@ -70,6 +70,8 @@ APPROVAL_TABLE: Final[Mapping[tuple[ApprovalStatus, ApprovalEvent], ApprovalStat
     (_S.SUSPENDED, _E.RESUMED): _S.APPROVED,
     (_S.SUSPENDED, _E.ENDED): _S.EXPIRED,
     (_S.SUSPENDED, _E.WITHDRAWN): _S.WITHDRAWN,
+    # Certificates that came of it may live on.
+    (_S.EXPIRED, _E.WITHDRAWN): _S.WITHDRAWN,
 }
 """State and event → the state that follows."""
 

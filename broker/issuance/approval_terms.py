@@ -116,6 +116,14 @@ class Terms:
             because=tuple(dict.fromkeys((*self.because, *other.because))),
         )
 
+    def is_fresh(self, said_at: datetime, at: datetime) -> bool:
+        """Return whether what one of several people said still waits for the others' word.
+
+        It does for as long as an answer is waited for: else a yes, and the evidence with it, could
+        be counted months later as if it had been given then.
+        """
+        return said_at + self.answer_within > at
+
     def is_met(
         self, given: Terms, decided_at: datetime, proofed_at: datetime, at: datetime
     ) -> bool:

@@ -207,8 +207,10 @@ class Enrollment:
             names=node.names,
             profiles=node.profiles,
             node=node.name,
+            cluster=node.cluster,
             namespace=node.namespace,
             service_account=node.service_account,
+            upstreams=node.upstreams,
             owner=node.owner or None,
         )
 

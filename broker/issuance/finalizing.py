@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from broker.issuance.approval_gate import ApprovalGate
-from broker.issuance.approval_passing import resting_on, still_passed
+from broker.issuance.approval_passing import still_passed
+from broker.issuance.approval_resting import resting_on
 from broker.issuance.caa import CHECK as CAA_CHECK
 from broker.issuance.caa import CaaAnswer, CaaWatch
 from broker.issuance.errors import OverLimit

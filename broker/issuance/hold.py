@@ -37,25 +37,39 @@ class Hold:
 
     async def of_requester(self, order: OrderRecord, work: WorkRecord) -> None:
         """Raise Postponed while whoever asked for *order* is frozen and no CA was told to issue."""
-        if self._freezes is None or work.status not in _NOT_SENT:
-            return
-        self._wait_for(await self._freezes.of_account_id(order.account_id))
+        if work.status in _NOT_SENT:
+            await self._of_account(order)
 
     async def of_work(self, work: WorkRecord) -> None:
         """Raise Postponed while the upstream is suspended, or it or the community is frozen."""
+        await self._of_suspension(work)
+        if work.status in _NOT_SENT:
+            await self._of_place(work)
+
+    async def of_finalize(self, order: OrderRecord, work: WorkRecord) -> None:
+        """Raise Postponed where somebody stopped it since its order was begun at the CA.
+
+        Also where a finalize was sent before: the CA shows that it did not come, and to send it
+        once more is to tell the CA to issue.
+        """
+        await self._of_suspension(work)
+        await self._of_account(order)
+        await self._of_place(work)
+
+    async def _of_account(self, order: OrderRecord) -> None:
+        if self._freezes is not None:
+            self._wait_for(await self._freezes.of_account_id(order.account_id))
+
+    async def _of_place(self, work: WorkRecord) -> None:
+        if self._freezes is not None:
+            self._wait_for(await self._freezes.of_upstream(work.upstream))
+            self._wait_for(await self._freezes.of_community(work.community))
+
+    async def _of_suspension(self, work: WorkRecord) -> None:
         for pair in await self._upstreams.suspensions():
             if (pair.upstream, pair.upstream_profile) == (work.upstream, work.upstream_profile):
                 at = self._clock.now() + SUSPENDED_PAUSE
                 raise Postponed(at, f"upstream {work.upstream!r} is suspended: {pair.rule}")
-        if self._freezes is None or work.status not in _NOT_SENT:
-            return
-        self._wait_for(await self._freezes.of_upstream(work.upstream))
-        self._wait_for(await self._freezes.of_community(work.community))
-
-    async def of_finalize(self, order: OrderRecord, work: WorkRecord) -> None:
-        """Raise Postponed where somebody stopped it since its order was begun at the CA."""
-        await self.of_requester(order, work)
-        await self.of_work(work)
 
     def _wait_for(self, found: FreezeRecord | None) -> None:
         if found is not None:

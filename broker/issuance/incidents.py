@@ -211,6 +211,9 @@ class Incidents:
         going = await self._store.open_delivery(item.managed_id)
         if going is not None and going.incident_id == incident.incident_id:
             return await self._note(item, going)
+        if await is_replaced(self._store, item.managed_id, item.certificate_id):
+            # It was seen between the two looks, and is no failure that has to be waited after.
+            return await self._revoke(incident, item, certificate, now)
         return await self._again(item, now, "its delivery came to nothing")
 
     async def _begin(

@@ -33,6 +33,7 @@ from broker.issuance.node_ports import (
 from broker.issuance.node_refusals import NodeRefusals
 from broker.issuance.ports import AccountChangeStore, AccountStore, Clock, EventLog
 from broker.issuance.records import AccountRecord
+from broker.issuance.regranting import Regrants, with_grant
 from broker.policy.names import PatternSet
 from broker.protocol.identity_keys import (
     IdentityKey,
@@ -113,7 +114,9 @@ class Joining:
         vouchers: Mapping[EnrolmentMethod, Voucher],
         return_within: timedelta,
         freezes: Freezes | None = None,
+        regrants: Regrants | None = None,
     ) -> None:
+        self._regrants = regrants or Regrants()
         self._store = store
         self._freezes = freezes
         self._issuer = issuer
@@ -168,6 +171,7 @@ class Joining:
         holder = await self._store.find_node(asking.node)
         if holder is not None and holder.name == asking.node:
             if grant.token_id is None and holder.spki_sha256 == key.spki_sha256:
+                holder = with_grant(holder, grant)
                 return await self._renewed(holder, key, EventKind.NODE_RETURNED)
             await self._make_way(holder, asking, grant)
         await self._check_key(key)
@@ -241,6 +245,10 @@ class Joining:
             wire_version=asking.wire_version,
             namespace=grant.namespace,
             service_account=grant.service_account,
+            cluster=grant.cluster,
+            pod=grant.pod,
+            pod_uid=grant.pod_uid,
+            upstreams=grant.upstreams,
         )
         event = _event(EventKind.NODE_ENROLLED, node, self._clock, peer=asking.peer)
         try:
@@ -268,6 +276,7 @@ class Joining:
         is_current = certified_key(found.certificate_der) == node.spki_sha256
         if not is_known or not is_current or is_late:
             raise not_let_in()
+        node = await self._regrants.renewed(node)
         return await self._renewed(node, key, EventKind.NODE_RETURNED)
 
     # ------------------------------------------------------------------------------- renewal
@@ -276,11 +285,13 @@ class Joining:
         """Give a node that has shown its identity another one, for the same key or a new one.
 
         Raises:
-            Problem: The request is unfit, or its key is another's.
+            Problem: The request is unfit, its key is another's, or its cluster's rules have no
+                such node any more.
             Unreachable: The node CA cannot sign now.
             Broken: It cannot work as configured.
         """
         key = parse_identity_request(csr_der)
+        node = await self._regrants.renewed(node)
         return await self._renewed(node, key, EventKind.NODE_RENEWED)
 
     async def _renewed(self, node: NodeRecord, key: IdentityKey, kind: EventKind) -> Joined:

@@ -52,6 +52,13 @@ class Grant:
     """Kubernetes namespace that the credential proves."""
     service_account: str | None = None
     """Kubernetes service account that it proves."""
+    cluster: str | None = None
+    """What the configuration calls the cluster whose credential it is."""
+    pod: str | None = None
+    """The pod that the credential is bound to."""
+    pod_uid: str | None = None
+    upstreams: tuple[str, ...] | None = None
+    """The only upstreams that issue for it; None: those that policy has."""
     takes_over: bool = False
     """Whether a node of this name that came by the same method is revoked for it: a pod that
     starts anew comes with another key."""

@@ -98,6 +98,7 @@ class Stating:
 
         Raises:
             Problem: malformed, for a name that it states twice.
+            Conflict: Something of it changed meanwhile; the node states it again.
         """
         names = {one.name for one in statements}
         if len(names) != len(statements):
@@ -113,7 +114,9 @@ class Stating:
             if name not in names and record.is_wanted:
                 self._drop(node, record, changes)
         if changes.records:
-            await self._store.keep_managed(changes.records, changes.events)
+            changed = {one.managed_id for one in changes.records}
+            before = [one for one in known.values() if one.managed_id in changed]
+            await self._store.keep_managed(changes.records, changes.events, before=before)
         await self._act(node, changes, going)
 
     async def _act(
@@ -298,7 +301,8 @@ class Stating:
         if await self._store.open_delivery(record.managed_id) is None:
             adopted = await self._planned(node, record, adopted, is_changed=False)
         if adopted != known.get(name):
-            await self._store.keep_managed([adopted], changes.events)
+            before = [known[name]] if name in known else []
+            await self._store.keep_managed([adopted], changes.events, before=before)
 
 
 def _verify_room(names: Collection[str]) -> None:

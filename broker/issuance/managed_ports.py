@@ -25,7 +25,13 @@ from broker.issuance.node_ports import (
     NodeStore,
     Unmanaged,
 )
-from broker.issuance.ports import AccountStore, CertificateStore, EventLog, OrderStore
+from broker.issuance.ports import (
+    AccountStore,
+    CertificateStore,
+    EventLog,
+    JobStore,
+    OrderStore,
+)
 from broker.issuance.records import AccountRecord, CertificateRecord, OrderRecord
 from broker.issuance.renewal_ports import RenewalStore
 from broker.protocol.requests import NewOrder
@@ -54,6 +60,11 @@ class ManagedLists(Protocol):
 
     async def managed_overdue(self, now: datetime, limit: int) -> Sequence[ManagedRecord]:
         """Return those that are due or have been due without success, longest first."""
+        ...
+
+    async def managed_stranded(self, limit: int) -> Sequence[ManagedRecord]:
+        """Return those that are wanted, have no time and no open delivery: nothing would ever look
+        at them again."""
         ...
 
     async def managed_behind(self, limit: int) -> Sequence[ManagedRecord]:
@@ -210,6 +221,7 @@ class DeliveryRooms(
     OrderStore,
     CertificateStore,
     RenewalStore,
+    JobStore,
     EventLog,
     Protocol,
 ):

@@ -104,6 +104,13 @@ class NodeRecord:
     """Kubernetes namespace that the credential proved when it enrolled."""
     service_account: str | None = None
     """Kubernetes service account, likewise."""
+    cluster: str | None = None
+    """What the configuration calls its Kubernetes cluster."""
+    pod: str | None = None
+    """The pod that the credential was bound to; such a node ends with its identity."""
+    pod_uid: str | None = None
+    upstreams: tuple[str, ...] | None = None
+    """The only upstreams that issue for it; None: those that policy has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -500,8 +507,18 @@ class ManagedStore(Protocol):
 
     async def find_managed(self, managed_id: str) -> ManagedRecord | None: ...
     async def managed_of(self, node_id: str) -> Sequence[ManagedRecord]: ...
-    async def keep_managed(self, records: Sequence[ManagedRecord], events: Sequence[Event]) -> None:
-        """Keep them, new or changed, by ``managed_id``."""
+    async def keep_managed(
+        self,
+        records: Sequence[ManagedRecord],
+        events: Sequence[Event],
+        *,
+        before: Sequence[ManagedRecord] = (),
+    ) -> None:
+        """Keep them, new or changed, by ``managed_id``.
+
+        Raises:
+            Conflict: One of *before* is not as it was read any more; nothing is kept then.
+        """
         ...
 
     async def due_managed(self, now: datetime, limit: int) -> Sequence[ManagedRecord]:

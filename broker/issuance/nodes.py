@@ -270,6 +270,15 @@ class Nodes:
     async def end(self, node: NodeRecord, actor: Actor) -> NodeRecord:
         """Revoke this node; see `revoke`."""
         identities = await self._store.identities_of(node.node_id)
+        revoked = await self.retire(node, actor)
+        for certificate_der in identities:
+            with suppress(Refused, Broken):
+                await self._issuer.revoke(certificate_der)
+        return revoked
+
+    async def retire(self, node: NodeRecord, actor: Actor) -> NodeRecord:
+        """Make this node a stranger, leaving the node CA's list as it is: for identities that have
+        ended by themselves."""
         revoked = node
         if node.status is not NodeStatus.REVOKED:
             revoked = await self._change(node, NodeStatus.REVOKED, EventKind.NODE_REVOKED, actor)
@@ -278,9 +287,6 @@ class Nodes:
         if account is not None and account.status is AccountStatus.VALID:
             with suppress(Problem):
                 await self._accounts.deactivate(account, actor)
-        for certificate_der in identities:
-            with suppress(Refused, Broken):
-                await self._issuer.revoke(certificate_der)
         return revoked
 
     async def tidy(self) -> None:

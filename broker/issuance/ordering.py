@@ -13,12 +13,12 @@ from datetime import timedelta
 from typing import Final
 
 from broker.issuance.delivery_ends import DeliveryEnds
-from broker.issuance.delivery_rooms import Workrooms, delivery_event
+from broker.issuance.delivery_rooms import Workrooms, delivery_event, message_about
 from broker.issuance.delivery_stages import DeliveryEvent, advance_delivery
 from broker.issuance.dispatcher import Postponed
 from broker.issuance.events import EventKind
 from broker.issuance.node_ports import DeliveryRecord, DeliveryStage, DeliveryView, NodeStatus
-from broker.issuance.records import AccountRecord, OrderRecord
+from broker.issuance.records import AccountRecord, JobKind, OrderRecord
 from broker.protocol.certificates import ChainError, cert_id, parse_chain
 from broker.protocol.problems import Problem, ProblemType
 from broker.protocol.requests import NewOrder
@@ -35,6 +35,9 @@ PROOF_LOOK: Final = timedelta(seconds=10)
 
 LIMIT_PAUSE: Final = timedelta(minutes=1)
 """Pause after a limit that named no time."""
+
+AGAIN: Final = ", try again in "
+"""What a limit's sentence ends in differs each time that it is asked; the reason is the same."""
 
 
 def order_id_of(delivery_id: str) -> str:
@@ -68,6 +71,7 @@ class Ordering:
         except Problem as problem:
             if problem.type is ProblemType.RATE_LIMITED:
                 pause = problem.retry_after or LIMIT_PAUSE
+                await self._tell_wait(view, problem.detail)
                 raise Postponed(self._rooms.clock.now() + pause, problem.detail) from problem
             await self._fail(view, problem.detail)
 
@@ -136,8 +140,24 @@ class Ordering:
             why = str((order.error or {}).get("detail", "without a reason"))
             await self._fail(view, f"order failed: {why}")
         else:
+            job = await self._store.find_job(JobKind.FULFIL, order.order_id)
+            if job is not None and job.note:
+                await self._tell_wait(view, f"its order waits: {job.note}")
             due_at = self._rooms.clock.now() + ORDER_LOOK
             raise Postponed(due_at, f"its order is {order.status}")
+
+    async def _tell_wait(self, view: DeliveryView, why: str) -> None:
+        """Tell the node why its certificate has not come yet, once for each reason."""
+        told = (view.delivery.note or "").partition(AGAIN)[0]
+        if told == why.partition(AGAIN)[0]:
+            return
+        await self._store.change_delivery(
+            replace(view.delivery, note=why[:300]),
+            expected=(DeliveryStage.ORDERED,),
+            events=(),
+            messages=(message_about(view.managed, "waits", {"reason": why[:300]}),),
+        )
+        self._rooms.connections.wake(view.node.node_id)
 
     async def _prove(self, view: DeliveryView, account: AccountRecord, order: OrderRecord) -> None:
         offered = self._rooms.on_nodes(view.managed).challenges

@@ -6,6 +6,7 @@ them are answered with the one order.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +14,8 @@ from typing import Final
 
 from broker.issuance.accounts import new_id
 from broker.issuance.approval_gate import ApprovalGate
-from broker.issuance.approval_passing import passed, resting_on
+from broker.issuance.approval_passing import passed
+from broker.issuance.approval_resting import resting_on
 from broker.issuance.caa import CaaWatch
 from broker.issuance.dispatcher import Dispatcher
 from broker.issuance.errors import AlreadyReplaced, Conflict, OverLimit
@@ -46,13 +48,10 @@ from broker.issuance.records import (
 from broker.issuance.refusals import Refusals
 from broker.issuance.rule_warnings import warning_events
 from broker.issuance.settings import IssuanceSettings
+from broker.issuance.spending import Spent, make_within
 from broker.issuance.succession import Succession, already_replaced
 from broker.issuance.terms import check_current
-from broker.policy.decisions import (
-    CapPlan,
-    NewOrderDecision,
-    NewOrderFacts,
-)
+from broker.policy.decisions import CapPlan, NewOrderDecision, NewOrderFacts
 from broker.protocol.identifiers import Identifier
 from broker.protocol.problems import Problem, ProblemType
 from broker.protocol.requests import NewOrder
@@ -144,6 +143,12 @@ class Orders:
             not_after=request.not_after,
             origin=origin,
         )
+        make = functools.partial(self._make, account, request, order_id)
+        return await make_within(self._planner, self._quotas, account, facts, make)
+
+    async def _make(
+        self, account: AccountRecord, request: NewOrder, order_id: str | None, facts: NewOrderFacts
+    ) -> OrderRecord:
         decision = self._planner.decide(facts)
         plan = decision.plan
         if decision.is_refused or plan is None:
@@ -151,9 +156,8 @@ class Orders:
             raise decision.problem()
         approvals = await passed(self._approvals, account, decision, facts, self._planner)
         order = self._new_order(account, request, decision, plan, facts)
-        order = replace(order, decision=resting_on(order.decision, approvals))
-        if order_id is not None:
-            order = replace(order, order_id=order_id)
+        decided = resting_on(order.decision, approvals)
+        order = replace(order, order_id=order_id or order.order_id, decision=decided)
         order = await self._succeeding(account, order, request.replaces)
         grounds = await self._ahead.grounds(account, decision.requirements, facts.at)
         if self._quotas is None:
@@ -162,7 +166,7 @@ class Orders:
         try:
             return await self._begin_either(order, decision, plan, grounds, taking)
         except OverLimit as over:
-            raise await self._quotas.refusal(account, order, over) from over
+            raise Spent(order, over) from over
 
     async def _begin_either(
         self,

@@ -84,7 +84,7 @@ class OwnCertificates:
         *,
         upstream: str,
         community: str,
-        name: Identifier,
+        names: tuple[Identifier, ...],
         accounts: AccountStore,
         orders: OrderStore,
         certificates: CertificateStore,
@@ -97,7 +97,7 @@ class OwnCertificates:
     ) -> None:
         self._upstream = upstream
         self._community = community
-        self._name = name
+        self._names = names
         self._accounts = accounts
         self._orders = orders
         self._certificates = certificates
@@ -109,7 +109,7 @@ class OwnCertificates:
         self._clock = clock
 
     async def latest(self) -> OwnOrder | None:
-        """Return the newest own order for this name, or None where there is none."""
+        """Return the newest own order for these names, or None where there is none."""
         account = await self._accounts.find_account(_account_id(self._community))
         if account is None:
             return None
@@ -123,7 +123,7 @@ class OwnCertificates:
         ours = [
             one
             for one in newest
-            if one.upstream == self._upstream and one.identifiers == (self._name,)
+            if one.upstream == self._upstream and one.identifiers == self._names
         ]
         return await self._shown(ours) if ours else None
 
@@ -135,7 +135,7 @@ class OwnCertificates:
         """
         account = await self._account()
         facts = await self._planner.facts(
-            account, identifiers=(self._name,), profile=None, not_before=None, not_after=None
+            account, identifiers=self._names, profile=None, not_before=None, not_after=None
         )
         document = self._policies.current(self._community)
         profile, plan = self._plan(document, facts)
@@ -223,7 +223,7 @@ class OwnCertificates:
             account_id=account.account_id,
             community=self._community,
             status=OrderStatus.PENDING,
-            identifiers=(self._name,),
+            identifiers=self._names,
             authorization_ids=(),
             profile=profile,
             is_profile_asked=False,
@@ -272,7 +272,7 @@ class OwnCertificates:
             order_id=order.order_id,
             upstream=order.upstream,
             data={
-                "identifiers": [str(self._name)],
+                "identifiers": [str(one) for one in self._names],
                 "for": "the broker's own TLS certificate",
             },
         )

@@ -35,8 +35,8 @@ from broker.issuance.records import (
     WorkStatus,
 )
 from broker.issuance.requesting import (
-    RENEWED_AFTER,
     EarlierCertificates,
+    Predecessors,
     owner_of,
     requester_facts,
     requester_of,
@@ -110,7 +110,7 @@ class Planner:
     ) -> None:
         """Gather facts; without *earlier* nothing is a renewal of unchanged names."""
         self._young = young
-        self._earlier = earlier
+        self._predecessors = Predecessors(earlier, policies, clock)
         self._freezes = freezes
         self._standing = standing
         self._policies = policies
@@ -152,22 +152,12 @@ class Planner:
             away=await self._away(account.community, identifiers),
             frozen=await self._frozen(account.community),
             requester=requester_of(account, grant, origin, owner_of(account, grant)),
-            is_unchanged_renewal=await self._is_renewal(account, identifiers, profile),
+            is_unchanged_renewal=await self._predecessors.is_renewal(account, identifiers, profile),
         )
 
-    async def _is_renewal(
-        self, account: AccountRecord, identifiers: Sequence[Identifier], profile: str | None
-    ) -> bool:
-        """Return whether the account has a certificate of these names under this profile."""
-        chosen = self._policies.current(account.community).profile(profile)
-        if self._earlier is None or chosen is None:
-            return False
-        return await self._earlier.has_certificate_of(
-            account.account_id,
-            frozenset(identifiers),
-            chosen.name,
-            alive_after=self._clock.now() - RENEWED_AFTER,
-        )
+    async def approvals_behind(self, account: AccountRecord, facts: NewOrderFacts) -> Sequence[str]:
+        """Return the approvals that what such an order renews rests on or goes back to."""
+        return await self._predecessors.approvals(account, facts.identifiers, facts.profile)
 
     def awaiting(self, facts: NewOrderFacts, upstream: str) -> NewOrderFacts:
         """Return *facts* with *upstream* among those that are ready, if its account is lost: an

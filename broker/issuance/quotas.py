@@ -18,12 +18,13 @@ from broker.issuance.ports import Clock, EventLog, PublicSuffixes
 from broker.issuance.quota_ports import BucketKind, BucketStore, Take, Taking
 from broker.issuance.records import AccountRecord, OrderRecord
 from broker.issuance.renewal_budget import Judged, RenewalBudget, names_key
+from broker.issuance.requesting import decided_requester
 from broker.policy.decisions import QuotaDemand, QuotaPer
 from broker.policy.domains import registered_domains
 from broker.policy.units import Rate, format_duration, format_rate
 from broker.protocol.problems import Problem, ProblemType
 
-__all__ = ["Quotas", "limited", "with_upstream"]
+__all__ = ["Quotas", "limited", "with_upstream", "workload_of"]
 
 SHORTEST_WAIT: Final = timedelta(seconds=1)
 """Shortest wait that is named to a client: Retry-After has whole seconds."""
@@ -58,6 +59,8 @@ class Quotas:
         judged = Judged(self._store, order)
         names = _counted_under(demands)
         for demand, name in zip(demands, names, strict=True):
+            if demand.upstreams is not None and order.upstream not in demand.upstreams:
+                continue
             rate = Rate(demand.limit, demand.window)
             floor = demand.limit * demand.kept_for_renewals
             if floor and await judged.is_renewal():
@@ -118,6 +121,8 @@ class Quotas:
             return (names_key(order.identifiers),)
         if demand.per is QuotaPer.DOMAIN:
             return registered_domains(identifiers, self._suffixes.is_public_suffix)
+        if demand.per is QuotaPer.WORKLOAD:
+            return (workload_of(order) or f"account {account.account_id}",)
         if demand.per is QuotaPer.UPSTREAM:
             return (order.upstream,)
         return (order.community,)
@@ -139,6 +144,14 @@ class Quotas:
                 "enforced": False,
             },
         )
+
+
+def workload_of(order: OrderRecord) -> str | None:
+    """Return the service account of a cluster that *order* is for, None where it is for none."""
+    who = decided_requester(order.decision)
+    if who.cluster is None or who.namespace is None or who.service_account is None:
+        return None
+    return f"{who.cluster}/{who.namespace}/{who.service_account}"
 
 
 def _counted_under(demands: Sequence[QuotaDemand]) -> Sequence[str]:

@@ -177,6 +177,12 @@ class RegistrationAuthority:
                 f" {_DONE[said.word]}",
                 status=409,
             )
+        if record.status is ApprovalStatus.EXPIRED and record.decided_at is None:
+            raise Problem(
+                ProblemType.MALFORMED,
+                f"approval {record.approval_id} was never given, so that nothing rests on it",
+                status=409,
+            )
         if said.word in _BY_OTHERS:
             people = await self._people.of(record)
             if is_any_of(said.actor.name, people):
@@ -204,14 +210,15 @@ class RegistrationAuthority:
     ) -> tuple[ApprovalChange, bool]:
         """Count an approval or a renewal; the last one that it takes moves the record."""
         terms = Terms.read(record.terms)
+        now = self._clock.now()
         answers = await self._store.answers_of(record.approval_id)
-        before = [one for one in answers if one.round == record.round and one.word is said.word]
+        said_too = [one for one in answers if one.round == record.round and one.word is said.word]
+        before = [one for one in said_too if terms.is_fresh(one.at, now)]
         if is_any_of(said.actor.name, [one.person for one in before]):
             raise Problem(
                 ProblemType.UNAUTHORIZED,
                 f"{said.actor.name} has said so already, another person has to say so too",
             )
-        now = self._clock.now()
         shown = [*said.evidence, *(text for one in before for text in one.evidence)]
         if len(before) + 1 < terms.people:
             noted = replace(record, revision=record.revision + 1)

@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from broker.issuance.errors import Broken, Refused, Unreachable
-from broker.issuance.events import Event, EventKind
+from broker.issuance.events import SYSTEM, Actor, Event, EventKind
 from broker.issuance.ports import Clock, Policies, Upstreams
 from broker.issuance.renewal_ports import RenewalAnswer, RenewalRecord, RenewalStore, RenewalView
 from broker.protocol.problems import Problem, ProblemType, printable
@@ -157,13 +157,17 @@ class RenewalWatch:
         )
         return len(due)
 
-    async def refresh(self, certificate_id: str) -> RenewalRecord | None:
-        """Ask about one certificate now, whenever it would be due; None if its CA is not asked."""
+    async def refresh(self, certificate_id: str, actor: Actor = SYSTEM) -> RenewalRecord | None:
+        """Ask about one certificate now, whenever it would be due; None if its CA is not asked.
+
+        *actor* stands in the event, should its window have moved.
+        """
         record = await self._store.find_renewal(certificate_id)
         if record is None or record.due_at is None:
             return record
         asked, event = await self._ask(record, {})
-        await self._store.keep_renewals([asked], [] if event is None else [event])
+        told = [] if event is None else [replace(event, actor=actor)]
+        await self._store.keep_renewals([asked], told)
         return asked
 
     async def _ask(

@@ -6,11 +6,12 @@ takes it over, and by ``penstock policy diff``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from broker.issuance.origins import NOWHERE, Origin
+from broker.issuance.ports import Clock, Policies
 from broker.issuance.records import AccountRecord
 from broker.policy.decisions import ClientCertificate, EabGrant, Requester
 from broker.protocol.identifiers import Identifier
@@ -18,6 +19,7 @@ from broker.protocol.identifiers import Identifier
 __all__ = [
     "RENEWED_AFTER",
     "EarlierCertificates",
+    "Predecessors",
     "decided_origin",
     "decided_requester",
     "is_decided_renewal",
@@ -46,6 +48,57 @@ class EarlierCertificates(Protocol):
         *profile* that ends after *alive_after* and was not revoked."""
         ...
 
+    async def approvals_behind(
+        self,
+        account_id: str,
+        identifiers: frozenset[Identifier],
+        profile: str,
+        *,
+        alive_after: datetime,
+    ) -> Sequence[str]:
+        """Return the approvals that the newest such certificate rests on or goes back to."""
+        ...
+
+
+class Predecessors:
+    """Looks up what an order renews."""
+
+    def __init__(
+        self, earlier: EarlierCertificates | None, policies: Policies, clock: Clock
+    ) -> None:
+        """Look in *earlier*; without it nothing is a renewal."""
+        self._earlier = earlier
+        self._policies = policies
+        self._clock = clock
+
+    async def is_renewal(
+        self, account: AccountRecord, identifiers: Sequence[Identifier], profile: str | None
+    ) -> bool:
+        """Return whether the account has a certificate of these names under this profile."""
+        chosen = self._policies.current(account.community).profile(profile)
+        if self._earlier is None or chosen is None:
+            return False
+        return await self._earlier.has_certificate_of(
+            account.account_id,
+            frozenset(identifiers),
+            chosen.name,
+            alive_after=self._clock.now() - RENEWED_AFTER,
+        )
+
+    async def approvals(
+        self, account: AccountRecord, identifiers: Sequence[Identifier], profile: str | None
+    ) -> Sequence[str]:
+        """Return the approvals that it rests on or goes back to."""
+        chosen = self._policies.current(account.community).profile(profile)
+        if self._earlier is None or chosen is None:
+            return ()
+        return await self._earlier.approvals_behind(
+            account.account_id,
+            frozenset(identifiers),
+            chosen.name,
+            alive_after=self._clock.now() - RENEWED_AFTER,
+        )
+
 
 def owner_of(account: AccountRecord, grant: EabGrant | None) -> str | None:
     """Return who answers for an account: its own owner, else that of its key or node."""
@@ -62,6 +115,7 @@ def requester_of(
         thumbprint=account.thumbprint,
         eab_key_id=account.eab_key_id,
         node=node,
+        cluster=None if grant is None else grant.cluster,
         namespace=None if grant is None else grant.namespace,
         service_account=None if grant is None else grant.service_account,
         address=origin.address,
@@ -77,6 +131,7 @@ def requester_facts(requester: Requester) -> dict[str, object]:
         "thumbprint": requester.thumbprint or None,
         "eab_key_id": requester.eab_key_id,
         "node": requester.node,
+        "cluster": requester.cluster,
         "namespace": requester.namespace,
         "service_account": requester.service_account,
         "address": requester.address,
@@ -101,6 +156,7 @@ def decided_requester(decision: Mapping[str, object]) -> Requester:
         thumbprint=_text(kept, "thumbprint") or "",
         eab_key_id=_text(kept, "eab_key_id"),
         node=_text(kept, "node"),
+        cluster=_text(kept, "cluster"),
         namespace=_text(kept, "namespace"),
         service_account=_text(kept, "service_account"),
         address=_text(kept, "address"),

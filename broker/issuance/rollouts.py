@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from broker.issuance.events import SYSTEM, Actor, EventKind
-from broker.issuance.node_ports import DeliveryView, Verdict
+from broker.issuance.node_ports import DeliveryStage, DeliveryView, Verdict
 from broker.issuance.ports import Clock
 from broker.issuance.rollout_claims import Begun, Claims, Flight, Party
 from broker.issuance.rollout_ports import (
@@ -78,6 +78,7 @@ class Rollouts:
         self._waves = Waves(store, clock)
         self._begun: Begun | None = None
         self._queue: list[str] | None = None
+        self._has_asked = False
         self.on_free: Callable[[Sequence[str]], None] = lambda _ids: None
         """Told which deliveries should be judged again, where nobody waits for an answer."""
 
@@ -123,7 +124,8 @@ class Rollouts:
     async def take_turn(self) -> None:
         """Count nodes that have told nothing in time as failures, and tell who may go now.
 
-        What such a node still does later is its delivery's matter; its group goes on.
+        What such a node still does later is its delivery's matter; its group goes on.  The first
+        time all who wait are judged: their jobs would bring them minutes after a start.
         """
         if not self._plan.groups:
             return
@@ -131,6 +133,10 @@ class Rollouts:
             await self._load()
             now = self._clock.now()
             late = [one for one, flight in self._claims if self._is_late(flight, now)]
+            if not self._has_asked:
+                waiting = await self._store.open_deliveries((DeliveryStage.ISSUED,))
+                self._has_asked = True
+                self.on_free([one.delivery_id for one in waiting])
             if not late:
                 return
             known = {one.delivery_id: one for one in await self._store.stages_of(late)}

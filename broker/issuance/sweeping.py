@@ -19,7 +19,7 @@ from broker.issuance.asking import Asking
 from broker.issuance.delivery_ends import DeliveryEnds
 from broker.issuance.delivery_rooms import Workrooms, managed_event, message_about
 from broker.issuance.errors import Broken, Conflict, Unreachable
-from broker.issuance.events import EventKind
+from broker.issuance.events import Event, EventKind
 from broker.issuance.node_ports import ManagedRecord, NodeRecord, NodeStatus
 from broker.issuance.renewal_times import DRAINED_PAUSE, RenewalTimes
 from broker.protocol.certificates import ChainError, parse_certificate, parse_chain
@@ -76,7 +76,12 @@ class Sweep:
         behind = await self._store.managed_behind(BATCH)
         for managed in behind:
             await self.plan_again(managed)
-        return len(behind)
+        # Whatever has come between a delivery's end and the plan of the next: nobody is forgotten.
+        stranded = await self._store.managed_stranded(BATCH)
+        for managed in stranded:
+            log.warning("planned nothing, looked at now", certificate=managed.name)
+            await self._keep(managed, replace(managed, next_at=self._rooms.clock.now()))
+        return len(behind) + len(stranded)
 
     async def plan_again(self, managed: ManagedRecord) -> None:
         """Look at a certificate earlier, if it is to be renewed earlier than was planned."""
@@ -85,7 +90,7 @@ class Sweep:
             return
         planned = await self._times.planned(managed, node)
         if planned.next_at is not None and planned.next_at < managed.next_at:
-            await self._store.keep_managed([planned], [])
+            await self._keep(managed, planned)
 
     async def reason_for(self, managed: ManagedRecord, node: NodeRecord) -> str | None:
         """Return why a certificate has to be had now; None: it has not."""
@@ -106,26 +111,25 @@ class Sweep:
                 await self._look(managed)
             except (Unreachable, Broken, Conflict) as error:
                 log.warning("look put off", certificate=managed.name, reason=error.reason)
-                again = replace(managed, next_at=self._rooms.clock.now() + LATER)
-                await self._store.keep_managed([again], [])
+                await self._keep(managed, replace(managed, next_at=self._rooms.clock.now() + LATER))
 
     async def _look(self, managed: ManagedRecord) -> None:
         node = await self._store.find_node(managed.node_id)
         if node is None or not managed.is_wanted or node.status is NodeStatus.REVOKED:
-            await self._store.keep_managed([replace(managed, next_at=None)], [])
+            await self._keep(managed, replace(managed, next_at=None))
             return
         if node.status is NodeStatus.DRAINED:
             later = self._rooms.clock.now() + DRAINED_PAUSE
-            await self._store.keep_managed([replace(managed, next_at=later)], [])
+            await self._keep(managed, replace(managed, next_at=later))
             return
         if await self._store.open_delivery(managed.managed_id) is not None:
             # Its end plans the next look.
-            await self._store.keep_managed([replace(managed, next_at=None)], [])
+            await self._keep(managed, replace(managed, next_at=None))
             return
         reason = await self.reason_for(managed, node)
         if reason is None:
             planned = await self._times.planned(replace(managed, due_since=None), node)
-            await self._store.keep_managed([planned], [])
+            await self._keep(managed, planned)
             return
         try:
             await self._asking.begin(managed.managed_id, reason=reason)
@@ -138,9 +142,8 @@ class Sweep:
         since = managed.due_since or now
         if problem.type is ProblemType.RATE_LIMITED:
             later = now + (problem.retry_after or LATER)
-            await self._store.keep_managed(
-                [replace(managed, next_at=later, due_since=since, fault=problem.detail)], []
-            )
+            put_off = replace(managed, next_at=later, due_since=since, fault=problem.detail)
+            await self._keep(managed, put_off)
             return
         is_news = managed.fault != problem.detail
         changed = replace(
@@ -157,11 +160,23 @@ class Sweep:
                 problem=problem.token, why=problem.detail,
             )  # fmt: skip
             events = [event, *events]
-        await self._store.keep_managed([changed], events)
+        if not await self._keep(managed, changed, events):
+            return
         if is_news:
             told = message_about(changed, "refused", {"reason": problem.detail[:300]})
             await self._rooms.outbox.queue_messages([told])
             self._rooms.connections.wake(node.node_id)
+
+    async def _keep(
+        self, before: ManagedRecord, after: ManagedRecord, events: Sequence[Event] = ()
+    ) -> bool:
+        """Keep a change of what was read; where it has changed meanwhile, that stands, and whoever
+        changed it has planned the next look."""
+        try:
+            await self._store.keep_managed([after], events, before=[before])
+        except Conflict:
+            return False
+        return True
 
     async def _differs(self, managed: ManagedRecord) -> bool:
         """Return whether the node wants something else than what it has."""

@@ -2,19 +2,20 @@
 
 Both were made by somebody else for another purpose, so each is taken only where a rule of the
 configuration says what follows from it: no rule, no node.  What the node says of itself grants
-nothing.  Revocation of client certificates is not looked at; a rule that is taken out of the file
-ends what follows from it.
+nothing.  Where revocation lists are configured, a client certificate has to be spoken for by them,
+and so has each CA between it and its anchor; a rule that is taken out of the file ends what follows
+from it.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import structlog
 
+from broker.issuance.cluster_rules import Cluster, grant_of
 from broker.issuance.errors import Unreachable
 from broker.issuance.joining_ports import Asking, Grant
 from broker.issuance.ports import Clock
@@ -26,37 +27,25 @@ from broker.protocol.certificates import (
     parse_certificate,
     verify_chain_anchored,
 )
-from broker.protocol.identifiers import IdentifierType, canonical_dns_name
+from broker.protocol.identifiers import IdentifierType
 from broker.protocol.problems import Problem, ProblemType, printable
-from broker.protocol.service_account_token import (
-    ParsedToken,
-    ServiceAccount,
-    TokenRejected,
-    parse_token,
+from broker.protocol.revocation_lists import (
+    RevocationList,
+    RevocationUnknown,
+    verify_unrevoked,
 )
+from broker.protocol.service_account_token import TokenRejected, parse_token
 
 __all__ = [
-    "PLACEHOLDERS",
     "CertificateRule",
     "CertificateVoucher",
-    "Cluster",
-    "ClusterRule",
-    "ClusterTokens",
     "ClusterVoucher",
+    "RevocationLists",
     "credential_refused",
-    "fill",
 ]
-
-PLACEHOLDERS: Final = ("cluster", "namespace", "service_account", "pod")
-"""What may stand in braces in a rule of a cluster."""
-
-ANY: Final = "*"
-"""Stands for every namespace, or every service account."""
 
 _CLIENT_AUTH: Final = "1.3.6.1.5.5.7.3.2"
 """The extended key usage of TLS clients (RFC 5280 §4.2.1.12)."""
-
-_PLACE: Final = re.compile(r"\{([a-z_]+)\}")
 
 log = structlog.get_logger("penstock")
 
@@ -68,61 +57,7 @@ def credential_refused() -> Problem:
     )
 
 
-def fill(template: str, values: Mapping[str, str]) -> str:
-    """Return *template* with its words in braces replaced.
-
-    Raises:
-        KeyError: One of them has no value.
-    """
-    return _PLACE.sub(lambda match: values[match[1]], template)
-
-
 # ------------------------------------------------------------------------------------ clusters
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterRule:
-    """What the pods of some service accounts may be."""
-
-    namespaces: tuple[str, ...]
-    service_accounts: tuple[str, ...]
-    node: str
-    """The node's name, with words in braces; one that has ``{pod}`` needs a token of a pod."""
-    community: str
-    names: tuple[str, ...]
-    """Patterns of names that it may have, with words in braces."""
-    profiles: tuple[str, ...]
-    owner: str
-    contact: str
-
-    def has(self, account: ServiceAccount) -> bool:
-        """Return whether it speaks of *account*."""
-        return _is_among(account.namespace, self.namespaces) and _is_among(
-            account.name, self.service_accounts
-        )
-
-
-class ClusterTokens(Protocol):
-    """Tells whose token of one cluster it is."""
-
-    async def verify(self, token: ParsedToken) -> ServiceAccount:
-        """Return whose it is, proven.
-
-        Raises:
-            TokenRejected: It proves nothing.
-            Unreachable: The cluster's keys, or its API server, cannot be had now.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cluster:
-    """A cluster whose service accounts may enrol."""
-
-    name: str
-    issuer: str
-    tokens: ClusterTokens
-    rules: tuple[ClusterRule, ...]
 
 
 class ClusterVoucher:
@@ -160,56 +95,11 @@ class ClusterVoucher:
             except Unreachable as error:
                 unreachable = error
             else:
-                return _grant(cluster, account)
+                services = await cluster.services_of(cluster.rule_for(account), account)
+                return grant_of(cluster, account, services)
         if unreachable is not None:
             raise unreachable
         raise rejected
-
-
-def _grant(cluster: Cluster, account: ServiceAccount) -> Grant:
-    rule = next((one for one in cluster.rules if one.has(account)), None)
-    if rule is None:
-        raise TokenRejected(f"no rule of cluster '{cluster.name}' speaks of {account}")
-    values = {
-        "cluster": cluster.name,
-        "namespace": account.namespace,
-        "service_account": account.name,
-    }
-    if account.pod is not None:
-        values["pod"] = account.pod
-    if any("." in one for name, one in values.items() if f"{{{name}}}" in _templates(rule)):
-        # One name of two labels could be taken for two names of one.
-        raise TokenRejected(f"{account} has a name with a dot, which no rule can use")
-    try:
-        node = canonical_dns_name(fill(rule.node, values))
-        names = tuple(fill(name, values) for name in rule.names)
-        PatternSet.parse(names)
-    except KeyError as error:
-        raise TokenRejected(f"token of {account} is bound to no {error.args[0]}") from None
-    except Problem as problem:
-        raise TokenRejected(f"node of {account}: {problem.detail}") from None
-    except ValueError as error:
-        raise TokenRejected(f"names of {account}: {error}") from None
-    return Grant(
-        community=rule.community,
-        names=names,
-        profiles=rule.profiles,
-        owner=rule.owner,
-        contact=rule.contact,
-        node=node,
-        namespace=account.namespace,
-        service_account=account.name,
-        # Kubernetes has one pod of a name at a time: its successor is the one that is there.
-        takes_over="{pod}" in rule.node,
-    )
-
-
-def _templates(rule: ClusterRule) -> str:
-    return " ".join((rule.node, *rule.names))
-
-
-def _is_among(value: str, listed: Iterable[str]) -> bool:
-    return any(one in (ANY, value) for one in listed)
 
 
 # ------------------------------------------------------------------------- client certificates
@@ -246,15 +136,34 @@ class CertificateRule:
         return fit.pop() if len(fit) == 1 else None
 
 
+class RevocationLists(Protocol):
+    """Lists of what other CAs have revoked."""
+
+    async def current(self) -> Sequence[RevocationList]:
+        """Return what is at hand now.
+
+        Raises:
+            RevocationUnknown: It cannot be had, so nobody knows what was revoked.
+        """
+        ...
+
+
 class CertificateVoucher:
     """Vouches by the TLS client certificate of the request."""
 
     def __init__(
-        self, anchors: Sequence[bytes], rules: Sequence[CertificateRule], clock: Clock
+        self,
+        anchors: Sequence[bytes],
+        rules: Sequence[CertificateRule],
+        clock: Clock,
+        *,
+        lists: RevocationLists | None = None,
     ) -> None:
+        """Believe what leads to *anchors* and, with *lists*, is on none of them."""
         self._anchors = tuple(anchors)
         self._rules = tuple(rules)
         self._clock = clock
+        self._lists = lists
 
     async def vouch(self, asking: Asking) -> Grant:
         """Return what the holder of the client certificate may be.
@@ -263,18 +172,23 @@ class CertificateVoucher:
             Problem: unauthorized, with the same words whatever is wrong.
         """
         try:
-            return self._vouch(asking)
+            return await self._vouch(asking)
         except ChainError as error:
-            log.info("a client certificate is refused", reason=str(error), peer=asking.peer)
+            is_ours = isinstance(error, RevocationUnknown)
+            tell = log.error if is_ours else log.info
+            tell("a client certificate is refused", reason=str(error), peer=asking.peer)
             raise credential_refused() from error
 
-    def _vouch(self, asking: Asking) -> Grant:
+    async def _vouch(self, asking: Asking) -> Grant:
         if not asking.client_chain:
             raise ChainError("no client certificate was shown")
         leaf, *issuers = (parse_certificate(der) for der in asking.client_chain)
         # TLS let it through by any anchor of the listener; these alone count here.
         chain = Chain(leaf, tuple(issuers), b"")
         verify_chain_anchored(chain, self._anchors, self._clock.now())
+        if self._lists is not None:
+            lists = await self._lists.current()
+            verify_unrevoked(chain, self._anchors, lists, self._clock.now())
         if leaf.is_ca:
             raise ChainError("certificate is a CA's")
         if leaf.extended_key_usages and _CLIENT_AUTH not in leaf.extended_key_usages:

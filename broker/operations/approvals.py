@@ -180,7 +180,11 @@ class ApprovalDesk(Desk):
     async def _shown(self, record: ApprovalRecord) -> View:
         terms = Terms.read(record.terms)
         answers = await self._store.answers_of(record.approval_id)
-        said_yes, missing = _progress(record, terms, answers)
+        now = self._rooms.clock.now()
+        fresh = [one for one in answers if terms.is_fresh(one.at, now)]
+        said_yes, missing = _progress(
+            record, terms, fresh if record.status in UNDECIDED else answers
+        )
         return {
             **_row(record),
             "said_yes": said_yes,

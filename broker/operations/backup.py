@@ -33,7 +33,7 @@ from broker.operations.backup_archive import (
 )
 from broker.storage.backup import StoreFacts, copy_store
 
-__all__ = ["STORE_MEMBER", "MadeBackup", "make_backup", "manifest_view", "verify_backup"]
+__all__ = ["BACKUPS", "STORE_MEMBER", "MadeBackup", "make_backup", "manifest_view", "verify_backup"]
 
 STORE_MEMBER: Final = "penstock.db"
 """The store's name in the state directory and in a backup."""
@@ -41,6 +41,9 @@ STORE_MEMBER: Final = "penstock.db"
 WORKSHOP: Final = ".backup"
 """Directory in the state directory where the store is copied to: what is in the clear never lies
 anywhere else."""
+
+BACKUPS: Final = "backups"
+"""Directory in the state directory that holds backups of before migrations, and is in none."""
 
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 """Largest file beside the store, in bytes; a key takes 3 KiB, a chain 10."""
@@ -153,7 +156,11 @@ def _files(state: Path) -> tuple[list[Source], list[str]]:
     """Return every file beside the store, read, and the names of what was passed over."""
     found, skipped = [], []
     for folder, folders, names in os.walk(state):
-        folders[:] = sorted(one for one in folders if not one.startswith("."))
+        folders[:] = sorted(
+            one
+            for one in folders
+            if not one.startswith(".") and (Path(folder) != state or one != BACKUPS)
+        )
         for name in sorted(names):
             path = Path(folder, name)
             place = path.relative_to(state).as_posix()

@@ -19,7 +19,7 @@ from broker.issuance.accounts import new_id
 from broker.issuance.errors import Broken, Unreachable
 from broker.issuance.events import Actor, Event, EventKind
 from broker.issuance.records import RestorationRecord
-from broker.operations.backup import STORE_MEMBER
+from broker.operations.backup import BACKUPS, STORE_MEMBER
 from broker.operations.backup_archive import CHUNK_BYTES, Manifest, Member, read_archive
 from broker.storage.backup import check_store
 from broker.storage.sqlite import SqliteStore
@@ -29,9 +29,9 @@ __all__ = ["CRL_NUMBERS_A_SECOND", "LEAST_CRL_NUMBERS", "Restored", "restore_bac
 WORKSHOP: Final = ".restore"
 """Directory in the state directory where the backup is unpacked to."""
 
-HARMLESS: Final = frozenset({"lost+found", WORKSHOP})
-"""What may lie in a state directory that counts as empty: a file system's own, and what a
-restore that was killed left behind."""
+HARMLESS: Final = frozenset({"lost+found", WORKSHOP, BACKUPS})
+"""What may lie in a state directory that counts as empty: a file system's own, what a restore that
+was killed left behind, and the backups of before migrations."""
 
 FOLDER_MODE: Final = 0o700
 """Mode of the state directory and of those in it."""

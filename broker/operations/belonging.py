@@ -39,8 +39,13 @@ class StoredBelonging:
         store: Store,
         deliveries: DeliveryRooms | None = None,
         serials: Serials | None = None,
+        clusters: Callable[[str], frozenset[str]] = lambda _name: frozenset(),
     ) -> None:
-        """Read *store*; *deliveries* where there are nodes, *serials* where they are known."""
+        """Read *store*; *deliveries* where there are nodes, *serials* where they are known.
+
+        *clusters* tells the communities that pods of a cluster can be of.
+        """
+        self._clusters = clusters
         self._store = store
         self._deliveries = deliveries
         self._serials = serials
@@ -53,6 +58,7 @@ class StoredBelonging:
             Thing.MANAGED: self._managed,
             Thing.DELIVERY: self._delivery,
             Thing.APPROVAL: self._approval,
+            Thing.CLUSTER: self._cluster,
         }
 
     async def communities_of(self, thing: Thing, reference: str) -> frozenset[str]:
@@ -112,3 +118,6 @@ class StoredBelonging:
     async def _approval(self, reference: str) -> frozenset[str]:
         found = await self._store.find_approval(reference)
         return _NONE if found is None else frozenset({found.community})
+
+    async def _cluster(self, reference: str) -> frozenset[str]:
+        return self._clusters(reference)

@@ -30,6 +30,7 @@ from broker.operations.rollouts import RolloutDesk
 from broker.operations.rotation import RotationDesk
 from broker.operations.secrets import SecretDesk
 from broker.operations.upstream_accounts import UpstreamAccountDesk
+from broker.operations.workloads import WorkloadDesk
 
 __all__ = ["OperatorDesk"]
 
@@ -56,6 +57,7 @@ class OperatorDesk(
     EvidenceDesk,
     FreezeDesk,
     OwnerDesk,
+    WorkloadDesk,
 ):
     """Implements ``web.operator.Operations``."""
 

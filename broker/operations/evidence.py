@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from broker.issuance.approval_resting import approvals_of_order
 from broker.issuance.audit_chain import ChainedRecord
 from broker.issuance.records import AccountRecord, CertificateRecord, OrderRecord
 from broker.operations import views
@@ -125,9 +126,7 @@ def _ids_of(order: OrderRecord | None) -> Sequence[str]:
     """Return what an order rests on: its authorizations, and the approvals of people."""
     if order is None:
         return ()
-    approvals = order.decision.get("approvals")
-    told = approvals if isinstance(approvals, list | tuple) else ()
-    return [*order.authorization_ids, *(one for one in told if isinstance(one, str))]
+    return [*order.authorization_ids, *approvals_of_order(order).all]
 
 
 def _requester(order: OrderRecord | None, account: AccountRecord | None) -> View:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from broker.issuance.events import Actor
 from broker.issuance.records import CertificateRecord
 from broker.issuance.renewal_ports import RenewalView, RetirementRecord, RetirementStatus
 from broker.operations import views
@@ -21,8 +22,15 @@ MAX_RETIREMENTS: Final = 1000
 class RenewalDesk(Desk):
     """Commands about renewal."""
 
-    async def cert_renewal(self, *, certificate: str, ask: bool = False) -> Any:
-        """Return when clients are told to renew a certificate; with *ask*, ask its CA before."""
+    async def cert_renewal(self, *, certificate: str) -> Any:
+        """Return when clients are told to renew a certificate."""
+        return await self._renewal(certificate)
+
+    async def cert_renewal_ask(self, *, actor: Actor, certificate: str) -> Any:
+        """Ask the CA of a certificate when to renew it, and return when clients are told to."""
+        return await self._renewal(certificate, asking=actor)
+
+    async def _renewal(self, certificate: str, asking: Actor | None = None) -> Any:
         renewing = self._rooms.renewing
         found = await self._find_certificate(certificate)
         if renewing is None or found.cert_id is None:
@@ -30,8 +38,8 @@ class RenewalDesk(Desk):
                 f"certificate '{certificate}' has no renewal information",
                 "it has no authority key identifier, which RFC 9773 names it by",
             )
-        if ask:
-            await renewing.watch.refresh(found.certificate_id)
+        if asking is not None:
+            await renewing.watch.refresh(found.certificate_id, asking)
         seen = await self._store.renewal_views(found.community, found.cert_id)
         view = next((each for each in seen if each.certificate_id == found.certificate_id), None)
         if view is None:

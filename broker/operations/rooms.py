@@ -30,6 +30,7 @@ from broker.issuance.revocations import Revocations
 from broker.issuance.rollouts import Rollouts
 from broker.issuance.standstill import Standstill
 from broker.issuance.upstream_keys import UpstreamKeys
+from broker.issuance.workload_review import WorkloadReviews
 from broker.operations.parties import (
     AuditParty,
     AuthorityKeeper,
@@ -107,6 +108,8 @@ class Rooms:
     """Knows what CAs let us order; None where a desk is tried without."""
     policy_reloads: PolicyReloads | None = None
     """Knows which policies are in force; None where a desk is tried without."""
+    workloads: WorkloadReviews | None = None
+    """Knows what pods would get; None where the configuration has no nodes."""
     audit: AuditParty | None = None
     """Knows the audit trail; None where a desk is tried without."""
     recovery: Recovery | None = None

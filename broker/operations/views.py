@@ -322,6 +322,7 @@ def _quota(demand: QuotaDemand) -> View:
         "per": str(demand.per),
         "limit": format_rate(Rate(demand.limit, demand.window)),
         "kept_for_renewals": demand.kept_for_renewals,
+        "upstreams": None if demand.upstreams is None else sorted(demand.upstreams),
         "enforced": demand.is_enforced,
         "rule": _rule(demand.rule),
     }

@@ -73,6 +73,7 @@ class GivenRequester(FileModel):
 
     account: str | None = Field(default=None, description="Thumbprint of the account's key.")
     node: str | None = Field(default=None, description="Name of the node whose account it is.")
+    cluster: str | None = Field(default=None, description="Kubernetes cluster of the node.")
     namespace: str | None = Field(default=None, description="Kubernetes namespace of the node.")
     service_account: str | None = Field(
         default=None, description="Kubernetes service account of the node."

@@ -93,7 +93,13 @@ def _of_file(
 ) -> Iterator[CaseResult]:
     # Where a set is made of several directories, names begin with that of the directory.
     directory = file.source.rpartition("cases/")[0]
-    document = documents.get(f"{directory}{file.policy}") or documents.get(file.policy)
+    # Where folders cannot be had, as in a ConfigMap, cases lie beside their policy.
+    beside = f"{file.source.rpartition('/')[0]}/{file.policy}"
+    document = (
+        documents.get(f"{directory}{file.policy}")
+        or documents.get(beside)
+        or documents.get(file.policy)
+    )
     for case, line in zip(file.cases, file.lines, strict=True):
         rules: tuple[RuleRef, ...] = ()
         if document is None:

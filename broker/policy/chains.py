@@ -24,7 +24,15 @@ from broker.policy.decisions import (
 )
 from broker.policy.document import PolicyDocument
 from broker.policy.grounds import Ground, grounds_of
-from broker.policy.rulings import NO_RULING, Hit, Ruling, narrowed, rule_on, subject_of
+from broker.policy.rulings import (
+    NO_RULING,
+    Hit,
+    Ruling,
+    narrowed,
+    rule_on,
+    subject_of,
+    unbudgeted,
+)
 from broker.policy.validity import CapRuling, Judgement, judge_choices, rule_cap
 from broker.protocol.identifiers import Identifier
 from broker.protocol.problems import ProblemType
@@ -264,6 +272,8 @@ def _case(
     if ruling is None:
         ruling = rule_on(document, subject_of(facts, profile=name, eab=eab))
     left, chosen = narrowed(document, profile, ruling)
+    if chosen is not None and eab is not None and eab.cluster is not None:
+        chosen = replace(chosen, unbudgeted=unbudgeted(chosen, ruling))
     return Case(left, chosen, facts.identifiers, eab, facts, ruling)
 
 
@@ -285,6 +295,8 @@ def _decision(case: Case[NewOrderFacts], steps: Sequence[Step]) -> NewOrderDecis
         policy_sha256=case.document.sha256,
         profile=case.profile.name if case.profile is not None else None,
         rules=tuple(hit.rule.ref for hit in case.ruling.hits),
+        # Of a refusal too: what is spared the refusal is not spared what was taken back.
+        approval=case.ruling.approval,
     )
     if findings or case.profile is None:
         return refusal
@@ -298,7 +310,6 @@ def _decision(case: Case[NewOrderFacts], steps: Sequence[Step]) -> NewOrderDecis
         refusal,
         requirements={name: need for name, need in needed.items() if need is not None},
         plan=next((judgement.plan for judgement in judged if judgement.plan is not None), None),
-        approval=case.ruling.approval,
         quotas=case.ruling.quotas,
         key_kinds=case.document.key_kinds,
         usages=case.profile.usages,

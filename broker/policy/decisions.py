@@ -71,7 +71,8 @@ class QuotaPer(StrEnum):
 
     REQUESTER: the account.  EAB: the external account binding key, whichever accounts it bound.
     NAMES: the exact set of names.  DOMAIN: each registered domain among the names.  UPSTREAM: our
-    account at the upstream that is chosen.  COMMUNITY: all of it together.
+    account at the upstream that is chosen.  COMMUNITY: all of it together.  WORKLOAD: the service
+    account of a cluster, whichever pods have it; who is none counts as its account.
     """
 
     REQUESTER = "requester"
@@ -80,6 +81,7 @@ class QuotaPer(StrEnum):
     DOMAIN = "domain"
     UPSTREAM = "upstream"
     COMMUNITY = "community"
+    WORKLOAD = "workload"
 
 
 class Lever(StrEnum):
@@ -131,10 +133,14 @@ class EabGrant:
     profiles: tuple[str, ...]
     node: str | None = None
     """Name of the node whose account it is."""
+    cluster: str | None = None
+    """Kubernetes cluster of that node, as the configuration calls it."""
     namespace: str | None = None
     """Kubernetes namespace of that node."""
     service_account: str | None = None
     """Kubernetes service account of that node."""
+    upstreams: tuple[str, ...] | None = None
+    """The only upstreams that issue for it; None: those that policy has."""
     owner: str | None = None
     """Who answers for the key or the node."""
 
@@ -241,6 +247,8 @@ class QuotaDemand:
     window: timedelta
     kept_for_renewals: float = 0.0
     """Share of *limit* that only renewals of unchanged names may use, from 0 to 1."""
+    upstreams: frozenset[str] | None = None
+    """Upstreams of which orders count; None: all."""
     is_enforced: bool = True
     """False: the rule is ``warn``, so that going past it is told and not refused."""
     identifiers: tuple[Identifier, ...] = ()

@@ -163,6 +163,8 @@ class Profile:
     """Caps of the rules that speak of an order; a profile as it is written has none."""
     kept_out: Mapping[str, RuleRef] = field(default_factory=dict)
     """Upstreams that the rules that speak of an order keep out."""
+    unbudgeted: frozenset[str] = frozenset()
+    """Upstreams that no quota per workload counts, where a workload of a cluster asks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ VARIABLES: Final[Mapping[str, str]] = {
     "account": "string",
     "eab": "string",
     "node": "string",
+    "kube_cluster": "string",
     "kube_namespace": "string",
     "kube_service_account": "string",
     "address": "string",

@@ -23,7 +23,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Final
 
 from broker.policy.addresses import (
@@ -49,10 +49,14 @@ __all__ = [
 ]
 
 
+FEW: Final = 16
+"""Most patterns whose tables are made when they are first asked: it takes 20 µs, and whoever asks
+is an order that is being decided."""
+
 _LOCAL: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}", re.ASCII)
 
 
-class Reach(Enum):
+class Reach(StrEnum):
     """How far below its base a pattern reaches."""
 
     EXACT = ""
@@ -149,51 +153,15 @@ class PatternSet:
     """Patterns in the order of their file, asked which of them speaks of a name.
 
     The answers are positions in the sequence it was made from.  A question costs a look-up per
-    label of the name, however many patterns there are.
+    label of the name, however many patterns there are.  What few patterns are looked up in is made
+    at the first question: most of ten thousand rules are asked nothing for days.
     """
 
-    __slots__ = (
-        "_addresses",
-        "_alike",
-        "_any",
-        "_below",
-        "_exact",
-        "_mail",
-        "_mailboxes",
-        "_one",
-        "patterns",
-    )
+    __slots__ = ("_tables", "patterns")
 
     def __init__(self, patterns: Sequence[Pattern]) -> None:
         self.patterns = tuple(patterns)
-        self._exact: dict[str, list[int]] = {}
-        self._one: dict[str, list[int]] = {}
-        self._any: dict[str, list[int]] = {}
-        self._below: dict[str, list[int]] = {}
-        self._addresses = AddressSet(
-            [(n, one) for n, one in enumerate(self.patterns) if isinstance(one, AddressPattern)]
-        )
-        self._mailboxes: dict[str, list[int]] = {}
-        # Whether case matters is known to the mail server alone: one spelling is allowed, and all
-        # are denied.
-        self._alike: dict[str, list[int]] = {}
-        self._mail: list[tuple[int, PatternSet]] = []
-        for place, pattern in enumerate(self.patterns):
-            if isinstance(pattern, MailPattern):
-                self._put_mail(place, pattern)
-            if not isinstance(pattern, NamePattern):
-                continue
-            of_reach = {Reach.EXACT: self._exact, Reach.ONE: self._one, Reach.ANY: self._any}
-            of_reach[pattern.reach].setdefault(pattern.base, []).append(place)
-            if pattern.reach is Reach.EXACT:
-                self._below.setdefault(_parent(pattern.base), []).append(place)
-
-    def _put_mail(self, place: int, pattern: MailPattern) -> None:
-        if pattern.local is None:
-            self._mail.append((place, PatternSet([pattern.domain])))
-        else:
-            self._mailboxes.setdefault(str(pattern), []).append(place)
-            self._alike.setdefault(str(pattern).lower(), []).append(place)
+        self._tables = _Tables(self.patterns) if len(self.patterns) > FEW else None
 
     @classmethod
     def parse(cls, texts: Sequence[str]) -> PatternSet:
@@ -211,15 +179,20 @@ class PatternSet:
         """Return every pattern that touches *name*, in order."""
         found = set(self._find(name))
         if name.startswith("*."):
-            found.update(self._below.get(name[2:], ()))
+            found.update(self._made().below.get(name[2:], ()))
         elif "@" in name:
-            found.update(self._alike.get(name.lower(), ()))
+            found.update(self._made().alike.get(name.lower(), ()))
         return tuple(sorted(found))
 
     def networks_holding(self, value: str) -> tuple[IpNetwork, ...]:
         """Return the network of every pattern that holds the address *value*, in order."""
         found = (self.patterns[place] for place in sorted(self._find(value)))
         return tuple(one.network for one in found if isinstance(one, AddressPattern))
+
+    def _made(self) -> _Tables:
+        if self._tables is None:
+            self._tables = _Tables(self.patterns)
+        return self._tables
 
     def _find(self, name: str) -> Sequence[int]:
         """Return every pattern that covers *name* or holds that address, in no order.
@@ -228,23 +201,60 @@ class PatternSet:
         """
         if not self.patterns:
             return ()
+        tables = self._made()
         if "@" in name:
             domain = name.rpartition("@")[2]
-            found = [place for place, one in self._mail if one.covering(domain) is not None]
-            return [*found, *self._mailboxes.get(name, ())]
+            found = [place for place, one in tables.mail if one.covering(domain) is not None]
+            return [*found, *tables.mailboxes.get(name, ())]
         address = parse_address(name)
         if address is not None:
-            return tuple(self._addresses.holding(address))
+            return tuple(tables.addresses.holding(address))
         found = []
         if not name.startswith("*."):
-            found += self._exact.get(name, ())
+            found += tables.exact.get(name, ())
         base = _parent(name)
-        found += self._one.get(base, ()) if base else ()
+        found += tables.one.get(base, ()) if base else ()
         while base:
-            found += self._any.get(base, ())
+            found += tables.any.get(base, ())
             base = _parent(base)
-        found += self._any.get("", ())
+        found += tables.any.get("", ())
         return found
+
+
+class _Tables:
+    """Positions of patterns, by the text that they are looked up by."""
+
+    __slots__ = ("addresses", "alike", "any", "below", "exact", "mail", "mailboxes", "one")
+
+    def __init__(self, patterns: Sequence[Pattern]) -> None:
+        self.exact: dict[str, list[int]] = {}
+        self.one: dict[str, list[int]] = {}
+        self.any: dict[str, list[int]] = {}
+        self.below: dict[str, list[int]] = {}
+        self.addresses = AddressSet(
+            [(n, one) for n, one in enumerate(patterns) if isinstance(one, AddressPattern)]
+        )
+        self.mailboxes: dict[str, list[int]] = {}
+        # Whether case matters is known to the mail server alone: one spelling is allowed, and all
+        # are denied.
+        self.alike: dict[str, list[int]] = {}
+        self.mail: list[tuple[int, PatternSet]] = []
+        of_reach = {Reach.EXACT: self.exact, Reach.ONE: self.one, Reach.ANY: self.any}
+        for place, pattern in enumerate(patterns):
+            if isinstance(pattern, MailPattern):
+                self._put_mail(place, pattern)
+            if not isinstance(pattern, NamePattern):
+                continue
+            of_reach[pattern.reach].setdefault(pattern.base, []).append(place)
+            if pattern.reach is Reach.EXACT:
+                self.below.setdefault(_parent(pattern.base), []).append(place)
+
+    def _put_mail(self, place: int, pattern: MailPattern) -> None:
+        if pattern.local is None:
+            self.mail.append((place, PatternSet([pattern.domain])))
+        else:
+            self.mailboxes.setdefault(str(pattern), []).append(place)
+            self.alike.setdefault(str(pattern).lower(), []).append(place)
 
 
 _PRIVATE: Final = PatternSet.parse(

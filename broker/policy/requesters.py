@@ -34,6 +34,8 @@ class Requester:
     """Of the account's key (RFC 7638)."""
     eab_key_id: str | None = None
     node: str | None = None
+    cluster: str | None = None
+    """What the configuration calls the Kubernetes cluster of the node's pod."""
     namespace: str | None = None
     """Kubernetes namespace of the node's pod, as its join token proved it."""
     service_account: str | None = None

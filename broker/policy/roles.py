@@ -25,6 +25,8 @@ class Role(StrEnum):
     """Owns the policy: loads, signs, freezes."""
     AUDITOR = "auditor"
     """Reads the audit, and has it exported."""
+    ADMISSION = "admission"
+    """Asks what pods would get, and nothing else: for programs that admit them to a cluster."""
 
 
 APART: Final = frozenset({Role.OPERATOR, Role.APPROVER, Role.SECURITY})

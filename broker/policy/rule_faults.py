@@ -227,6 +227,7 @@ def _kinds(who: Who) -> dict[str, frozenset[str] | PatternSet]:
         "accounts": who.accounts,
         "eab": who.eab,
         "nodes": who.nodes,
+        "clusters": who.clusters,
         "namespaces": who.namespaces,
         "service_accounts": who.service_accounts,
         "networks": who.networks,

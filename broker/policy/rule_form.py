@@ -118,6 +118,7 @@ QuotaRate = Annotated[
     PlainSerializer(format_rate, return_type=str),
     WithJsonSchema({"type": "string", "examples": ["50/7d"]}),
 ]
+ClusterName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Namespace = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 ServiceAccount = Annotated[str, Field(pattern=_SERVICE_ACCOUNT)]
 Thumbprint = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{43}$")]
@@ -137,6 +138,11 @@ class RequesterForm(FileModel):
     )
     nodes: tuple[NodePattern, ...] | None = Field(
         default=None, min_length=1, description="Patterns of names of nodes with agents."
+    )
+    clusters: tuple[ClusterName, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Kubernetes clusters of nodes, as the configuration calls them.",
     )
     namespaces: tuple[Namespace, ...] | None = Field(
         default=None, min_length=1, description="Kubernetes namespaces of nodes."
@@ -210,6 +216,12 @@ class QuotaForm(FileModel):
     limit: QuotaRate = Field(description="How many in which time, such as '50/7d'.")
     kept_for_renewals: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0, description="Share that only renewals of unchanged names may use."
+    )
+    upstreams: tuple[Text, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Upstreams of which orders count; none: all. Once it is spent, the next "
+        "upstream of the profile is taken.",
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from enum import Enum
+from enum import StrEnum
 from typing import Final
 
 from broker.policy.decisions import Requester
@@ -20,12 +20,13 @@ from broker.protocol.identifiers import Identifier
 __all__ = ["NO_RULES", "RuleBook", "RuleIndex"]
 
 
-class Way(Enum):
+class Way(StrEnum):
     """What a rule is found by."""
 
     NAMES = "names"
     ACCOUNTS = "accounts"
     EAB = "eab"
+    CLUSTERS = "clusters"
     NAMESPACES = "namespaces"
     SERVICE_ACCOUNTS = "service-accounts"
     NODES = "nodes"
@@ -38,6 +39,7 @@ _Value = Callable[[Requester], str | None]
 _BY_REQUESTER: Final[Mapping[Way, tuple[_Entries, _Value]]] = {
     Way.ACCOUNTS: (lambda who: who.accounts, lambda requester: requester.thumbprint),
     Way.EAB: (lambda who: who.eab, lambda requester: requester.eab_key_id),
+    Way.CLUSTERS: (lambda who: who.clusters, lambda requester: requester.cluster),
     Way.NAMESPACES: (lambda who: who.namespaces, lambda requester: requester.namespace),
     Way.SERVICE_ACCOUNTS: (
         lambda who: who.service_accounts,

@@ -40,6 +40,7 @@ class Who:
     accounts: frozenset[str] | None = None
     eab: frozenset[str] | None = None
     nodes: PatternSet | None = None
+    clusters: frozenset[str] | None = None
     namespaces: frozenset[str] | None = None
     service_accounts: frozenset[str] | None = None
     networks: PatternSet | None = None
@@ -59,6 +60,7 @@ class Who:
             _is_in(requester.thumbprint, self.accounts)
             and _is_in(requester.eab_key_id, self.eab)
             and _is_covered(requester.node, self.nodes)
+            and _is_in(requester.cluster, self.clusters)
             and _is_in(requester.namespace, self.namespaces)
             and self._fits_service_account(requester)
             and self._fits_network(requester, if_unseen=if_unseen)
@@ -121,6 +123,8 @@ class Quota:
     per: QuotaPer
     rate: Rate
     kept_for_renewals: float
+    upstreams: frozenset[str] | None = None
+    """Upstreams of which orders count; None: all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +223,12 @@ def _rule(form: RuleForm, ref: RuleRef) -> Rule:
         renew_at=form.renew_at,
         approval=approval_of(form.approval),
         quotas=tuple(
-            Quota(per=one.per, rate=one.limit, kept_for_renewals=one.kept_for_renewals)
+            Quota(
+                per=one.per,
+                rate=one.limit,
+                kept_for_renewals=one.kept_for_renewals,
+                upstreams=_words(one.upstreams),
+            )
             for one in form.quotas or ()
         ),
         is_owner_required=form.owner is not None,
@@ -235,6 +244,7 @@ def _who(form: RequesterForm | None) -> Who | None:
         accounts=_words(form.accounts),
         eab=_words(form.eab),
         nodes=None if form.nodes is None else PatternSet(form.nodes),
+        clusters=_words(form.clusters),
         namespaces=_words(form.namespaces),
         service_accounts=_words(form.service_accounts),
         networks=None if form.networks is None else PatternSet(form.networks),

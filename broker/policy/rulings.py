@@ -20,6 +20,7 @@ from broker.policy.decisions import (
     NewOrderFacts,
     OnWithdrawal,
     QuotaDemand,
+    QuotaPer,
     Requester,
     RuleRef,
 )
@@ -28,7 +29,16 @@ from broker.policy.expressions import ExpressionError
 from broker.policy.rules import Grade, Rule
 from broker.protocol.identifiers import Identifier
 
-__all__ = ["NO_RULING", "Hit", "Ruling", "Subject", "narrowed", "rule_on", "subject_of"]
+__all__ = [
+    "NO_RULING",
+    "Hit",
+    "Ruling",
+    "Subject",
+    "narrowed",
+    "rule_on",
+    "subject_of",
+    "unbudgeted",
+]
 
 _NOBODY: Final = Requester()
 
@@ -98,6 +108,7 @@ class Ruling:
                 limit=quota.rate.count,
                 window=quota.rate.period,
                 kept_for_renewals=quota.kept_for_renewals,
+                upstreams=quota.upstreams,
                 is_enforced=hit.is_enforced,
                 identifiers=hit.identifiers,
                 rule=hit.rule.ref,
@@ -178,6 +189,7 @@ def variables_of(subject: Subject) -> Mapping[str, Any]:
         "account": requester.thumbprint,
         "eab": requester.eab_key_id or "",
         "node": requester.node or "",
+        "kube_cluster": requester.cluster or "",
         "kube_namespace": requester.namespace or "",
         "kube_service_account": requester.service_account or "",
         "address": requester.address or "",
@@ -264,6 +276,19 @@ def narrowed(
         rule_caps=tuple(made.caps),
         kept_out=made.kept_out,
     )
+
+
+def unbudgeted(profile: Profile, ruling: Ruling) -> frozenset[str]:
+    """Return the upstreams of *profile* for which no quota per workload is enforced."""
+    counted = [
+        quota.upstreams
+        for quota in ruling.quotas
+        if quota.per is QuotaPer.WORKLOAD and quota.is_enforced
+    ]
+    if None in counted:
+        return frozenset()
+    budgeted = frozenset(name for listed in counted if listed is not None for name in listed)
+    return frozenset(choice.upstream for choice in profile.choices) - budgeted
 
 
 def _is_narrowing(rule: Rule) -> bool:

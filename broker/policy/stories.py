@@ -7,11 +7,11 @@ put together here, as the parsers would have.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
-from broker.policy.case_form import Given, GivenCertificate, GivenCsr, GivenEab, Stage
+from broker.policy.case_form import Given, GivenCertificate, GivenCsr, Stage
 from broker.policy.chains import decide_finalize, decide_issued, decide_new_order
 from broker.policy.decisions import (
     CapPlan,
@@ -91,6 +91,7 @@ def requester_of(given: Given) -> Requester:
         thumbprint=who.account or "",
         eab_key_id=None if given.eab is None else given.eab.key_id,
         node=who.node,
+        cluster=who.cluster,
         namespace=who.namespace,
         service_account=who.service_account,
         address=who.address,
@@ -101,10 +102,25 @@ def requester_of(given: Given) -> Requester:
     )
 
 
-def _grant(eab: GivenEab | None, node: str | None) -> EabGrant | None:
+BUILT_IN: Final = "built-in"
+"""What the description of a CA of our own is called."""
+
+
+def _grant(given: Given) -> EabGrant | None:
+    eab, who = given.eab, given.requester
     if eab is not None:
         return EabGrant(key_id=eab.key_id, names=eab.names, profiles=eab.profiles)
-    return None if node is None else EabGrant(key_id="", names=(), profiles=(), node=node)
+    if who.node is None:
+        return None
+    return EabGrant(
+        key_id="",
+        names=(),
+        profiles=(),
+        node=who.node,
+        cluster=who.cluster,
+        namespace=who.namespace,
+        service_account=who.service_account,
+    )
 
 
 def _facts(
@@ -118,10 +134,13 @@ def _facts(
         not_after=None if given.not_after is None else given.at + given.not_after,
         at=given.at,
         account_thumbprint=given.requester.account or "",
-        eab=_grant(given.eab, given.requester.node),
+        eab=_grant(given),
         public_suffixes=frozenset(given.public_suffixes),
         upstreams=tuple(
-            facts_for(upstream.name, upstream.description, upstream.overrides, descriptions)
+            replace(
+                facts_for(upstream.name, upstream.description, upstream.overrides, descriptions),
+                is_builtin=upstream.description == BUILT_IN,
+            )
             for upstream in given.upstreams
         ),
         suspended=frozenset(

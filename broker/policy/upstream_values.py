@@ -66,3 +66,5 @@ class UpstreamFacts:
     """First day on which it no longer has a profile."""
     limits: tuple[PublishedLimit, ...] = ()
     """What it publishes about how much it issues, by date."""
+    is_builtin: bool = False
+    """Whether it is a CA of our own, whose certificates cost nobody's limits."""

@@ -63,6 +63,8 @@ class Obstacle(StrEnum):
     SUSPENDED = "suspended"
     FROZEN = "frozen"
     RULE = "rule"
+    GRANT = "grant"
+    BUDGET = "budget"
     IDENTIFIER_TYPE = "identifier-type"
     CT_LOGGED = "ct-logged"
     PROFILE_ENDED = "profile-ended"
@@ -144,14 +146,9 @@ def judge_choices(
     judged: list[Judgement] = []
     for choice in profile.choices:
         upstream = ready.get(choice.upstream)
-        kept_out = profile.kept_out.get(choice.upstream)
-        if kept_out is not None:
-            obstacle = Obstacle.RULE
-            why = f"is kept out by {kept_out.path} ({kept_out.source}:{kept_out.line})"
-        elif choice.upstream in facts.frozen:
-            obstacle, why = Obstacle.FROZEN, facts.frozen[choice.upstream]
-        elif upstream is None:
-            obstacle, why = Obstacle.NOT_READY, "is not ready"
+        barred = _bar(choice, upstream, profile, facts)
+        if barred is not None or upstream is None:
+            obstacle, why = barred or (Obstacle.NOT_READY, "is not ready")
         elif kept_private and upstream.is_ct_logged:
             obstacle = Obstacle.CT_LOGGED
             why = "logs publicly, and a private name is asked for"
@@ -174,6 +171,25 @@ def judge_choices(
             obstacle, why = Obstacle.SUSPENDED, "is suspended until an operator resumes it"
         judged.append(Judgement(choice, None, obstacle, f"{choice} {why}"))
     return tuple(judged)
+
+
+def _bar(
+    choice: Choice, upstream: UpstreamFacts | None, profile: Profile, facts: NewOrderFacts
+) -> tuple[Obstacle, str] | None:
+    """Return who or what keeps an upstream out, whatever is asked for."""
+    name = choice.upstream
+    kept_out = profile.kept_out.get(name)
+    if kept_out is not None:
+        return Obstacle.RULE, f"is kept out by {kept_out.path} ({kept_out.source}:{kept_out.line})"
+    granted = None if facts.eab is None else facts.eab.upstreams
+    if granted is not None and name not in granted:
+        return Obstacle.GRANT, "is not among the upstreams that the requester may have"
+    if name in facts.frozen:
+        return Obstacle.FROZEN, facts.frozen[name]
+    if upstream is not None and name in profile.unbudgeted and not upstream.is_builtin:
+        why = "is for workloads of clusters under a quota per workload alone, and none holds"
+        return Obstacle.BUDGET, why
+    return None
 
 
 def _is_for_addresses(upstream: UpstreamFacts, choice: Choice) -> bool:

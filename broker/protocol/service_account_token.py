@@ -54,6 +54,7 @@ _HEADERS: Final = frozenset({"alg", "kid", "typ"})
 _SUBDOMAIN: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 _SUBJECT: Final = "system:serviceaccount:"
 _POD_NAME: Final = "authentication.kubernetes.io/pod-name"
+_POD_UID: Final = "authentication.kubernetes.io/pod-uid"
 _NODE_NAME: Final = "authentication.kubernetes.io/node-name"
 
 MAX_NAME_CHARS: Final = 253
@@ -62,6 +63,10 @@ MAX_NAME_CHARS: Final = 253
 
 MAX_LABEL_CHARS: Final = 63
 """Longest name of a namespace, in characters (RFC 1123 label)."""
+
+
+MAX_UID_CHARS: Final = 253
+"""Longest uid of an object, or other word of a review, in characters; uids have 36."""
 
 
 class TokenRejected(ValueError):
@@ -99,6 +104,8 @@ class ServiceAccount:
     """The pod that the token is bound to; None: to none."""
     node: str | None
     """The cluster's node that the pod runs on, where the cluster says so."""
+    pod_uid: str | None = None
+    """What tells the pod from one of its name that was before or comes after."""
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -258,7 +265,16 @@ def _read_account(claims: Mapping[str, Any]) -> ServiceAccount:
         name=account,
         pod=None if pod is None else _name(pod, "pod"),
         node=None if node is None else _name(node, "node"),
+        pod_uid=None if pod is None else _uid(told["pod"].get("uid"), "pod"),
     )
+
+
+def _uid(value: object, what: str) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_UID_CHARS:
+        raise TokenRejected(f"token has no name of a {what}")
+    return value
 
 
 def _member(told: Mapping[str, Any], name: str) -> object:
@@ -313,13 +329,19 @@ def parse_review(data: bytes, audience: str) -> ServiceAccount:
         name=_name(account, "service account"),
         pod=_first(told, _POD_NAME, "pod"),
         node=_first(told, _NODE_NAME, "node"),
+        pod_uid=_only(told, _POD_UID, "pod"),
     )
 
 
 def _first(extra: Mapping[str, Any], name: str, what: str) -> str | None:
+    value = _only(extra, name, what)
+    return None if value is None else _name(value, what)
+
+
+def _only(extra: Mapping[str, Any], name: str, what: str) -> str | None:
     values = extra.get(name)
     if values is None:
         return None
     if not isinstance(values, list) or len(values) != 1:
         raise TokenRejected(f"token is bound to no single {what}")
-    return _name(values[0], what)
+    return _uid(values[0], what)

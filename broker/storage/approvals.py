@@ -73,8 +73,11 @@ _LIST: Final = " ".join(
     )
 )
 _RESTING: Final = (
-    "EXISTS (SELECT 1 FROM json_each(o.decision, '$.approvals') WHERE json_each.value = ?1)"
+    "(EXISTS (SELECT 1 FROM json_each(o.decision, '$.approvals') WHERE json_each.value = ?1)"
+    " OR EXISTS (SELECT 1 FROM json_each(o.decision, '$.renewed_under')"
+    " WHERE json_each.value = ?1))"
 )
+"""Also what its line goes back to (``approval_resting``)."""
 _OF_ACCOUNTS: Final = (
     "o.account_id IN (SELECT account_id FROM accounts WHERE account_id = ?2"
     " OR (community = ?3 AND eab_key_id = ?4))"

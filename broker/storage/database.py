@@ -20,16 +20,19 @@ from broker.storage.chaining import begin_chain
 from broker.storage.faults import fault_of
 from broker.storage.lanes import Lane, Unit
 from broker.storage.lock import StoreLock
-from broker.storage.migrate import check_schema, load_migrations, migrate
+from broker.storage.migrate import check_schema, due_migrations, load_migrations, migrate
 from broker.storage.reader import Reader
 from broker.storage.transaction import Snapshot, Transaction
 from broker.storage.writer import Writer, events_of
 
-__all__ = ["Database", "StoreStats"]
+__all__ = ["BeforeMigrating", "Database", "StoreStats", "open_database"]
 
 T = TypeVar("T")
 
 OnCommitted = Callable[[Sequence[Event]], None]
+
+BeforeMigrating = Callable[[int, int], None]
+"""Is told from which schema to which a store is about to be brought; where it raises, it stays."""
 
 BUSY_SECONDS: Final = 5.0
 """How long a connection waits for a lock held by another program, in seconds.
@@ -163,17 +166,24 @@ class Database:
         return connection
 
 
-async def open_database(path: Path, *, exclusive: bool) -> Database:
+async def open_database(
+    path: Path, *, exclusive: bool, before_migrating: BeforeMigrating | None = None
+) -> Database:
     """Open the store at *path*, making it when it is not there and *exclusive* is set.
+
+    *before_migrating* is called in another thread, with the lock held, before anything in a store
+    that holds something is changed.
 
     Raises:
         StoreLocked: Another process works on it.
         Unreachable: The disk is full, read-only or failing.
         Broken: It is damaged, of a newer version, or no store at all.
     """
-    prepare = _prepare if exclusive else _inspect
     try:
-        absolute, lock = await asyncio.to_thread(prepare, path)
+        if exclusive:
+            absolute, lock = await asyncio.to_thread(_prepare, path, before_migrating)
+        else:
+            absolute, lock = await asyncio.to_thread(_inspect, path)
     except sqlite3.Error as error:
         raise fault_of(error) from error
     except OSError as error:
@@ -181,7 +191,7 @@ async def open_database(path: Path, *, exclusive: bool) -> Database:
     return Database(absolute, lock)
 
 
-def _prepare(path: Path) -> tuple[Path, StoreLock]:
+def _prepare(path: Path, before_migrating: BeforeMigrating | None) -> tuple[Path, StoreLock | None]:
     """Make the file if need be, lock it, and bring its schema up to date."""
     path = path.absolute()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -192,7 +202,12 @@ def _prepare(path: Path) -> tuple[Path, StoreLock]:
         path.chmod(0o600)
         connection = _connect(path, "rw")
         try:
-            migrate(connection, load_migrations())
+            migrations = load_migrations()
+            due = due_migrations(connection, migrations)
+            known = len(migrations) - len(due)
+            if due and known and before_migrating is not None:
+                before_migrating(known, len(migrations))
+            migrate(connection, migrations)
             begin_chain(connection)
             # Last, so that a database which is not ours has been refused and is left alone.
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()

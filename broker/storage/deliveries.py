@@ -19,11 +19,11 @@ from broker.issuance.node_ports import (
 )
 from broker.issuance.records import Job, JobKind
 from broker.storage.attached import refuse, upsert_jobs
-from broker.storage.managed import keep_csr, put_managed, read_managed
+from broker.storage.managed import keep_csr, put_delivered, read_managed
 from broker.storage.nodes import NODES
 from broker.storage.outbox import queue
 from broker.storage.part import Part
-from broker.storage.rows import RowCodec, moment_of
+from broker.storage.rows import RowCodec, json_of, moment_of, time_of
 from broker.storage.transaction import Snapshot, Transaction
 
 __all__ = ["DELIVERIES", "Deliveries"]
@@ -62,6 +62,38 @@ _OF_CERTIFICATE: Final = " ".join(
     )
 )
 _NODE: Final = NODES.select + " WHERE node_id = ?"
+_FORGETTABLE: Final = " ".join(
+    (
+        "d.ended_at < ?1",
+        # The newest that has ended tells people and incidents what came of it last.
+        "AND EXISTS (SELECT 1 FROM deliveries n WHERE n.managed_id = d.managed_id",
+        "AND n.generation > d.generation AND n.ended_at IS NOT NULL)",
+        "AND NOT EXISTS (SELECT 1 FROM managed m WHERE m.managed_id = d.managed_id",
+        "AND m.certificate_id = d.certificate_id)",
+        "AND NOT EXISTS (SELECT 1 FROM certificates c",
+        "WHERE c.certificate_id = d.certificate_id AND c.not_after >= ?1)",
+        "AND NOT EXISTS (SELECT 1 FROM incidents i",
+        "WHERE i.incident_id = d.incident_id AND i.ended_at IS NULL)",
+        # Its rollout has not heard of its end yet.
+        "AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.kind = 'deliver'",
+        "AND j.subject = d.delivery_id)",
+    )
+)
+_TO_FORGET: Final = " ".join(
+    (
+        "SELECT d.delivery_id FROM deliveries d INDEXED BY deliveries_ended",
+        "WHERE d.ended_at IS NOT NULL AND",
+        _FORGETTABLE,
+        "ORDER BY d.ended_at, d.delivery_id LIMIT ?2",
+    )
+)
+_FORGET: Final = " ".join(
+    (
+        "DELETE FROM deliveries AS d",
+        "WHERE d.delivery_id IN (SELECT value FROM json_each(?2)) AND",
+        _FORGETTABLE,
+    )
+)
 
 
 class Deliveries(Part):
@@ -86,7 +118,7 @@ class Deliveries(Part):
                     f"certificate {managed.managed_id} is at generation {kept},"
                     f" expected {managed.generation - 1}"
                 )
-            put_managed(transaction, managed)
+            put_delivered(transaction, managed)
             superseded = _supersede(transaction, delivery)
             transaction.change(DELIVERIES.insert, *DELIVERIES.values(delivery))
             upsert_jobs(transaction, (*superseded, *jobs))
@@ -115,7 +147,7 @@ class Deliveries(Part):
                 raise refuse(f"delivery {delivery.delivery_id}", found, tuple(expected))
             _put(transaction, delivery)
             if managed is not None:
-                put_managed(transaction, managed)
+                put_delivered(transaction, managed)
                 if DeliveryStage.ASKED in expected:
                     keep_csr(transaction, managed)
             upsert_jobs(transaction, jobs)
@@ -198,6 +230,25 @@ class Deliveries(Part):
             return None if row is None or row[0] is None else moment_of(row[0])
 
         return await self._database.scan(work)
+
+    async def forget_deliveries(self, before: datetime, limit: int) -> int:
+        """Forget what ended before that and nobody asks about; see ``issuance.forgetting``.
+
+        They are looked for beside the writer, and what they are is seen to again in the
+        transaction that forgets them.
+        """
+        at = time_of(before)
+
+        def look(snapshot: Snapshot) -> list[str]:
+            return [found for (found,) in snapshot.all(_TO_FORGET, at, limit)]
+
+        ids = await self._database.scan(look)
+        if not ids:
+            return 0
+        words = json_of(ids)
+        return await self._database.write(
+            lambda transaction: transaction.change(_FORGET, at, words), durable=False
+        )
 
     async def _one(self, statement: str, parameter: str) -> DeliveryRecord | None:
         def work(snapshot: Snapshot) -> DeliveryRecord | None:

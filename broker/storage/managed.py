@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+from broker.issuance.errors import Conflict
 from broker.issuance.events import Event
 from broker.issuance.node_ports import ManagedRecord
 from broker.storage.part import Part
 from broker.storage.rows import RowCodec, time_of
 from broker.storage.transaction import Snapshot, Transaction
 
-__all__ = ["MANAGED", "Managed", "keep_csr", "put_managed"]
+__all__ = ["MANAGED", "Managed", "keep_csr", "put_delivered", "read_managed"]
 
 MANAGED: Final = RowCodec("managed", ManagedRecord)
 
@@ -38,6 +40,19 @@ _PUT: Final = " ".join(
             else f"{name} = excluded.{name}"
             for name in _CHANGED
         ),
+    )
+)
+_STATED: Final = frozenset({"name", "community", "identifiers", "profile", "key_kind", "is_wanted"})
+"""What the node alone says; a delivery that was read before it said so must not take it back."""
+
+_DELIVERED: Final = tuple(
+    name for name in _CHANGED if name not in _STATED and name not in ("created_at", "generation")
+)
+_PUT_DELIVERED: Final = " ".join(
+    (
+        "UPDATE managed SET generation = max(generation, ?),",
+        ", ".join(f"{name} = ?" for name in _DELIVERED),
+        "WHERE managed_id = ?",
     )
 )
 _BY_ID: Final = MANAGED.select + " WHERE managed_id = ?"
@@ -67,6 +82,16 @@ _BEHIND: Final = " ".join(
         "WHERE m.next_at IS NOT NULL AND r.window_end < m.next_at LIMIT ?",
     )
 )
+_STRANDED: Final = " ".join(
+    (
+        "SELECT",
+        ", ".join(f"m.{name}" for name in MANAGED.columns),
+        "FROM managed m JOIN nodes n ON n.node_id = m.node_id",
+        "WHERE m.next_at IS NULL AND m.is_wanted = 1 AND n.status <> 'revoked'",
+        "AND NOT EXISTS (SELECT 1 FROM deliveries d INDEXED BY deliveries_open",
+        "WHERE d.managed_id = m.managed_id AND d.ended_at IS NULL) LIMIT ?",
+    )
+)
 
 
 class Managed(Part):
@@ -82,10 +107,21 @@ class Managed(Part):
             lambda snapshot: MANAGED.read_all(snapshot.all(_OF_NODE, node_id, MAX_OF_NODE))
         )
 
-    async def keep_managed(self, records: Sequence[ManagedRecord], events: Sequence[Event]) -> None:
-        """Keep them, new or changed, by ``managed_id``."""
+    async def keep_managed(
+        self,
+        records: Sequence[ManagedRecord],
+        events: Sequence[Event],
+        *,
+        before: Sequence[ManagedRecord] = (),
+    ) -> None:
+        """Keep them, new or changed, if *before* is still what there is; see the port."""
 
         def work(transaction: Transaction) -> None:
+            for one in before:
+                found = read_managed(transaction, one.managed_id)
+                # Nobody who writes here changes the CSR.
+                if found is None or replace(found, csr_der=one.csr_der) != one:
+                    raise Conflict(f"certificate {one.managed_id} has changed meanwhile")
             transaction.change_each(_PUT, [MANAGED.values(record) for record in records])
             transaction.record(events)
 
@@ -122,6 +158,12 @@ class Managed(Part):
             return [*since, *(one for one in due if one.managed_id not in known)][:limit]
 
         return await self._database.scan(work)
+
+    async def managed_stranded(self, limit: int) -> Sequence[ManagedRecord]:
+        """Return those that are wanted and that nothing would look at any more."""
+        return await self._database.scan(
+            lambda snapshot: MANAGED.read_all(snapshot.all(_STRANDED, limit))
+        )
 
     async def managed_behind(self, limit: int) -> Sequence[ManagedRecord]:
         """Return those that would be looked at later than their CA's window ends."""
@@ -160,6 +202,9 @@ def keep_csr(transaction: Transaction, managed: ManagedRecord) -> None:
     )
 
 
-def put_managed(transaction: Transaction, record: ManagedRecord) -> None:
-    """Keep *record*, new or changed."""
-    transaction.change(_PUT, *MANAGED.values(record))
+def put_delivered(transaction: Transaction, record: ManagedRecord) -> None:
+    """Keep what a delivery has made of *record*, and leave what its node has stated."""
+    row = dict(zip(MANAGED.columns, MANAGED.values(record), strict=True))
+    given = [row["generation"], *(row[name] for name in _DELIVERED), record.managed_id]
+    if not transaction.change(_PUT_DELIVERED, *given):
+        transaction.change(_PUT, *MANAGED.values(record))

@@ -1,7 +1,8 @@
 """Numbered SQL files, applied in order, each in a transaction of its own; forward only.
 
-The table ``schema_version`` tells which were applied.  A store written by a newer version is
-refused, never guessed at.
+The table ``schema_version`` tells which were applied.  A store that a newer version has migrated is
+opened where that version's migrations say that we can live with them (docs/adr/0034), and refused
+otherwise: it is never guessed at.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from broker.issuance.errors import Broken
 __all__ = [
     "Migration",
     "check_schema",
+    "due_migrations",
     "load_migrations",
     "migrate",
     "schema_version",
@@ -30,6 +32,9 @@ APPLICATION_ID: Final = 0x50454E53
 
 _FILE_NAME: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 
+_WORKS_WITH: Final = re.compile(r"-- works with: (\d+)\n")
+"""The first line of a migration that programs of an older schema can live with."""
+
 
 @dataclass(frozen=True, slots=True)
 class Migration:
@@ -38,6 +43,12 @@ class Migration:
     version: int
     name: str
     script: str
+
+    @property
+    def works_with(self) -> int:
+        """Return the oldest schema whose programs can work with the store after this step."""
+        said = _WORKS_WITH.match(self.script)
+        return self.version if said is None else int(said[1])
 
 
 def load_migrations(folder: Traversable | None = None) -> tuple[Migration, ...]:
@@ -62,12 +73,14 @@ def load_migrations(folder: Traversable | None = None) -> tuple[Migration, ...]:
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> int:
     """Bring the schema up to the last of *migrations*; return how many were applied.
 
+    A store that is further on, and that we can work with, is left as it is.
+
     Raises:
-        Broken: The file is no store of ours, or a newer version wrote it.
+        Broken: The file is no store of ours, or a newer version changed it too much.
         sqlite3.Error: The database failed; nothing of that migration has happened.
     """
-    version = _version(connection, migrations)
-    for migration in migrations[version:]:
+    due = due_migrations(connection, migrations)
+    for migration in due:
         connection.execute("BEGIN IMMEDIATE")
         try:
             _apply(connection, migration)
@@ -76,11 +89,22 @@ def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> 
                 connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
-    return len(migrations) - version
+    return len(due)
+
+
+def due_migrations(
+    connection: sqlite3.Connection, migrations: Sequence[Migration]
+) -> Sequence[Migration]:
+    """Return those of *migrations* that were not applied yet.
+
+    Raises:
+        Broken: The file is no store of ours, or a newer version changed it too much.
+    """
+    return migrations[_version(connection, migrations) :]
 
 
 def check_schema(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> None:
-    """Raise Broken unless the schema stands exactly where *migrations* leave it."""
+    """Raise Broken unless *migrations* are applied, and whatever was after them changes nothing."""
     version = _version(connection, migrations)
     if version < len(migrations):
         raise Broken(
@@ -93,7 +117,7 @@ def schema_version(connection: sqlite3.Connection) -> int:
     """Return the version of the schema, 0 for an empty file.
 
     Raises:
-        Broken: The file is no store of ours, or a newer version wrote it.
+        Broken: The file is no store of ours, or a newer version changed it too much.
     """
     return _version(connection, load_migrations())
 
@@ -115,6 +139,10 @@ def _apply(connection: sqlite3.Connection, migration: Migration) -> None:
         "INSERT INTO schema_version (version, name) VALUES (?, ?)",
         (migration.version, migration.name),
     )
+    # The header of the file holds what a program has to know, for programs that do not know this
+    # migration.  A step that is easy to live with does not undo one that was not.
+    (needed,) = connection.execute("PRAGMA user_version").fetchone()
+    connection.execute(f"PRAGMA user_version = {max(needed, migration.works_with)}")
 
 
 def _version(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> int:
@@ -126,9 +154,13 @@ def _version(connection: sqlite3.Connection, migrations: Sequence[Migration]) ->
     if application_id != APPLICATION_ID:
         raise Broken("store file is a database of another program: name another path")
     (version,) = connection.execute("SELECT max(version) FROM schema_version").fetchone()
-    if version > len(migrations):
-        raise Broken(
-            f"store has schema {version}, this version knows {len(migrations)}:"
-            " run the version that wrote it, or a newer one"
-        )
+    known = len(migrations)
+    if version > known:
+        # Programs from before that was written left 0 there: nothing is known about such a store.
+        (needed,) = connection.execute("PRAGMA user_version").fetchone()
+        if not 0 < needed <= known:
+            raise Broken(
+                f"store has schema {version}, this version knows {known}: run the version that"
+                " wrote it, or a newer one; the way back is a backup of before"
+            )
     return int(version)

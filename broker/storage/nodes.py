@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -45,7 +46,9 @@ _BY_IDENTITY: Final = " ".join(
 _PAGE: Final = " ".join(
     (
         NODES.select,
-        "WHERE (?1 IS NULL OR status = ?1) AND (?2 IS NULL OR (name, node_id) >",
+        # Pods that are gone would hide those that are there.
+        "WHERE (status = ?1 OR (?1 IS NULL AND (pod IS NULL OR status <> 'revoked')))",
+        "AND (?2 IS NULL OR (name, node_id) >",
         "(SELECT name, node_id FROM nodes WHERE node_id = ?2)) ORDER BY name, node_id LIMIT ?3",
     )
 )
@@ -147,7 +150,8 @@ class Nodes(Part):
             if found is None or found.status not in expected:
                 seen = "unknown" if found is None else found.status.value
                 raise Conflict(f"node {node.node_id} is {seen}")
-            values = dict(zip(NODES.columns, NODES.values(node), strict=True))
+            kept = node if identity is None else _identified(found, node)
+            values = dict(zip(NODES.columns, NODES.values(kept), strict=True))
             transaction.change(_CHANGE, *(values[name] for name in _CHANGED), node.node_id)
             at = events[0].at if events else node.enrolled_at
             if identity is not None:
@@ -352,6 +356,12 @@ def _spend(transaction: Transaction, token_id: str, node: NodeRecord) -> None:
     transaction.change(
         "UPDATE join_tokens SET used_at = ? WHERE token_id = ?", time_of(node.enrolled_at), token_id
     )
+
+
+def _identified(found: NodeRecord, node: NodeRecord) -> NodeRecord:
+    """Return *node*, but for what people and its own messages may have changed meanwhile."""
+    others = ("status", "owner", "contact", "agent_version", "wire_version")
+    return replace(node, **{name: getattr(found, name) for name in others})
 
 
 def _open_account(transaction: Transaction, account: AccountRecord) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
+from broker.issuance.approval_resting import RENEWED_UNDER, RESTING_ON
 from broker.protocol.identifiers import Identifier
 from broker.storage.part import Part
 from broker.storage.rows import ORDERS, json_of, moment_of, time_of
@@ -43,7 +44,8 @@ _SIBLINGS: Final = (
 )
 
 _HELD: Final = (
-    "SELECT c.identifiers, o.profile FROM certificates AS c INDEXED BY certificates_held"
+    "SELECT c.identifiers, o.profile, o.created_at, o.decision"
+    " FROM certificates AS c INDEXED BY certificates_held"
     " JOIN orders AS o ON o.order_id = c.order_id"
     " WHERE c.account_id = ? AND length(c.identifiers) = ? AND c.not_after > ?"
     " AND c.is_released = 1 AND c.revoked_at IS NULL ORDER BY c.not_after DESC LIMIT ?"
@@ -115,13 +117,43 @@ class OrderHistories(Part):
         """Return whether the account was given a certificate of exactly these names."""
 
         def is_held(snapshot: Snapshot) -> bool:
-            text = json_of([(one.type, one.value) for one in identifiers])
-            rows = snapshot.all(_HELD, account_id, len(text), time_of(alive_after), MAX_LOOKED_AT)
-            wanted = {(str(one.type), one.value) for one in identifiers}
-            return any(
-                row[1] == profile
-                and {(kind, value) for kind, value in json.loads(row[0])} == wanted
-                for row in rows
-            )
+            held = _held(snapshot, account_id, identifiers, profile, alive_after)
+            return next(held, None) is not None
 
         return await self._database.read(is_held)
+
+    async def approvals_behind(
+        self,
+        account_id: str,
+        identifiers: frozenset[Identifier],
+        profile: str,
+        *,
+        alive_after: datetime,
+    ) -> Sequence[str]:
+        """Return what the newest such certificate rests on or goes back to; see the port."""
+
+        def behind(snapshot: Snapshot) -> list[str]:
+            held = _held(snapshot, account_id, identifiers, profile, alive_after)
+            newest = max(held, key=lambda row: row[2], default=None)
+            decision = {} if newest is None else json.loads(newest[3])
+            told = [*decision.get(RESTING_ON, ()), *decision.get(RENEWED_UNDER, ())]
+            return list(dict.fromkeys(str(one) for one in told))
+
+        return await self._database.read(behind)
+
+
+def _held(
+    snapshot: Snapshot,
+    account_id: str,
+    identifiers: frozenset[Identifier],
+    profile: str,
+    alive_after: datetime,
+) -> Iterator[tuple[Any, ...]]:
+    """Yield a row for each certificate of exactly these names that the account was given."""
+    text = json_of([(one.type, one.value) for one in identifiers])
+    wanted = {(str(one.type), one.value) for one in identifiers}
+    given = (account_id, len(text), time_of(alive_after), MAX_LOOKED_AT)
+    for row in snapshot.all(_HELD, *given):
+        found = {(kind, value) for kind, value in json.loads(row[0])}
+        if row[1] == profile and found == wanted:
+            yield row

@@ -16,7 +16,7 @@ from broker.storage.authority import Authority, AuthorityRegister
 from broker.storage.buckets import Buckets
 from broker.storage.bundles import Bundles
 from broker.storage.certificates import Certificates
-from broker.storage.database import StoreStats, open_database
+from broker.storage.database import BeforeMigrating, StoreStats, open_database
 from broker.storage.deliveries import Deliveries
 from broker.storage.former_accounts import FormerAccounts
 from broker.storage.freezes import FreezesKept
@@ -32,6 +32,7 @@ from broker.storage.orders import Orders
 from broker.storage.outbox import Outboxes
 from broker.storage.owned import Owned
 from broker.storage.ownership import Ownership
+from broker.storage.pods import Pods
 from broker.storage.policy_sets import PolicySets
 from broker.storage.pushes import Pushes
 from broker.storage.renewal_looks import Looks
@@ -86,6 +87,7 @@ class SqliteStore(
     Replays,
     Incidents,
     NodeNames,
+    Pods,
     Bundles,
     Managed,
     Deliveries,
@@ -104,18 +106,26 @@ class SqliteStore(
     """
 
     @classmethod
-    async def open(cls, path: Path, *, exclusive: bool = True) -> SqliteStore:
+    async def open(
+        cls,
+        path: Path,
+        *,
+        exclusive: bool = True,
+        before_migrating: BeforeMigrating | None = None,
+    ) -> SqliteStore:
         """Open the store at *path*, making it and bringing it up to date.
 
         Without *exclusive* it is for reading only, changes nothing, and may be opened beside a
-        running broker.
+        running broker.  *before_migrating* is called, lock held, before a store that holds
+        something is brought up to date; what it raises leaves the store as it was.
 
         Raises:
             StoreLocked: Another process works on it.
             Unreachable: The disk is full, read-only or failing: try later.
             Broken: It is damaged, of a newer version, or no store at all.
         """
-        return cls(await open_database(path, exclusive=exclusive))
+        made = await open_database(path, exclusive=exclusive, before_migrating=before_migrating)
+        return cls(made)
 
     async def close(self) -> None:
         """Finish what waits and let go of the file; a second call changes nothing."""

@@ -276,6 +276,7 @@ class BuiltinCa:
             backdate_tolerance=settings.backdate,
             is_ct_logged=False,
             identifier_types=settings.issuers.current.identifier_types,
+            is_builtin=True,
         )
 
     # ------------------------------------------------------------------ signing
@@ -388,8 +389,7 @@ class BuiltinCa:
         record = await self._store.find_ca_certificate_by_serial(self._settings.name, f"{serial:x}")
         # The serial is only where to look: anyone can put it into a certificate of his own.
         if record is None or record.certificate_der != certificate_der:
-            detail = "the certificate was not issued by this CA"
-            raise Refused(Problem(ProblemType.UNAUTHORIZED, detail))
+            raise Refused(Problem(ProblemType.UNAUTHORIZED, "certificate is none of this CA's"))
         return record
 
     def _chain_pem(self, record: CaCertificateRecord) -> bytes:

@@ -246,7 +246,12 @@ class Node(TypedDict):
     contact: str
     names: list[str]
     profiles: list[str]
+    upstreams: list[str] | None
     method: str
+    cluster: str | None
+    namespace: str | None
+    service_account: str | None
+    pod: str | None
     account: str
     enrolled: Time
     identity_ends: Time

@@ -23,7 +23,7 @@ from broker.protocol.problems import Problem, ProblemType
 from broker.web.links import ID_PATTERN
 from broker.web.workflows import Approvals
 
-__all__ = ["add_approvals"]
+__all__ = ["add_approvals", "approval_page"]
 
 STYLE: Final = (
     "body{font-family:sans-serif;line-height:1.5;max-width:45em;margin:2em auto;padding:0 1em}"
@@ -63,14 +63,24 @@ def add_approvals(app: web.Application, base: str, approvals: Approvals | None) 
     """Serve the pages below *base*, the path of a community."""
 
     async def page(request: web.Request) -> web.StreamResponse:
-        found = None
-        if approvals is not None:
-            found = await approvals.read(request.match_info["approval_id"])
-        if found is None or found.community != request.match_info["community"]:
-            raise Problem(ProblemType.MALFORMED, "there is no such approval", status=404)
-        return web.Response(text=_page(found), content_type="text/html", headers=HEADERS)
+        place = request.match_info
+        return await approval_page(approvals, place["community"], place["approval_id"])
 
     app.router.add_get(f"{base}/approval/{{approval_id:{ID_PATTERN}}}", page, name="approval")
+
+
+async def approval_page(
+    approvals: Approvals | None, community: str, approval_id: str
+) -> web.Response:
+    """Return the page of a request of *community*.
+
+    Raises:
+        Problem: There is none; another community's is none.
+    """
+    found = None if approvals is None else await approvals.read(approval_id)
+    if found is None or found.community != community:
+        raise Problem(ProblemType.MALFORMED, "there is no such approval", status=404)
+    return web.Response(text=_page(found), content_type="text/html", headers=HEADERS)
 
 
 def _page(record: ApprovalRecord) -> str:

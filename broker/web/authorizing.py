@@ -16,9 +16,9 @@ import structlog
 
 from broker.issuance.events import Actor, Event, EventKind
 from broker.issuance.ports import Clock
-from broker.policy.roles import EVERYWHERE, Role
+from broker.policy.roles import EVERYWHERE
 from broker.web.operator import COMMANDS, Json, OperationError, Operations, perform
-from broker.web.rights import RIGHTS, Caller, Reference, Right, Thing
+from broker.web.rights import READING, RIGHTS, Caller, Reference, Right, Thing
 
 __all__ = ["Belonging", "Gate", "NotAllowed", "Record"]
 
@@ -210,7 +210,7 @@ def _not_seen(thing: Thing, reference: str) -> NotAllowed:
 
 
 def _wanted(right: Right) -> str:
-    if right.roles == frozenset(Role):
+    if right.roles >= READING:
         return "any role"
     return f"the role {' or '.join(sorted(right.roles))}"
 

@@ -36,6 +36,9 @@ ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES25
                      "ES512", "EdDSA")  # fmt: skip
 """What an issuer may be configured to sign with: `none` and MACs are not among it."""
 
+UNTYPED: Final = "none"
+"""How a configuration says that tokens have no ``typ``, as those of a Kubernetes cluster."""
+
 MAX_TOKEN_CHARS: Final = 8 * 1024
 """Longest token that is read, in characters; one with a hundred groups has about 5,000."""
 
@@ -162,6 +165,10 @@ def _read_header(header: Mapping[str, Any], terms: TokenTerms) -> tuple[str, str
         raise TokenRejected("token does not say which key signed it")
     # RFC 9068 §4: so that no ID token is taken for one that gives access.
     shown = kind.lower().removeprefix("application/") if isinstance(kind, str) else ""
+    if kind is None:
+        shown = UNTYPED
+    elif shown == UNTYPED:
+        shown = ""
     if shown not in terms.types:
         expected = " or ".join(terms.types)
         raise TokenRejected(f"token has typ '{printable(str(kind), 32)}', expected {expected}")

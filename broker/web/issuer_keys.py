@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -20,12 +20,12 @@ import structlog
 from joserfc.errors import JoseError
 from joserfc.jwk import JWKRegistry, Key
 
-from broker.issuance.errors import Unreachable
+from broker.issuance.errors import Broken, Unreachable
 from broker.issuance.ports import Clock
 from broker.protocol.encoding import parse_base64url, parse_json_object
 from broker.protocol.problems import Problem
 
-__all__ = ["DocumentSource", "HttpDocuments", "IssuerKeys", "SigningKey"]
+__all__ = ["DocumentSource", "FileDocuments", "HttpDocuments", "IssuerKeys", "SigningKey"]
 
 MAX_DOCUMENT_BYTES: Final = 256 * 1024
 """Largest document that is read of a provider, in bytes: a discovery document has about 6 KiB, and
@@ -79,16 +79,26 @@ class DocumentSource(Protocol):
 class HttpDocuments:
     """Documents over HTTPS, trusting the roots of one file, or those of the system."""
 
-    def __init__(self, ca_bundle: Path | None, user_agent: str) -> None:
+    def __init__(
+        self,
+        ca_bundle: Path | None,
+        user_agent: str,
+        *,
+        read_token: Callable[[], bytes] | None = None,
+    ) -> None:
+        """Trust *ca_bundle*, and show what *read_token* returns where one is wanted."""
         self._ca_bundle = ca_bundle
         self._user_agent = user_agent
+        self._read_token = read_token
 
     async def read(self, url: str) -> bytes:
         """Return what lies at *url*.
 
         Raises:
-            Unreachable: Nothing came, or more than is read, or our own CA bundle is no good.
+            Unreachable: Nothing came, or more than is read, or our own CA bundle or token is no
+                good.
         """
+        shown = self._shown(url)
         try:
             # A connection of its own: this happens every ten minutes.
             async with (
@@ -97,8 +107,9 @@ class HttpDocuments:
                     timeout=aiohttp.ClientTimeout(total=REQUEST_TIME.total_seconds()),
                     headers={
                         "User-Agent": self._user_agent,
-                        "Accept": "application/json",
+                        "Accept": "application/jwk-set+json, application/json",
                         "Accept-Encoding": "identity",
+                        **shown,
                     },
                     cookie_jar=aiohttp.DummyCookieJar(),
                     auto_decompress=False,
@@ -112,6 +123,15 @@ class HttpDocuments:
             raise Unreachable(f"{url}: no answer within {seconds:g} s") from error
         except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
             raise Unreachable(f"{url}: {str(error) or type(error).__name__}") from error
+
+    def _shown(self, url: str) -> Mapping[str, str]:
+        if self._read_token is None:
+            return {}
+        try:
+            token = self._read_token().decode("ascii").strip()
+        except (Broken, UnicodeDecodeError) as error:
+            raise Unreachable(f"{url}: our own token cannot be read: {error}") from error
+        return {"Authorization": f"Bearer {token}"}
 
     def _context(self) -> ssl.SSLContext:
         context = ssl.create_default_context(
@@ -130,6 +150,25 @@ async def _read_bounded(url: str, answer: aiohttp.ClientResponse) -> bytes:
         if len(read) > MAX_DOCUMENT_BYTES:
             raise Unreachable(f"{url}: answer is larger than {MAX_DOCUMENT_BYTES} bytes")
     return read
+
+
+class FileDocuments:
+    """One document in a file, whatever address is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def read(self, url: str) -> bytes:  # noqa: ARG002 - there is one document
+        """Return the file's content; raises Unreachable when there is none."""
+        try:
+            with self._path.open("rb") as file:
+                found = file.read(MAX_DOCUMENT_BYTES + 1)
+        except OSError as error:
+            reason = (error.strerror or "it cannot be read").lower()
+            raise Unreachable(f"key set {self._path} cannot be read: {reason}") from error
+        if len(found) > MAX_DOCUMENT_BYTES:
+            raise Unreachable(f"key set {self._path} is larger than {MAX_DOCUMENT_BYTES} bytes")
+        return found
 
 
 class IssuerKeys:

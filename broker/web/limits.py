@@ -52,6 +52,8 @@ class Limit(StrEnum):
     NEW_ORDERS = "new-orders"
     FAILED_VALIDATIONS = "failed-validations"
     CONNECTIONS = "connections"
+    AGENTS = "agents"
+    NODES = "nodes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

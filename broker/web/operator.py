@@ -51,6 +51,7 @@ from broker.web.answers_oversight import (
     PolicyReloaded,
     PolicyStatus,
 )
+from broker.web.answers_workloads import WorkloadReview
 from broker.web.listeners import hide_software
 from broker.web.problems import incident_door
 from broker.web.rights import COMMAND_PATH, Caller
@@ -141,7 +142,8 @@ class Operations(Protocol):
     async def cert_revoke(
         self, *, actor: Actor, certificate: str, code: int = 0
     ) -> Certificate: ...
-    async def cert_renewal(self, *, certificate: str, ask: bool = False) -> Json: ...
+    async def cert_renewal(self, *, certificate: str) -> Json: ...
+    async def cert_renewal_ask(self, *, actor: Actor, certificate: str) -> Json: ...
     async def cert_retiring(self, *, status: str | None = None, limit: int = 100) -> Json: ...
     async def cert_watch(self, *, kind: str, limit: int = 100) -> Json: ...
     async def cert_trace(self, *, reference: str) -> Json: ...
@@ -422,6 +424,18 @@ class Operations(Protocol):
         profile: str | None = None,
         node: str | None = None,
     ) -> Json: ...
+    async def workload_review(
+        self,
+        *,
+        cluster: str,
+        namespace: str,
+        service_account: str,
+        pod: str = "",
+        services: list[str] | None = None,
+        pod_labels: dict[str, str] | None = None,
+        names: list[str] | None = None,
+        profile: str | None = None,
+    ) -> WorkloadReview: ...
 
 
 COMMANDS: Final = frozenset(

@@ -17,6 +17,7 @@ from broker.policy.roles import EVERYWHERE, Role
 
 __all__ = [
     "COMMAND_PATH",
+    "READING",
     "RIGHTS",
     "Caller",
     "Reference",
@@ -27,8 +28,10 @@ __all__ = [
 COMMAND_PATH: Final = "/v1/command"
 """Where commands are posted; here, so that whoever posts one need not import what answers."""
 
-READING: Final = frozenset(Role)
-"""Every role sees."""
+READING: Final = frozenset(Role) - {Role.ADMISSION}
+"""Every role of a person sees."""
+REVIEWING: Final = frozenset(Role)
+"""What admits pods asks this and nothing else."""
 
 OPERATING: Final = frozenset({Role.OPERATOR})
 DECIDING: Final = frozenset({Role.APPROVER})
@@ -57,6 +60,8 @@ class Thing(StrEnum):
     DELIVERY = "delivery"
     """By its own id, or by the order or the certificate that it brought."""
     APPROVAL = "approval"
+    CLUSTER = "cluster"
+    """Of the communities that its pods can be of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +150,8 @@ RIGHTS: Final[Mapping[str, Right]] = MappingProxyType(
         "cert_list": _in_community(READING),
         "cert_release": _of(OPERATING, Thing.DELIVERY, "delivery"),
         "cert_renewal": _of(READING, Thing.CERTIFICATE, "certificate"),
+        # It sends a request to the CA, out of turn.
+        "cert_renewal_ask": _of(OPERATING, Thing.CERTIFICATE, "certificate"),
         "cert_retiring": _rows(),
         "cert_revoke": _of(OPERATING, Thing.CERTIFICATE, "certificate"),
         "cert_show": _of(READING, Thing.CERTIFICATE, "certificate"),
@@ -224,6 +231,7 @@ RIGHTS: Final[Mapping[str, Right]] = MappingProxyType(
         "upstream_revoke": _everywhere(OPERATING),
         "upstream_rotate_key": _everywhere(OPERATING),
         "upstream_show": _everywhere(READING),
+        "workload_review": _of(REVIEWING, Thing.CLUSTER, "cluster"),
     }
 )
 """Each command with who may do it.  Upstreams, CA, backup and policy are of no community: they take
@@ -249,7 +257,7 @@ class Caller:
     def held(self, community: str) -> frozenset[Role]:
         """Return the roles held in *community*, or everywhere where that is ``*``."""
         if self.is_owner:
-            return READING
+            return frozenset(Role)
         everywhere = self.roles.get(EVERYWHERE, frozenset())
         return everywhere | self.roles.get(community, frozenset())
 

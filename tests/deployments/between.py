@@ -11,19 +11,18 @@ import re
 import ssl
 import threading
 import weakref
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import aiohttp
 from aiohttp import web
 
 from tests.peers import authority, process
+from tests.peers.loops import LoopThread
 
 __all__ = ["Aim", "Between"]
-
-T = TypeVar("T")
 
 HOP_HEADERS: Final = frozenset({"transfer-encoding", "connection", "content-length", "date"})
 """Headers that belong to one connection."""
@@ -76,8 +75,7 @@ class Between:
         self.connections = 0
         """How many connections were made to it so far."""
         self._known: weakref.WeakSet[asyncio.BaseTransport] = weakref.WeakSet()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._loop = LoopThread()
         self._runner: web.AppRunner | None = None
         self._session: aiohttp.ClientSession | None = None
 
@@ -92,18 +90,13 @@ class Between:
         self.aims.clear()
 
     def __enter__(self) -> Between:
-        self._thread.start()
-        self._run(self._start())
+        self._loop.start()
+        self._loop.run(self._start())
         return self
 
     def __exit__(self, *ended: object) -> None:
-        self._run(self._stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+        self._loop.run(self._stop())
+        self._loop.stop()
 
     async def _start(self) -> None:
         self._session = aiohttp.ClientSession(

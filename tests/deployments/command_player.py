@@ -8,7 +8,9 @@ interpreter ends, with the exit status that the command gave.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import gc
 import importlib
 import json
@@ -21,6 +23,8 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
+
+from tests.peers import process
 
 COMMAND_SECONDS: Final = 60
 """Longest run of a command, in seconds."""
@@ -49,10 +53,27 @@ class CommandPlayer:
     def __exit__(self, *_: object) -> None:
         self._process.communicate(timeout=COMMAND_SECONDS)
 
+    def play_at_once(
+        self, words: Sequence[str], *, cwd: Path, environment: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[str] | None:
+        """Do as `play` does; None, and nothing done, while another command is being played."""
+        if not self._turn.acquire(blocking=False):
+            return None
+        try:
+            return self._play(words, cwd=cwd, environment=environment)
+        finally:
+            self._turn.release()
+
     def play(
         self, words: Sequence[str], *, cwd: Path, environment: Mapping[str, str]
     ) -> subprocess.CompletedProcess[str]:
         """Run ``penstock`` with *words* and return what came of it."""
+        with self._turn:
+            return self._play(words, cwd=cwd, environment=environment)
+
+    def _play(
+        self, words: Sequence[str], *, cwd: Path, environment: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[str]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with contextlib.ExitStack() as stack:
@@ -63,13 +84,21 @@ class CommandPlayer:
                 "environment": dict(environment),
                 "streams": [f"/proc/{os.getpid()}/fd/{one.fileno()}" for one in (out, err)],
             }
-            with self._turn:
-                self._process.stdin.write(json.dumps(asked) + "\n")
-                self._process.stdin.flush()
-                answer = self._process.stdout.readline()
+            self._process.stdin.write(json.dumps(asked) + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
             assert answer, "the player of commands has ended"
             status = int(answer)
             return subprocess.CompletedProcess(list(words), status, _text(out), _text(err))
+
+
+@functools.cache
+def shared_player() -> CommandPlayer:
+    """Return the player of this process of pytest, which ends with it."""
+    at_checkout = {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    made = CommandPlayer(process.clean_environment(Path(tempfile.gettempdir()), at_checkout))
+    atexit.register(made.__exit__)
+    return made
 
 
 def _text(stream: IO[bytes]) -> str:

@@ -60,7 +60,7 @@ class Place:
         trusted = {
             "eab": ["farm"],
             "names": [f"**.{ZONE}"],
-            "profiles": ["server", "again"],
+            "profiles": ["server", "again", "alone"],
             "because": "the farm knows its hosts",
         }
         key = {"key_id": "farm", "mac_key": secret(home, "farm.key", b64(MAC_KEY))}
@@ -78,7 +78,11 @@ class Place:
                     self._upstream("first", first, options or {}),
                     self._upstream("next", self.next, {}),
                 ],
-                profiles={"server": profile, "again": {**profile, "same_csr_within": "1h"}},
+                profiles={
+                    "server": profile,
+                    "again": {**profile, "same_csr_within": "1h"},
+                    "alone": {**profile, "upstreams": [{"upstream": "first"}]},
+                },
                 policy={"trusted": [trusted], "rules": [FEW]},
                 limits={"finalize_wait": "200ms"},
                 more={"external_account_bindings": [key]},
@@ -268,7 +272,10 @@ async def until_over(survivor: Survivor) -> dict[str, Any]:
 
 
 async def test_budget_of_the_exact_names_outlives_the_broker(home: Path, stack: ExitStack) -> None:
-    """A new key costs a token each time; the same CSR costs none, and the CA signs once for it."""
+    """A new key costs a token each time; the same CSR costs none, and the CA signs once for it.
+
+    Once it is spent the next CA of the profile serves; where there is none, the client waits.
+    """
     first = stack.enter_context(pebble(home / "first"))
     limits = {"certificates": {"for_same_names": {"rate": "2/7d"}}}
     place = Place(home, stack, first, limits)
@@ -285,10 +292,12 @@ async def test_budget_of_the_exact_names_outlives_the_broker(home: Path, stack: 
     place.broker.kill()
     place.broker.restart()
     async with place.client() as client:
-        answer = await client.order(f"a.{ZONE}", profile="again")
+        answer = await client.order(f"a.{ZONE}", profile="alone")
         assert (answer.status, answer.problem) == (429, "rateLimited")
         assert int(answer.headers["Retry-After"]) > 3 * 24 * 3600
         assert "for exactly these names are limited to 2/7d" in answer.json()["detail"]
+        await obtain(client, "a", profile="again")
+        assert place.issued() == (2, 1)
         await obtain(client, "a.few")
     async with place.client() as client:
         answer = await client.order(f"b.few.{ZONE}")

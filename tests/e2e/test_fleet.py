@@ -15,9 +15,10 @@ from tests.deployments.node_agents import NodeAgent, TrustingPenstock, Wanted
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
-PATIENCE_SECONDS: Final = 90.0
-"""Longest wait for anything; most of it takes two seconds, and an agent that has met a broker which
-is away several times waits for half a minute."""
+PATIENCE_SECONDS: Final = 120.0
+"""Longest wait for anything; most of it takes two seconds.  An agent that has met a broker which is
+away several times waits for half a minute, the canary's does, and then that of another; both on a
+machine that is busy with other tests."""
 
 NODES: Final = [f"web-0{number}.nodes.example.test" for number in range(1, 5)]
 GROUP: Final = {"web": {"nodes": ["*.nodes.example.test"], "canaries": [NODES[0]], "at_once": 2}}
@@ -117,12 +118,13 @@ def test_incident_replaces_sees_and_revokes(tmp_path: Path) -> None:
         broker.kill()
         broker.start()
 
-        def report() -> Any:
-            return broker.json("incident", "show", begun["incident"])
-
-        wait_for(lambda: report()["status"] == "done")
-        assert report()["revoked"] == 3
-        assert not report()["what_is_left"]
+        # Looked at past the broker: a command for each look would keep a busy machine from the
+        # very work that is waited for.
+        statement = "SELECT 1 FROM incidents WHERE status = 'done' AND incident_id = ?"
+        wait_for(lambda: broker.rows(statement, begun["incident"]))
+        report = broker.json("incident", "show", begun["incident"])
+        assert (report["status"], report["revoked"]) == ("done", 3)
+        assert not report["what_is_left"]
         for agent in fleet:
             assert served(agent).serial_number != olds[agent.node].serial_number
         revoked = broker.rows("SELECT serial FROM certificates WHERE revoked_at IS NOT NULL")

@@ -94,7 +94,11 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     with TokenReviews(tmp / "reviews") as reviews:
         (tmp / "reviewer").write_text(reviews.reviewer_token)
         rule = {"namespaces": ["mail"], "service_accounts": ["postfix"], "owner": "Mail"}
-        reviewed = {**rule, "node": "{service_account}.{namespace}.{cluster}"}
+        reviewed = {
+            **rule,
+            "node": "{service_account}.{namespace}.{cluster}",
+            "shared_with": ["prod"],
+        }
         agents = {
             "client_anchors": str(tmp / "machines.pem"),
             "client_certificates": [
@@ -104,7 +108,14 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
                 "prod": {
                     "issuer": issuer.issuer,
                     "keys": str(tmp / "prod.jwks"),
-                    "rules": [rule, {"namespaces": ["web", "mail"], "service_accounts": ["nginx"]}],
+                    "rules": [
+                        {**rule, "shared_with": ["test"]},
+                        {
+                            "namespaces": ["web", "mail"],
+                            "service_accounts": ["nginx"],
+                            "shared_with": ["test"],
+                        },
+                    ],
                 },
                 "test": {
                     "issuer": REVIEWED,

@@ -396,3 +396,30 @@ def test_node_that_reads_nothing_delays_nobody(place: Place) -> None:
         with ThreadPoolExecutor(20) as pool:
             statuses = list(pool.map(lambda one: one.poll()[0], agents))
     assert statuses == [200] * 20
+
+
+# ------------------------------------------------------------------------------------------ limits
+
+
+def test_a_flood_of_strangers_is_refused_and_nodes_at_their_address_are_not(
+    tmp_path: Path,
+) -> None:
+    """Whoever shows nothing, or something that nobody believes, is counted by address."""
+    rates = {"limits": {"rates": {"agents": "6/10m", "nodes": "30/10m"}}}
+    place = Place(tmp_path, **rates)
+    with place.penstock:
+        known, revoked = place.agent(), place.agent()
+        place.ask("node_revoke", node=revoked.name, reason="a test")
+        stranger = place.stranger("nobody.example.test")
+        # Two have enrolled already.
+        assert [stranger.poll()[0] for _ in range(2)] == [403] * 2
+        assert [revoked.poll()[0] for _ in range(4)] == [403] * 2 + [429] * 2
+        status, answer = stranger.poll()
+        assert (status, answer["type"]) == (429, "urn:ietf:params:acme:error:rateLimited")
+        assert stranger.enrol(method="approval")[0] == 429
+        assert [known.poll()[0] for _ in range(20)] == [200] * 20
+        assert known.renew()[0] == 200
+        # A node in a loop has a bound of its own.
+        assert [known.poll()[0] for _ in range(15)][-1] == 429
+        for limit in ("agents", "nodes"):
+            assert f'penstock_rate_limited_total{{limit="{limit}"}}' in place.penstock.metrics()

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
+from tests.fakes.ending_connector import EndingConnector
 from tests.fakes.hostile_ca.envelope import b64
 
 
@@ -63,7 +64,7 @@ class AcmeClient:
         return {"crv": "P-256", "kty": "EC", "x": x, "y": y}
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=self._context))
+        self._session = aiohttp.ClientSession(connector=EndingConnector(ssl=self._context))
         self.directory = (await self.get(self.directory_url)).json()
         return self
 

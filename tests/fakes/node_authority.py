@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from agents import adopt, keys, sealing, verify
+from agents import adopt, keys, leaving, sealing, verify
 from agents import install as install_module
 from agents.child import ChildFault
 from agents.clock import SystemClock
@@ -238,5 +238,5 @@ def craft_here(monkeypatch: pytest.MonkeyPatch) -> None:
             raise ChildFault(str(answer["fault"]))
         return answer
 
-    for module in (adopt, install_module, keys, sealing, verify):
+    for module in (adopt, install_module, keys, leaving, sealing, verify):
         monkeypatch.setattr(module, "run_child", run_here)

@@ -59,6 +59,10 @@ class StandInBroker:
         """Batches as they came."""
         self.enrolments: list[dict[str, Any]] = []
         self.refuse: Callable[[wire.Message], wire.Refusal | None] = lambda _: None
+        self.put_off: dict[str, int] = {}
+        """Paths whose next request is answered 429, with the seconds after which to come again."""
+        self.asked: list[tuple[str, float]] = []
+        """Path of each request, and when it came by the loop's clock, in seconds."""
         self._changed = asyncio.Condition()
         self._runner: web.AppRunner | None = None
 
@@ -76,7 +80,12 @@ class StandInBroker:
 
     async def start(self) -> None:
         """Listen."""
-        app = web.Application(client_max_size=wire.MAX_BATCH_BYTES)
+
+        @web.middleware
+        async def note(request: web.Request, handler: Any) -> web.StreamResponse:
+            return await self._note(request, handler)
+
+        app = web.Application(client_max_size=wire.MAX_BATCH_BYTES, middlewares=[note])
         app.router.add_post(wire.PATHS["enrol"], self._enrol)
         app.router.add_post(wire.PATHS["identity"], self._identity)
         app.router.add_post(wire.PATHS["messages"], self._messages)
@@ -193,6 +202,16 @@ class StandInBroker:
             )
 
     # ------------------------------------------------------------------------------- the wire
+
+    async def _note(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        self.asked.append((request.path, asyncio.get_running_loop().time()))
+        seconds = self.put_off.pop(request.path, None)
+        if seconds is None:
+            found: web.StreamResponse = await handler(request)
+            return found
+        problem = {"type": "urn:ietf:params:acme:error:rateLimited", "detail": "too many requests"}
+        headers = {"Retry-After": str(seconds)}
+        return web.json_response(problem, status=429, headers=headers)
 
     async def _enrol(self, request: web.Request) -> web.Response:
         asked = await request.json()

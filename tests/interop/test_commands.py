@@ -24,6 +24,7 @@ import click
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from broker.cli import penstock as command_line
 from tests.deployments.command_player import CommandPlayer
@@ -32,6 +33,7 @@ from tests.deployments.nodes_at_work import GROUPS, PROFILE, bring_nodes, truste
 from tests.deployments.penstock import REPOSITORY, AcmeCa, BuiltInCa, Penstock, secret
 from tests.deployments.requester import Placed, Requester
 from tests.deployments.vaulted import PREFIX, Transit, vault_section
+from tests.fakes.cluster_issuer import ClusterIssuer
 from tests.fakes.hostile_ca import (
     AfterFinalize,
     Behaviour,
@@ -154,6 +156,7 @@ READING: Final = (
     Command("node list"),
     Command("node show NODE"),
     Command("node requests"),
+    Command("workload review prod shop/web --name web.example.test"),
     Command("rollout list"),
     Command("rollout show web"),
     Command("incident plan --node NODE --deadline 24h"),
@@ -231,6 +234,9 @@ RESTORING: Final = (
 )
 """Commands for another machine, with a state directory that is empty at first."""
 
+ALONE: Final = (Command("prepare --make-ca local"),)
+"""Commands that take a broker that is stopped; that nothing is done twice is part of each."""
+
 IN_TEXT: Final = (
     "status",
     "order list",
@@ -273,6 +279,15 @@ PEOPLE: Final = {
     "approval": {"evidence": ["ticket"]},
 }
 """A rule that wants a person."""
+
+
+def cluster(tmp: Path) -> dict[str, Any]:
+    """Return a cluster whose pods may have some names."""
+    issuer = ClusterIssuer(ec.generate_private_key(ec.SECP256R1()))
+    keys = tmp / "prod.jwks"
+    keys.write_bytes(issuer.key_set())
+    rule = {"namespaces": ["shop"], "service_accounts": ["web"], "names": ["web.example.test"]}
+    return {"issuer": issuer.issuer, "keys": str(keys), "rules": [rule]}
 
 
 class Spare(AcmeCa):
@@ -356,7 +371,7 @@ class Scene:
                 for name, upstream in (("hostile", "hostile"), ("slow", "slow"), (PROFILE, "local"))
             },
             policy={"trusted": [trusted, trusted_nodes()], "rules": [PEOPLE]},
-            agents={"groups": GROUPS},
+            agents={"groups": GROUPS, "clusters": {"prod": cluster(tmp)}},
             more={
                 "external_account_bindings": [declared],
                 "vault": vault_section(self.transit),
@@ -539,7 +554,7 @@ def leaves(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Comm
 def test_every_command_has_its_case() -> None:
     """No command is left out here, and each that prints data has --json."""
     found = dict(leaves(command_line))
-    played = {one.path for one in (*READING, *CHANGING, *RESTORING)}
+    played = {one.path for one in (*READING, *CHANGING, *RESTORING, *ALONE)}
     assert played | WITHOUT_JSON == set(found)
     with_json = {
         name
@@ -881,6 +896,17 @@ def test_second_broker_is_refused_and_the_first_goes_on(held: Held) -> None:
         assert f"is in use by process {held.penstock.pid}" in refused.stderr
         assert held.penstock.is_ready()
         assert held.penstock.json("status")["version"]
+
+
+@pytest.mark.parametrize("command", ALONE, ids=[one.line for one in ALONE])
+def test_command_for_a_stopped_broker(held: Held, command: Command) -> None:
+    """Refused beside one that runs, which goes on; done, and done again, without one."""
+    words = command.line.split()
+    with held.penstock:
+        refused = held.penstock.run(*words, status=1)
+        assert f"is in use by process {held.penstock.pid}" in refused.stderr
+        assert held.penstock.is_ready()
+    assert held.penstock.json(*words) == held.penstock.json(*words)
 
 
 def test_operator_socket_is_its_owners_alone(held: Held) -> None:

@@ -164,14 +164,44 @@ VAULT_KUBERNETES: Final = GoPeer(
 )
 """The auth method that a minimal Vault lacks; it runs as a process of its own beside Vault."""
 
-GO_PEERS: Final = (*SMALL_GO_PEERS, VAULT_KUBERNETES, VAULT)
+CHART_PEERS: Final = (
+    GoPeer(
+        "helm",
+        "3.22.0",
+        "helm.sh/helm/v3",
+        "h1:n1if5iQgHYsujPAcO5oonH/KiSNUmqmUF0iGVjSF3AU=",
+        "./cmd/helm",
+    ),
+    GoPeer(
+        "kubeconform",
+        "0.8.0",
+        "github.com/yannh/kubeconform",
+        "h1:loDYd3a3spjIFrauqW67CDKF55Oo9R6uvC8AvpVd4ug=",
+        "./cmd/kubeconform",
+    ),
+    GoPeer(
+        "kube-score",
+        "1.20.0",
+        "github.com/zegl/kube-score",
+        "h1:J1VqK86SunV4Gg8emPTmwUVxe0rmXnAs5K9ZUbGMKR8=",
+        "./cmd/kube-score",
+    ),
+)
+"""What renders a chart, and what looks at the outcome; none of them asks a cluster."""
+
+GO_PEERS: Final = (*SMALL_GO_PEERS, *CHART_PEERS, VAULT_KUBERNETES, VAULT)
 """All Go peers, the one that takes longest to build last."""
 
 CERTBOT: Final = VenvPeer("certbot", "certbot", HERE / "certbot.txt", "certbot.main:main")
 ACME_LIBRARY: Final = VenvPeer("acme", "acme", HERE / "acme.txt", None)
 """certbot's protocol library by itself, for clients that are written with it."""
 
-VENV_PEERS: Final = (CERTBOT, ACME_LIBRARY)
+KUBERNETES_VALIDATE: Final = VenvPeer(
+    "kubernetes-validate", "kubernetes-validate", HERE / "kubernetes_validate.txt", None
+)
+"""Schemas of many versions of Kubernetes, and what checks manifests by them."""
+
+VENV_PEERS: Final = (CERTBOT, ACME_LIBRARY, KUBERNETES_VALIDATE)
 
 DEBIAN_PEERS: Final = {
     "named": ("bind9", "named"),

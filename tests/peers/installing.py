@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -118,6 +118,7 @@ SYSTEM_NEEDS: Final = (
     SystemNeed("opensc", has_command("pkcs11-tool")),
     SystemNeed("libengine-pkcs11-openssl", has_openssl_engine("pkcs11")),
     SystemNeed("systemd", has_command("systemd-analyze")),
+    SystemNeed("debootstrap", has_command("debootstrap")),
     SystemNeed("rsyslog", has_command("rsyslogd")),
     SystemNeed("rsyslog-gnutls", has_rsyslog_module("lmnsd_gtls")),
     SystemNeed("rsyslog-openssl", has_rsyslog_module("lmnsd_ossl")),
@@ -218,8 +219,13 @@ def services_left_off(prefix: list[str]) -> Iterator[None]:
 
 
 def install_system_packages() -> None:
+    """Install what the peers need of Debian."""
+    install_missing(SYSTEM_NEEDS)
+
+
+def install_missing(needs: Sequence[SystemNeed]) -> None:
     """Install what Debian brings, and ask apt nothing when all of it is there."""
-    missing = [need.package for need in SYSTEM_NEEDS if not need.probe()]
+    missing = list(dict.fromkeys(need.package for need in needs if not need.probe()))
     if not missing:
         return
     advice = f"install {' '.join(missing)} with your system's package manager, then run this again"
@@ -236,7 +242,7 @@ def install_system_packages() -> None:
     install = [*prefix, apt, "install", "-qq", "-y", "--no-install-recommends", *missing]
     with services_left_off(prefix):
         run(label, install, cwd=HERE, env=env, advice=advice)
-    still = [need.package for need in SYSTEM_NEEDS if need.package in missing and not need.probe()]
+    still = [need.package for need in needs if need.package in missing and not need.probe()]
     if still:
         raise CannotInstall(f"{' '.join(still)}: installed by apt-get, and still not found")
     say(f"Debian packages: installed in {time.monotonic() - started:.1f} s")
@@ -347,7 +353,10 @@ def take_as_published(peer: GoPeer, go: str, source: Path, env: dict[str, str]) 
 
 def install_everything() -> None:
     """Bring the machine to where every peer can be started."""
+    from tests.peers.debian_building import install_debian  # which builds with what is here
+
     install_system_packages()
+    install_debian()
     for venv_peer in VENV_PEERS:
         install_venv(venv_peer)
     if go_toolchain() is None:

@@ -6,16 +6,14 @@ was not revoked and is meant for an audience that was asked for is authenticated
 
 from __future__ import annotations
 
-import asyncio
 import json
 import secrets
 import ssl
-import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from aiohttp import web
 from cryptography.hazmat.primitives import hashes
@@ -23,10 +21,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 from josepy.b64 import b64encode
 
 from tests.peers import authority, process
+from tests.peers.loops import LoopThread
 
 __all__ = ["TokenReviews"]
-
-T = TypeVar("T")
 
 PATH: Final = "/apis/authentication.k8s.io/v1/tokenreviews"
 AUDIENCE: Final = "vault"
@@ -61,8 +58,7 @@ class TokenReviews:
         """User name or refusal of each review, in order."""
         self.reviewer_token = self.mint("vault-reviewer", namespace="vault", audience=self.url)
         """What Vault shows for being allowed to ask."""
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._loop = LoopThread()
         self._runner: web.AppRunner | None = None
 
     def mint(
@@ -127,27 +123,14 @@ class TokenReviews:
         return web.json_response({**review, "status": status}, status=201)
 
     def __enter__(self) -> TokenReviews:
-        self._thread.start()
-        self._run(self._start())
+        self._loop.start()
+        self._loop.run(self._start())
         return self
 
     def __exit__(self, *ended: object) -> None:
-        self._run(self._stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
-
-    async def _stop(self) -> None:
         assert self._runner is not None
-        assert self._runner.server is not None
-        for connection in self._runner.server.connections:
-            if connection.transport is not None:
-                connection.transport.abort()
-        await self._runner.cleanup()
-        await asyncio.sleep(0)
+        self._loop.run(self._runner.cleanup())
+        self._loop.stop()
 
     async def _start(self) -> None:
         application = web.Application()

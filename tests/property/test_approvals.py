@@ -75,7 +75,7 @@ class Office:
             resting = await self.gate.require(self.account, decision, Requester())
         except Problem:
             return []
-        return [self.store.records[one] for one in resting]
+        return [self.store.records[one] for one in resting.on]
 
     async def say(self, word: AnswerWord, person: str, *, has_evidence: bool) -> None:
         """Have somebody answer the newest request."""

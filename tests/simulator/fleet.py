@@ -119,7 +119,7 @@ class Fleet:
     def add(self, agents: Sequence[Mapping[str, Any]]) -> None:
         """Add agents: ``name``, ``certificates`` and, for those who have yet to enrol, ``token``.
 
-        An agent may have a ``behaviour`` of its own.
+        An agent may have a ``behaviour`` of its own, and a ``method`` by which it shows its token.
         """
         shares: list[list[dict[str, Any]]] = [[] for _ in self._sims]
         for one in agents:

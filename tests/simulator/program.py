@@ -35,6 +35,7 @@ class Crowd:
         self._seen = Seen()
         self._agents: dict[str, Agent] = {}
         self._tokens: dict[str, str] = {}
+        self._methods: dict[str, str] = {}
         self._runs: dict[str, asyncio.Task[None]] = {}
         self._commands: Mapping[str, Callable[..., Awaitable[Any]]] = {
             "add": self._add,
@@ -75,6 +76,7 @@ class Crowd:
             self._agents[name] = Agent(name, line, parts, made, self._seen)
             if "token" in one:
                 self._tokens[name] = one["token"]
+            self._methods[name] = one.get("method", "token")
         return len(self._agents)
 
     async def _enrol(self, at_once: int) -> int:
@@ -82,8 +84,9 @@ class Crowd:
 
         async def work() -> None:
             for agent in todo:
+                token, method = self._tokens.get(agent.node), self._methods[agent.node]
                 try:
-                    await enrol(agent.line, agent.node, credential=self._tokens.get(agent.node))
+                    await enrol(agent.line, agent.node, credential=token, method=method)
                     self._seen.counts["enrolled"] += 1
                 except (NotEnrolled, Broken) as error:
                     self._seen.fault(f"{agent.node} was not enrolled: {error}")

@@ -6,13 +6,20 @@ from collections.abc import Callable
 
 import pytest
 
+from broker.admission.metrics import AdmissionMetrics
 from broker.app.account_key_metrics import AccountKeyMetrics
 from broker.app.approvals import ApprovalMetrics
+from broker.app.audit_metrics import AuditMetrics
 from broker.app.delivery_metrics import DeliveryMetrics
+from broker.app.key_watch import KeyFaultMetrics
 from broker.app.node_metrics import NodeMetrics
 from broker.app.operator_metrics import OperatorMetrics
+from broker.app.policy_metrics import PolicyMetrics
+from broker.app.trust import TrustMetrics
 from broker.app.vault_metrics import VaultMetrics
+from broker.audit.feeding import SinkState
 from broker.issuance.approval_states import render_diagram as render_approvals
+from broker.issuance.audit_ports import SinkPosition
 from broker.issuance.delivery_stages import render_diagram
 from broker.issuance.events import EventKind
 from broker.issuance.key_rotation import AccountKeyView
@@ -61,7 +68,8 @@ METRICS = f"""\
 {WRITTEN}
 
 Served at `/metrics` of the health listener, in the Prometheus text format. Labels take their
-values from short, fixed lists, so no client can make series.
+values from short, fixed lists, so no client can make series. Those of `penstock_admission` are
+served by [`penstock admission`](operations/sidecars.md) at its own port.
 
 | Metric | Kind | Labels | Meaning |
 |---|---|---|---|
@@ -103,6 +111,11 @@ def metrics_page() -> str:
     AccountKeyMetrics(telemetry.registry).show([key])
     ApprovalMetrics(telemetry.registry)
     VaultMetrics(telemetry.registry, ["default"])
+    sink = SinkPosition(name="collector", seq=0, checkpoint=0, at=START)
+    AuditMetrics(telemetry.registry).show([SinkState(position=sink, fault=None, since=None)], None)
+    KeyFaultMetrics(telemetry.registry)
+    PolicyMetrics(telemetry.registry)
+    TrustMetrics(telemetry.registry)
     OperatorMetrics(telemetry.registry).answered(200)
     nodes = NodeMetrics(telemetry.registry)
     nodes.show({NodeStatus.ACTIVE: 1}, connections=1, waiting=0)
@@ -110,7 +123,9 @@ def metrics_page() -> str:
     nodes.received("csr", "taken")
     nodes.enrolled("token", "enrolled")
     DeliveryMetrics(telemetry.registry).show({DeliveryStage.ASKED: 1}, {}, oldest=None, unrenewed=0)
-    text = asyncio.run(telemetry.render()).decode()
+    admission = AdmissionMetrics("x")
+    admission.show(end=START, following={"services": True}, due=0)
+    text = asyncio.run(telemetry.render()).decode() + admission.render().decode()
     rows = []
     for name, kind in re.findall(r"^# TYPE (penstock_\w+) (\w+)$", text, re.MULTILINE):
         if name.endswith("_created"):

@@ -32,8 +32,8 @@ def asked_for(name: str) -> list[Requirement]:
 
 
 def test_there_are_lists() -> None:
-    """The folder holds the five lists that the Makefile installs."""
-    assert LISTS == ["build", "demo", "dev", "docs", "prod"]
+    """The folder holds the five lists that the Makefile installs, and the two of the images."""
+    assert LISTS == ["build", "demo", "dev", "docs", "image", "pip", "prod"]
 
 
 @pytest.mark.parametrize("name", LISTS)
@@ -70,6 +70,13 @@ def test_development_runs_what_production_runs(larger: str) -> None:
     """What is tested is what is shipped: dev.txt pins all of prod.txt, in the same versions."""
     tested = pins(larger)
     assert {name: tested.get(name) for name in pins("prod")} == pins("prod")
+
+
+def test_images_hold_what_was_tested() -> None:
+    """The broker's image has what production runs, and beyond that only what development has."""
+    held, tested = pins("image"), pins("dev")
+    assert {name: held.get(name) for name in pins("prod")} == pins("prod")
+    assert {name: tested.get(name) for name in held} == held
 
 
 def test_build_tool_is_the_same_everywhere() -> None:

@@ -2,6 +2,7 @@
 
 import re
 
+from tests.check import deal, files_of
 from tests.standards.sources import REPOSITORY, read
 
 
@@ -17,4 +18,14 @@ def test_every_folder_with_tests_is_run() -> None:
         f"tests/{path.relative_to(REPOSITORY / 'tests').parts[0]}"
         for path in (REPOSITORY / "tests").rglob("test_*.py")
     }
-    assert with_tests == suites("CHECK_SUITES") | suites("PEER_SUITES")
+    run = ("CHECK_SUITES", "PEER_SUITES", "CLUSTER_SUITES")
+    assert with_tests == {suite for variable in run for suite in suites(variable)}
+
+
+def test_every_file_is_run_by_one_process_of_the_check() -> None:
+    """None is lost when they are dealt, none is run twice, and no process has much more."""
+    files = files_of(sorted(suites("CHECK_SUITES")))
+    hands = deal(files, 3)
+    assert sorted(path for hand in hands for path in hand) == files
+    lengths = [sum(path.stat().st_size for path in hand) for hand in hands]
+    assert max(lengths) < 1.1 * min(lengths)

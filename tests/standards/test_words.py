@@ -16,6 +16,7 @@ SAYS_WHETHER: dict[str, str] = {
     "broker/issuance/ports.py::OrderStore.change_challenge": "a change, and whether it was the one "
     "that made the order ready: known only inside the store's transaction",
     "broker/issuance/ports.py::CaStore.revoke_ca_certificate": "a change, and whether it was new",
+    "broker/policy/yamlevents.py::_Scanner.check_token": "what ruamel.yaml calls it",
     "broker/storage/authority.py::Authority.revoke_ca_certificate": "implements the port",
     "broker/storage/orders.py::Orders.change_challenge": "implements the port",
 }

@@ -5,13 +5,14 @@ Sockets are forbidden to them in tests/conftest.py.
 
 import asyncio
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 
-@pytest.fixture(autouse=True)
-def _no_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def _no_sleep() -> Iterator[None]:
     """Make every real wait an error; giving way to other tasks (``sleep(0)``) stays allowed."""
     yield_to_others = asyncio.sleep
 
@@ -22,5 +23,7 @@ def _no_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_sleep(seconds: float) -> None:
         pytest.fail(f"a unit test slept {seconds} s: await an event, or use the fake clock")
 
-    monkeypatch.setattr(asyncio, "sleep", no_async_sleep)
-    monkeypatch.setattr(time, "sleep", no_sleep)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(asyncio, "sleep", no_async_sleep)
+        monkeypatch.setattr(time, "sleep", no_sleep)
+        yield

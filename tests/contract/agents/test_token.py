@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from cryptography import x509
 from agents.child import ChildFault, run_child
 from agents.config import KeyKind, KeySection, Layout
 from agents.install import InstallFault
-from agents.keys import find_key, forget_key, make_csr, serving_key
-from tests.fakes.node_authority import Node
+from agents.keys import MAX_WAITING, find_key, forget_key, make_csr, serving_key
+from agents.leaving import destroy_left
+from agents.recovery import clear_previous
+from tests.fakes.node_authority import NOW, Node
 from tests.peers.installation import installed
 
 pytestmark = pytest.mark.peers
@@ -131,6 +134,64 @@ def test_the_whole_way_of_a_certificate(token: Token, tmp_path: Path) -> None:
     forget_key("www", waiting.key_reference, state)
     with pytest.raises(ChildFault, match="0 keys"):
         run_child({"do": "public", "key": waiting.key_reference})
+    assert run_child({"do": "public", "key": key})
+
+
+def keys_on(token: Token) -> int:
+    """Return how many private keys another program sees on the token."""
+    return token.objects().count("Private Key Object")
+
+
+def test_previous_keys_are_destroyed_when_policys_time_has_passed(
+    token: Token, tmp_path: Path
+) -> None:
+    """Not before, not the one in use, and not while the token refuses; the public halves go too."""
+    node = Node(tmp_path)
+    section = node.section(key=KeySection(kind=KeyKind.EC_P256, store=token.uri()))
+    keep = timedelta(days=7)
+    old, old_key = node.obtain(section)
+    node.install(section, old, old_key, keep_previous=keep).settle()
+    new, new_key = node.obtain(section)
+    installation = node.install(section, new, new_key, keep_previous=keep)
+    state = str(node.state)
+
+    def destroy(after: timedelta) -> list[str]:
+        now = NOW + after
+        clear_previous((section,), allowed=node.allowed, now=now)
+        return destroy_left((section,), allowed=node.allowed, state_dir=state, now=now)
+
+    # Not yet known to be served: it may be taken back.
+    assert destroy(timedelta(days=30)) == []
+    assert keys_on(token) == 2
+    installation.settle()
+    assert destroy(timedelta(days=6)) == []
+    assert keys_on(token) == 2
+    assert run_child({"do": "public", "key": old_key})
+    (token.home / "pin").write_text("00000\n", encoding="ascii")
+    (fault,) = destroy(timedelta(days=8))
+    assert "refused C_Login" in fault
+    (token.home / "pin").write_text(f"{PIN}\n", encoding="ascii")
+    assert keys_on(token) == 2
+    assert destroy(timedelta(days=8)) == []
+    assert keys_on(token) == 1
+    assert token.objects().count("Public Key Object") == 1
+    assert serving_key("www", state) == new_key
+    assert run_child({"do": "public", "key": new_key})["spki_sha256"] == new.spki_sha256
+    assert destroy(timedelta(days=400)) == []
+    assert keys_on(token) == 1
+
+
+def test_keys_that_waited_in_vain_fill_no_token(token: Token, tmp_path: Path) -> None:
+    """However often the broker asks, those that are given up are destroyed."""
+    node = Node(tmp_path)
+    section = node.section(key=KeySection(kind=KeyKind.EC_P256, store=token.uri()))
+    verified, key = node.obtain(section)
+    node.install(section, verified, key).settle()
+    state = str(node.state)
+    for _ in range(MAX_WAITING + 3):
+        make_csr(section, names=section.names, is_new_key=True, state_dir=state)
+    assert destroy_left((section,), allowed=node.allowed, state_dir=state, now=NOW) == []
+    assert keys_on(token) == MAX_WAITING + 1
     assert run_child({"do": "public", "key": key})
 
 

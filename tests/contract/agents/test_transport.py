@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from agents.clock import SystemClock
 from agents.config import BrokerSection
-from agents.errors import Impostor, NotKnown, Refused, Unreachable
+from agents.errors import ClocksDiffer, Impostor, NotKnown, Refused, Unreachable
 from agents.transport import ClientPair, Transport
 from agents.wire import MAX_BATCH_BYTES
 from tests.contract.agents.speaker import (
@@ -187,7 +187,10 @@ def test_a_client_certificate_is_shown_where_there_is_one(tmp_path: Path) -> Non
 
 
 def test_a_stale_signature_is_made_anew_once(tmp_path: Path) -> None:
-    """What was signed before the broker started is not believed; a second refusal stands."""
+    """What was signed before the broker started is not believed; a second refusal is the clock's.
+
+    It says nothing of who asks, so nobody enrols anew for it.
+    """
     stale = answer("401 Unauthorized", problem("stale-signature"))
     requests: list[bytes] = []
     speeches = answering(stale, answer("200 OK"), stale, stale, requests=requests)
@@ -200,7 +203,7 @@ def test_a_stale_signature_is_made_anew_once(tmp_path: Path) -> None:
     with Speaker(tmp_path, speeches).serving() as speaker:
         side = transport(speaker)
         side.call("GET", "/x", query="a=b", sign=sign)
-        with pytest.raises(NotKnown):
+        with pytest.raises(ClocksDiffer, match="the clock of this node says"):
             side.call("GET", "/x", sign=sign)
     assert made == ["GET /x?a=b"] * 2 + ["GET /x?"] * 2
     assert b"Signature: penstock=:2:" in requests[1]

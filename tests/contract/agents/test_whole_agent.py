@@ -7,17 +7,19 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agents import wire
+from agents.run import TICK_SECONDS
 from agents.state import State
 from tests.deployments.node_agents import NodeAgent, Wanted
 from tests.fakes.stand_in_broker import StandInBroker
@@ -31,7 +33,14 @@ SECONDS = 30.0
 class Host:
     """A broker, and an agent with one certificate."""
 
-    def __init__(self, tmp_path: Path, broker: StandInBroker, *, more: str = "") -> None:
+    def __init__(
+        self,
+        tmp_path: Path,
+        broker: StandInBroker,
+        *,
+        more: str = "",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.broker = broker
         self.directory = tmp_path / "www"
         wanted = Wanted(
@@ -48,6 +57,7 @@ class Host:
             anchors=broker.anchors,
             token="join",
             wanted=[wanted],
+            environment=environment,
         )
 
     async def start(self) -> None:
@@ -145,10 +155,16 @@ class Host:
 
 
 @contextlib.asynccontextmanager
-async def serving(tmp_path: Path, *, more: str = "", **broker: Any) -> AsyncIterator[Host]:
+async def serving(
+    tmp_path: Path,
+    *,
+    more: str = "",
+    environment: Mapping[str, str] | None = None,
+    **broker: Any,
+) -> AsyncIterator[Host]:
     """Yield a host whose agent runs."""
     async with StandInBroker(tmp_path / "broker", **broker) as made:
-        host = Host(tmp_path, made, more=more)
+        host = Host(tmp_path, made, more=more, environment=environment)
         await host.start()
         try:
             yield host
@@ -266,6 +282,42 @@ async def test_it_serves_on_and_comes_back_when_the_broker_was_away(tmp_path: Pa
         await host.broker.hear("stated")
         assert host.pair() == before
         assert (await host.deliver("d2", 2))["stage"] == "seen"
+
+
+@pytest.mark.parametrize("path", ["enrol", "stream", "messages"])
+async def test_it_comes_again_when_the_broker_says(tmp_path: Path, path: str) -> None:
+    """Not before: a broker that limits is left in peace for as long as it asks."""
+    async with StandInBroker(tmp_path / "broker") as broker:
+        host = Host(tmp_path, broker)
+        broker.put_off[wire.PATHS[path]] = 3
+        await host.start()
+        try:
+            await broker.hear("stated", seconds=SECONDS)
+        finally:
+            await host.stop()
+        first, second, *_ = [at for asked, at in broker.asked if asked == wire.PATHS[path]]
+        assert second - first >= 3
+
+
+async def test_service_manager_sees_at_once_how_it_stands(tmp_path: Path) -> None:
+    """That it is connected, and that the broker is away, without waiting for the next look."""
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.settimeout(SECONDS)
+
+        def expect(told: bytes) -> None:
+            while not manager.recv(4096).startswith(told):
+                pass
+
+        async with serving(tmp_path, environment={"NOTIFY_SOCKET": str(path)}) as host:
+            begun = time.monotonic()
+            await asyncio.to_thread(expect, b"STATUS=connected")
+            await host.broker.stop()
+            await asyncio.to_thread(expect, b"STATUS=the broker is away: ")
+            assert time.monotonic() - begun < TICK_SECONDS / 2
+            await host.broker.start()
+            await asyncio.to_thread(expect, b"STATUS=connected")
 
 
 async def test_a_configuration_is_read_anew_and_a_bad_one_is_not(tmp_path: Path) -> None:

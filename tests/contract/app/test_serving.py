@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -188,6 +189,22 @@ async def test_broker_that_is_told_to_stop_leaves_nothing_behind(site: Site) -> 
                 await asyncio.open_connection("127.0.0.1", port)
     async with open_offline(site.config) as operations:
         assert await operations.status()
+
+
+async def test_service_manager_is_told_when_it_serves_and_when_it_ends(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the first of both on, a hang-up is a wish and not the end."""
+    path = site.directory / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.settimeout(START_SECONDS)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        async with serving(site) as task:
+            assert await asyncio.to_thread(manager.recv, 64) == b"READY=1"
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert task.exception() is None
+        assert manager.recv(64) == b"STOPPING=1"
 
 
 @pytest.mark.parametrize("name", ["acme", "plain", "health"])

@@ -114,7 +114,15 @@ async def key_server(tmp: Path) -> AsyncIterator[tuple[str, ClusterHttp]]:
     tls.load_cert_chain(files[0], files[1])
 
     async def keys(request: web.Request) -> web.Response:
+        # As an API server does it: nothing else is taken for its key set.
+        if "application/jwk-set+json" not in request.headers["Accept"]:
+            raise web.HTTPNotAcceptable
         return web.Response(body=ISSUER.key_set(), content_type="application/jwk-set+json")
+
+    async def guarded(request: web.Request) -> web.Response:
+        if request.headers.get("Authorization") != "Bearer ours":
+            raise web.HTTPUnauthorized
+        return await keys(request)
 
     async def elsewhere(request: web.Request) -> web.Response:
         raise web.HTTPFound("/jwks")
@@ -128,7 +136,12 @@ async def key_server(tmp: Path) -> AsyncIterator[tuple[str, ClusterHttp]]:
 
     app = web.Application()
     app.add_routes(
-        [web.get("/jwks", keys), web.get("/elsewhere", elsewhere), web.get("/endless", endless)]
+        [
+            web.get("/guarded", guarded),
+            web.get("/jwks", keys),
+            web.get("/elsewhere", elsewhere),
+            web.get("/endless", endless),
+        ]
     )
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
@@ -146,6 +159,24 @@ async def test_keys_of_an_issuer_are_read(tmp_path: Path) -> None:
     """As an API server publishes them."""
     async with key_server(tmp_path) as (url, http):
         assert set(parse_key_set(await KeyUrl(http, f"{url}/jwks").read())) == {ISSUER.key_id}
+
+
+async def test_keys_that_only_a_service_account_reads(tmp_path: Path) -> None:
+    """Our own token is shown, and read anew each time; without it the answer is no."""
+
+    def missing() -> bytes:
+        raise Broken("secret env:X is not set in the environment")
+
+    async with key_server(tmp_path) as (url, http):
+        where = f"{url}/guarded"
+        assert parse_key_set(await KeyUrl(http, where, lambda: b"ours\n").read())
+        for source, told in (
+            (KeyUrl(http, where), "answered 401"),
+            (KeyUrl(http, where, lambda: b"stale"), "answered 401"),
+            (KeyUrl(http, where, missing), "our own token"),
+        ):
+            with pytest.raises(Unreachable, match=told):
+                await source.read()
 
 
 @pytest.mark.parametrize(

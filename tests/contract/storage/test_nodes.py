@@ -221,8 +221,9 @@ async def test_change_is_by_compare_and_set(store: OpenStore) -> None:
     with pytest.raises(Conflict, match="unknown"):
         await store.change_node(node(2), expected=(NodeStatus.ACTIVE,), events=())
     await store.change_node(
-        drained, expected=(NodeStatus.ACTIVE,), events=(), identity=identity("second")
+        kept, expected=(NodeStatus.ACTIVE,), events=(), identity=identity("second")
     )
+    await store.change_node(drained, expected=(NodeStatus.ACTIVE,), events=())
     for fingerprint in ("first-1", "second"):
         found = await store.find_node_by_identity(fingerprint)
         assert found is not None
@@ -382,3 +383,20 @@ async def test_acknowledgement_never_goes_back(store: OpenStore) -> None:
     found = await store.find_node("id-1")
     assert found is not None
     assert found.acknowledged == 2
+
+
+async def test_identity_that_was_on_its_way_undoes_nothing(store: OpenStore) -> None:
+    """The node is drained while its identity is certified, and stays so."""
+    kept = await add(store)
+    drained = replace(kept, status=NodeStatus.DRAINED, owner="another team")
+    await store.change_node(drained, expected=(NodeStatus.ACTIVE,), events=())
+    renewed = replace(kept, fingerprint="second")
+    await store.change_node(
+        renewed,
+        expected=(NodeStatus.ACTIVE, NodeStatus.DRAINED),
+        events=(),
+        identity=identity("second"),
+    )
+    found = await store.find_node(kept.node_id)
+    assert found == replace(drained, fingerprint="second")
+    assert await store.find_node_by_identity("second") == found

@@ -152,6 +152,8 @@ async def test_newer_schema_is_refused_untouched(path: Path) -> None:
     await (await SqliteStore.open(path)).close()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("INSERT INTO schema_version VALUES (999, 'later')")
+        # The oldest schema that a program has to know to work with it (docs/adr/0034).
+        connection.execute("PRAGMA user_version = 999")
         connection.commit()
     before = path.read_bytes()
     for exclusive in (True, False):

@@ -19,12 +19,12 @@ from tests.fakes.hostile_ca.server import HostileCa
 from tests.peers import process
 
 
-async def serve(state: Path, port: int, control_port: int) -> None:
+async def serve(state: Path, port: int, control_port: int, address: str) -> None:
     """Serve ACME and the control page until SIGTERM."""
     done = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, done.set)
-    async with HostileCa(state.parent, port=port) as ca:
+    async with HostileCa(state.parent, port=port, address=address) as ca:
         runner = web.AppRunner(control_application(ca), access_log=None, shutdown_timeout=0.2)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", control_port).start()
@@ -47,8 +47,9 @@ def main() -> None:
     parser.add_argument("--state", type=Path, required=True, help="where to write how to reach it")
     parser.add_argument("--port", type=int, default=process.free_port(), help="port of the CA")
     parser.add_argument("--control-port", type=int, default=process.free_port())
-    arguments = parser.parse_args()
-    asyncio.run(serve(arguments.state.resolve(), arguments.port, arguments.control_port))
+    parser.add_argument("--address", default="127.0.0.1", help="where the CA listens")
+    given = parser.parse_args()
+    asyncio.run(serve(given.state.resolve(), given.port, given.control_port, given.address))
 
 
 if __name__ == "__main__":

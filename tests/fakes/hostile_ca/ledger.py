@@ -79,6 +79,10 @@ class Ledger:
     certificates: list[Certified] = field(default_factory=list)
     revocations: list[Revoked] = field(default_factory=list)
 
+    def issued_for(self, names: tuple[str, ...]) -> int:
+        """Return how many certificates there were for exactly these names."""
+        return sum(one.names == names for one in self.certificates)
+
     def count(self, resource: Resource | None = None, order_id: str | None = None) -> int:
         """Return how many requests there were, of one resource and one order where given."""
         return sum(

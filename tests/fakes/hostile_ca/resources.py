@@ -172,6 +172,9 @@ class Resources:
         script = self._script()
         if profile is not None and profile not in script.profiles:
             raise Refused(400, "invalidProfile", f"no profile {profile!r}")
+        limit = script.certificates_per_names
+        if limit is not None and self.ledger.issued_for(names) >= limit:
+            raise Refused(429, "rateLimited", f"{limit} certificates were issued for these names")
         behaviour = script.behaviour_for_new_order()
         if payload.get("notAfter") and behaviour.not_after is NotAfter.REFUSE:
             raise Refused(400, "malformed", "notAfter is not supported")

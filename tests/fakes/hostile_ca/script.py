@@ -279,6 +279,9 @@ class Script:
     external_accounts: dict[str, str] = field(default_factory=dict)
     """kid → base64url MAC key; where there is any, newAccount without a binding is refused."""
 
+    certificates_per_names: int | None = None
+    """How many certificates one set of names gets before newOrder is refused."""
+
     def behaviour_for_new_order(self) -> Behaviour:
         """Return how the order that is being created shall be treated."""
         return self.next_orders.pop(0) if self.next_orders else self.standing

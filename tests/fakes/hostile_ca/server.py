@@ -33,17 +33,25 @@ class HostileCa:
     any time; ``ca.ledger`` tells what really happened.
     """
 
-    def __init__(self, tmp: Path, script: Script | None = None, *, port: int | None = None) -> None:
+    def __init__(
+        self,
+        tmp: Path,
+        script: Script | None = None,
+        *,
+        port: int | None = None,
+        address: str = "127.0.0.1",
+    ) -> None:
         self.script = script or Script()
         self.ledger = Ledger()
         self.port = port or process.free_port()
-        self.base_url = f"https://127.0.0.1:{self.port}"
+        self.address = address
+        self.base_url = f"https://{address}:{self.port}"
         self.directory_url = f"{self.base_url}/{Resource.DIRECTORY}"
         self.resources = Resources(self.base_url, lambda: self.script, self.ledger)
         self._counter = Counter(self.ledger)
         self._released = asyncio.Event()
         root = authority.make_root("hostile HTTPS")
-        server = authority.make_server(root, ["127.0.0.1", "localhost"])
+        server = authority.make_server(root, [address, "localhost"])
         self._files = authority.write_server_files(tmp, server, root)
         self.ca_bundle = self._files[2]
         self._runner: web.AppRunner | None = None
@@ -65,7 +73,7 @@ class HostileCa:
             await self._counter.wait(resource, count)
 
     async def start(self) -> None:
-        """Listen on loopback."""
+        """Listen on the address, which is loopback unless a test has a network of its own."""
         application = web.Application(client_max_size=MAX_BODY_BYTES)
         application.router.add_route("*", "/{resource}", self._serve)
         application.router.add_route("*", "/{resource}/{id}", self._serve)
@@ -75,7 +83,7 @@ class HostileCa:
         await self._runner.setup()
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(self._files[0], self._files[1])
-        await web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=context).start()
+        await web.TCPSite(self._runner, self.address, self.port, ssl_context=context).start()
 
     async def stop(self) -> None:
         """Stop listening; what the CA remembers stays, so it can be started again."""

@@ -2,6 +2,7 @@
 
 import base64
 import datetime
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,44 @@ def test_reload_that_fails_puts_the_old_bundle_back(tmp_path: Path) -> None:
     with pytest.raises(BundleFault, match="the old one was put back"):
         failing.install(root("New"), 2)
     assert failing.file.read_text() == old
+
+
+def test_bundle_that_was_cut_off_before_its_reload_is_reloaded(tmp_path: Path) -> None:
+    """The file is there and the note is not: the agent was killed between the two."""
+    said = tmp_path / "reloaded"
+    touch = ReloadSection(command=("/usr/bin/touch", str(said)))
+    place, pem = Place(tmp_path, reload=touch), root()
+    place.file.write_text(pem)
+    assert place.install(pem, 1).is_changed
+    assert said.exists()
+    said.unlink()
+    assert not place.install(pem, 1).is_changed
+    assert not said.exists()
+
+
+def test_bundle_that_the_disk_refuses_may_be_installed_later(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is at fault itself never will."""
+    good = root()
+    place.install(good, 1)
+    write = os.write
+
+    def full(descriptor: int, octets: bytes) -> int:
+        if os.readlink(f"/proc/self/fd/{descriptor}").startswith(str(place.file.parent)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(descriptor, octets)
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(BundleFault, match="no space left") as raised:
+        place.install(root("New"), 2)
+    assert not raised.value.is_final
+    assert place.file.read_text() == good
+    with pytest.raises(BundleFault) as raised:
+        place.install(leaf(), 2)
+    assert raised.value.is_final
+    monkeypatch.undo()
+    assert place.install(root("New"), 2).is_changed
 
 
 def store_in(tmp_path: Path, status: int = 0) -> SystemStore:

@@ -10,6 +10,7 @@ import pytest
 
 from agents import __version__, cli
 from agents.state import State
+from agents.waits import Waits
 
 CONFIG = """
 [node]
@@ -195,3 +196,37 @@ def test_only_one_agent_runs_on_a_state(config: str, capsys: pytest.CaptureFixtu
     finally:
         state.release()
     assert "another agent runs on it" in capsys.readouterr().err
+
+
+def test_ready_says_in_one_line_what_is_waited_for(
+    config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is what the event of a failed probe shows; a change is seen by the next one."""
+    assert cli.main(["ready", "--config", config]) == cli.EXIT_FAILED
+    assert capsys.readouterr().err == (
+        "penstock-agent: certificate 'www' is missing: the agent has not reached the broker yet\n"
+    )
+    state = State(str(Path(config).parent / "state"))
+    Waits(state.own).tell("the broker refuses this node: no rule speaks of it")
+    assert cli.main(["ready", "--config", config, "--wait", "0"]) == cli.EXIT_FAILED
+    assert capsys.readouterr().err.endswith("no rule speaks of it\n")
+
+
+def test_ready_that_may_wait_answers_at_once_when_all_is_there(config: str) -> None:
+    """Nothing is waited for that is there; a unit test could not wait."""
+    put_in_place(config, begun=1, ends=1)
+    assert cli.main(["ready", "--config", config, "--wait", "600"]) == cli.EXIT_DONE
+
+
+def test_a_configuration_may_come_from_the_environment(
+    config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a pod has it; what cannot be read there is misuse as in a file."""
+    monkeypatch.setenv("PENSTOCK_AGENT_CONFIG", Path(config).read_text())
+    words = ["ready", "--config", "env:PENSTOCK_AGENT_CONFIG"]
+    assert cli.main(words) == cli.EXIT_FAILED
+    put_in_place(config, begun=1, ends=1)
+    assert cli.main(words) == cli.EXIT_DONE
+    monkeypatch.delenv("PENSTOCK_AGENT_CONFIG")
+    assert cli.main(words) == cli.EXIT_MISUSED
+    assert "env:PENSTOCK_AGENT_CONFIG: is not set" in capsys.readouterr().err

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from agents.config import (
+    Absent,
     AgentConfig,
     Authentication,
     BundleContent,
@@ -45,10 +46,12 @@ mode = "0640"
 signal = "SIGHUP"
 process = "nginx"
 pid_file = "/run/nginx.pid"
+absent = "pass"
 check = ["/usr/sbin/nginx", "-t"]
 [certificate.look]
 connect = "127.0.0.1:25"
 starttls = "smtp"
+first = "pass"
 [certificate.expects]
 anchors = "/etc/penstock/web.pem"
 longest = "90d"
@@ -77,6 +80,7 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
     assert one.reload.signal == "HUP"
     assert one.look is not None
     assert (one.look.starttls, one.look.server_name) == (StartTls.SMTP, "www.example.test")
+    assert (one.look.first, one.reload.absent) == (Absent.PASS, Absent.PASS)
     assert one.expects.longest == timedelta(days=90)
 
 

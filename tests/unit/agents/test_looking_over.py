@@ -1,5 +1,6 @@
 """Looking a host over before an agent runs on it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,23 @@ def test_anchors_that_nobody_checks_are_warned_of(tmp_path: Path) -> None:
     (warning,) = warn_of(made)
     assert warning.startswith("certificate[www].expects.anchors: unchecked")
     assert warn_of(config(tmp_path)) == []
+
+
+def test_credential_of_systemd_is_looked_at_where_systemd_hands_it_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a command on a terminal it is warned of, and no finding."""
+    enrol = EnrolSection(method=EnrolMethod.TOKEN, credential="file:penstock.join-token")
+    made = replace(config(tmp_path), enrol=enrol)
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    assert look_over(made) == []
+    (warning,) = warn_of(made)
+    assert "/etc/credstore/penstock.join-token" in warning
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    (found,) = look_over(made)
+    assert found.startswith("enrol.credential")
+    (tmp_path / "penstock.join-token").write_text("token")
+    assert (look_over(made), warn_of(made)) == ([], [])
 
 
 def test_a_spent_token_is_not_missed(tmp_path: Path) -> None:

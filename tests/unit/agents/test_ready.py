@@ -98,3 +98,24 @@ def test_how_it_stands_is_told_as_json() -> None:
     """With times that people read."""
     (one,) = standings(make_config([make_certificate("www")]), lambda _: record(), NOW)
     assert one.document()["not_after"] == (NOW + timedelta(seconds=60)).isoformat()
+
+
+@pytest.mark.parametrize(
+    ("given", "waits", "why"),
+    [
+        ({}, "not the broker: certificate has expired", "not the broker: certificate has expired"),
+        ({}, "", "the broker is reached and has not asked for a CSR yet"),
+        ({"asked_csr": "c"}, "", "the broker has its CSR and has not sent the certificate yet"),
+        ({"fault": "names are refused"}, "", "names are refused"),
+        ({"fault": "names are refused"}, "the broker is away: no route", "names are refused"),
+    ],
+    ids=["connection", "reached", "asked", "refused", "refused-then-away"],
+)
+def test_a_node_that_is_not_ready_says_why(given: dict[str, object], waits: str, why: str) -> None:
+    """The nearest reason that is known; a node that is ready says nothing of it."""
+    config = make_config([make_certificate("www")])
+    found = record(fingerprint=None, **given)
+    assert check_ready(config, lambda _: found, NOW, waits) == [
+        f"certificate 'www' is missing: {why}"
+    ]
+    assert check_ready(config, lambda _: record(**given), NOW, waits) == []

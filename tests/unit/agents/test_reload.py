@@ -3,12 +3,13 @@
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from agents.config import ReloadSection
+from agents.config import Absent, ReloadSection
 from agents.reload import ReloadFault, Renewed, is_unit, make_environment, reload
 
 FOLDER = Path("/etc/tls/mail")
@@ -174,3 +175,22 @@ def test_signal_without_a_program_is_refused(tmp_path: Path) -> None:
     """A number alone is never signalled."""
     with pytest.raises(ReloadFault, match="name its program"):
         reload(ReloadSection(signal="HUP", pid_file=str(tmp_path / "server.pid")), [MAIL])
+
+
+def test_a_server_that_is_started_later_may_be_absent(tmp_path: Path) -> None:
+    """As in a pod, where it waits for its first certificate; elsewhere that is a fault."""
+    section = ReloadSection(signal="HUP", process=str(tmp_path / "nginx"))
+    reload(replace(section, absent=Absent.PASS), [MAIL])
+    with pytest.raises(ReloadFault, match="no process runs"):
+        reload(section, [MAIL])
+
+
+def test_a_server_that_may_be_absent_is_signalled_when_it_is_there(
+    server: subprocess.Popen[bytes],
+) -> None:
+    """Being there it gets the signal, and one that is not another's is a fault all the same."""
+    section = ReloadSection(signal="HUP", process=str(server.args[0]), absent=Absent.PASS)  # type: ignore[index]
+    with pytest.raises(ReloadFault, match="does not exist here"):
+        reload(replace(section, user="nobody-here"), [MAIL])
+    reload(section, [MAIL])
+    assert server.wait() == -1

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agents import wire
-from agents.config import AgentConfig, CertificateSection, LookSection
+from agents.config import Absent, AgentConfig, CertificateSection, LookSection
 from agents.log import Log
 from agents.mailbox import Outbox
 from agents.records import Records
@@ -292,6 +293,19 @@ def test_of_two_on_their_way_the_newest_is_taken(tmp_path: Path) -> None:
     assert sorted(node.done) == ["c-www-1", "c-www-2"]
 
 
+def test_a_reason_to_wait_is_kept_and_so_is_the_key(tmp_path: Path) -> None:
+    """Whoever looks at a pod that does not start sees why; the certificate may come yet."""
+    node = Node(tmp_path)
+    node.renewals.work([wish()])
+    asked = node.records.get("www")
+    node.renewals.work([Message("w", "waits", {"certificate": "www", "reason": "limited"}, 3)])
+    record = node.records.get("www")
+    assert (record.fault, record.asked_key) == ("limited", asked.asked_key)
+    assert record.asked_csr == asked.asked_csr is not None
+    node.renewals.work([Message("w", "waits", {"certificate": "mail", "reason": "x"}, 4)])
+    assert node.records.get("mail").fault is None
+
+
 def test_a_refusal_forgets_the_key_that_waited(tmp_path: Path) -> None:
     """Never the one that serves."""
     node = Node(tmp_path)
@@ -307,6 +321,27 @@ def test_a_refusal_forgets_the_key_that_waited(tmp_path: Path) -> None:
     assert node.hands.did == []
 
 
+def test_a_refusal_leaves_the_key_that_is_being_put_in_place(tmp_path: Path) -> None:
+    """It comes while the server is reloaded with that very key; on a token it would be gone."""
+    refusal = Message("r", "refused", {"certificate": "www", "reason": "withdrawn"}, 3)
+
+    class Meanwhile(FakeHands):
+        """Hands during whose reload the refusal comes."""
+
+        def reload(self, sections: Sequence[CertificateSection]) -> None:
+            """Reload."""
+            node.renewals.work([refusal])
+            FakeHands.reload(self, sections)
+
+    node = Node(tmp_path, hands=Meanwhile())
+    node.renewals.work([wish()])
+    node.renewals.work([sent()])
+    assert "forget www key" not in node.hands.did
+    assert node.stages()[-1] == "seen"
+    assert node.records.get("www").fault is None
+    assert "r" in node.done
+
+
 def test_keys_and_servers_are_done_in_turn_with_their_own_kind(tmp_path: Path) -> None:
     """A CSR waits for no reload; certificates without a reload wait for nobody."""
     node = Node(tmp_path, *shared("a"), make_certificate("www"))
@@ -320,3 +355,25 @@ def test_tidying_up_that_fails_takes_nothing_back(tmp_path: Path) -> None:
     node = Node(tmp_path, hands=FakeHands(failing={"settle www"}))
     node.renewals.work([sent()])
     assert node.stages()[-1] == "seen"
+
+
+def test_nobody_looks_at_a_first_certificate_whose_server_waits_for_it(tmp_path: Path) -> None:
+    """It is in place and not seen; the next one is looked at."""
+    look = replace(LOOK, first=Absent.PASS)
+    node = Node(tmp_path, make_certificate("www", look=look))
+    node.renewals.work([sent()])
+    assert "look www" not in node.hands.did
+    assert node.stages()[-1] == "seen"
+    assert "started once" in node.told("receipt")[-1]["note"]
+    assert not node.records.get("www").is_seen
+    node.renewals.work([sent(generation=2)])
+    assert "look www" in node.hands.did
+    assert node.records.get("www").is_seen
+
+
+def test_a_server_that_should_serve_the_first_certificate_is_looked_at(tmp_path: Path) -> None:
+    """As on a host: what is not seen is put back."""
+    node = Node(tmp_path)
+    node.hands.failing.add("look www")
+    node.renewals.work([sent()])
+    assert node.stages()[-1] == "restored"

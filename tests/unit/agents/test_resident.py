@@ -1,5 +1,6 @@
 """The process that stays."""
 
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -53,3 +54,15 @@ def test_a_module_that_is_there_is_left_alone() -> None:
     before = sys.modules["sys"]
     defer("sys")
     assert sys.modules["sys"] is before
+
+
+def test_a_stop_before_there_is_a_handler_ends_it_well() -> None:
+    """The kernel ends a container's first process by no signal that it has no handler for."""
+    script = "from agents.resident import leave_when_stopped as l; l(); print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.terminate()
+        assert process.wait() == 0

@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 
+from agents import bundles
 from agents.config import AgentConfig, BundleSection
 from agents.log import Log
 from agents.mailbox import Outbox
+from agents.placing import DiskFault
 from agents.services import Services
-from agents.state import State
+from agents.state import State, StateFault
 from agents.wire import Message
 from tests.fakes.agent_config import make_config
 from tests.fakes.node_clock import NodeClock
+from tests.peers import authority
 
 
 class Node:
@@ -83,6 +86,28 @@ def test_a_bundle_that_is_none_is_not_installed(tmp_path: Path, pem: str) -> Non
     node.services.work([bundle(pem=pem)])
     assert node.told() == []
     assert node.services.version("anchors") == 0
+
+
+def test_a_bundle_that_the_disk_refuses_is_put_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays in the inbox, for the broker would send it again only when it changes."""
+    node = Node(tmp_path)
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(bundles, "place", disk_full)
+    sent = bundle(pem=authority.make_root("Root").certificate_pem.decode())
+    with pytest.raises(StateFault, match="no space left"):
+        node.services.work([sent])
+    assert node.done == []
+    monkeypatch.undo()
+    node.services.work([sent])
+    assert node.done == ["b"]
+    assert node.services.version("anchors") == 2
+
+
+def disk_full(path: str, *_: object, **__: object) -> None:
+    """Place nothing."""
+    raise DiskFault(f"{path}: no space left on device")
 
 
 def test_a_challenge_that_cannot_be_answered_is_told(tmp_path: Path) -> None:

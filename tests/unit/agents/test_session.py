@@ -14,14 +14,14 @@ from typing import Any, cast
 import pytest
 
 from agents import wire
-from agents.errors import Impostor, NotKnown, Refused, Silent, Unreachable
+from agents.errors import ClocksDiffer, Impostor, NotKnown, Refused, Silent, Unreachable
 from agents.identity import Identities, Identity, Waiting
 from agents.log import Log
 from agents.mailbox import Inbox
 from agents.sending import Sender
 from agents.session import STREAM_AGAIN_SECONDS, Session
 from agents.state import State
-from agents.transport import Answer, Stream, Transport
+from agents.transport import Answer, ClientPair, Stream, Transport
 from tests.fakes.node_clock import NodeClock
 
 ANSWER = {
@@ -90,6 +90,7 @@ class Who:
         self.did: list[str] = []
         self.usable = self.due = False
         self.raises: Exception | None = None
+        self.shown: ClientPair | None = None
 
     def is_usable(self) -> bool:
         """Tell whether it is alive."""
@@ -114,8 +115,9 @@ class Who:
         self.usable, self.due = True, False
         return self.current
 
-    def pair(self) -> None:
-        """Show nothing."""
+    def pair(self) -> ClientPair | None:
+        """Show what there is."""
+        return self.shown
 
     def signer(self) -> None:
         """Sign nothing."""
@@ -141,6 +143,7 @@ class Node:
         self.inbox = Inbox(state.inbox, state.own)
         self.got: list[wire.Message] = []
         self.log = io.StringIO()
+        self.waits: list[str] = []
         self.session = Session(
             transport=cast(Transport, self.line),
             identities=cast(Identities, self.who),
@@ -151,6 +154,7 @@ class Node:
             stopped=threading.Event(),
             clock=self.clock,
             log=Log(self.clock, to=self.log),
+            waits=self.waits.append,
         )
 
     def turn(self, *streams: Lines | Exception) -> float:
@@ -324,3 +328,63 @@ def test_a_connection_that_fell_silent_is_given_up(tmp_path: Path) -> None:
     assert "nothing came for 60 s" in node.log.getvalue()
     node.turn(ENDED)
     assert node.line.queries == ["after=0", "after=1"]
+
+
+def test_a_broker_that_names_a_time_is_left_in_peace_until_then(tmp_path: Path) -> None:
+    """Whether the node is known yet or asks to be let in; one that names none is soon tried."""
+    node = Node(tmp_path)
+    assert node.turn(Unreachable("answered 429 rateLimited: too many requests", 90.0)) >= 90.0
+    node.who.raises = Unreachable("answered 429 rateLimited: too many requests", 70.0)
+    node.who.usable = False
+    assert node.turn() >= 70.0
+    fresh = Node(tmp_path / "fresh")
+    assert fresh.turn(Unreachable("no route")) < 30.0
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (Unreachable("no route"), "the broker is away: no route"),
+        (Impostor("certificate has expired"), "not the broker: certificate has expired"),
+        (Waiting("ab:cd", 30.0), "enrolment waits for approval, fingerprint of the key is ab:cd"),
+        (NotKnown(401, "unauthorized", "who"), "the broker does not know this node: "),
+        (Refused(403, "unauthorized", "no rule"), "the broker refuses this node: "),
+    ],
+    ids=["away", "impostor", "approval", "unknown", "refused"],
+)
+def test_what_is_waited_for_is_told_until_the_broker_is_reached(
+    tmp_path: Path, fault: Exception, said: str
+) -> None:
+    """A pod that does not start says by it why; once connected there is nothing to tell."""
+    node = Node(tmp_path)
+    node.who.raises = fault
+    node.turn()
+    (told,) = node.waits
+    assert told.startswith(said)
+    node.who.raises = None
+    node.turn(Lines([": beat"], ENDED))
+    assert node.waits[1:] == ["", "the broker is away: the stream ended"]
+
+
+def test_clocks_that_differ_are_no_reason_to_ask_to_be_let_in(tmp_path: Path) -> None:
+    """By the broker's clock the identity may be good, so it is tried, and the fault told."""
+    node = Node(tmp_path)
+    node.who.raises = ClocksDiffer("the clock of this node says 2026")
+    node.who.shown = ClientPair("chain.pem", "key.pem")
+    node.turn(Lines([": beat", *event(3)], ENDED))
+    assert [one.seq for one in node.got] == [3]
+    assert "still tried" in node.log.getvalue()
+    assert node.who.did == ["enrol"]
+
+
+def test_clocks_that_differ_keep_out_who_has_nothing_else_to_show(tmp_path: Path) -> None:
+    """Where requests are signed, or TLS did not let it through either."""
+    node = Node(tmp_path)
+    node.who.raises = ClocksDiffer("the clock of this node says 2026")
+    assert node.turn(Lines([": beat", *event(3)], ENDED)) > 0
+    assert node.got == []
+    node.who.shown = ClientPair("chain.pem", "key.pem")
+    node.line.streams.clear()
+    node.turn(NotKnown(401, "tls", "certificate expired"))
+    assert node.turn(Lines([": beat", *event(3)], ENDED)) > 0
+    assert node.got == []

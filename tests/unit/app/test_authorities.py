@@ -203,7 +203,7 @@ async def test_ca_that_certifies_the_broker_is_permitted_its_host(
     keeper: Keeper, host: str
 ) -> None:
     """Held to some names, the CA can still issue the certificate of the broker's own listener."""
-    keeper.authorities = Authorities(keeper.registry, own_hosts={"local": host})
+    keeper.authorities = Authorities(keeper.registry, own_hosts={"local": (host,)})
     await keeper.initialise(permitted_names=["internal"])
     root = (await keeper.kept()).root
     assert root is not None
@@ -214,7 +214,7 @@ async def test_ca_that_certifies_the_broker_is_permitted_its_host(
 
 async def test_unconstrained_ca_stays_so(keeper: Keeper) -> None:
     """Where nothing is held back, the broker's own host makes no constraint."""
-    keeper.authorities = Authorities(keeper.registry, own_hosts={"local": "broker.example"})
+    keeper.authorities = Authorities(keeper.registry, own_hosts={"local": ("broker.example",)})
     await keeper.initialise()
     root = (await keeper.kept()).root
     assert root is not None

@@ -108,6 +108,29 @@ async def test_address_is_certified_as_one(tmp_path: Path) -> None:
     assert served(await place.identity(external_url=url).context()) == first
 
 
+OWN = ("agents.corp.example", "operators.corp.example", "2001:db8::7")
+
+
+async def test_further_names_are_in_its_certificate(tmp_path: Path) -> None:
+    """Those of its other listeners, and addresses as such; the one of clients is the first."""
+    networks = (ipaddress.ip_network("2001:db8::/32"),)
+    permitted = PermittedNames(dns_suffixes=("corp.example",), networks=networks)
+    place = Place(tmp_path, await make_world(permitted=permitted))
+    names = {"listen.acme.names": list(OWN)}
+    first = served(await place.identity(**names).context())
+    assert set(names_of(first)) == {HOST, *OWN}
+    assert served(await place.identity(**names).context()) == first
+
+
+async def test_name_that_came_later_is_certified_at_the_next_start(place: Place) -> None:
+    """One that went is not missed: a certificate that has more names serves as well."""
+    first = served(await place.identity().context())
+    second = served(await place.identity(**{"listen.acme.names": [OWN[0]]}).context())
+    assert second != first
+    assert set(names_of(second)) == {HOST, OWN[0]}
+    assert served(await place.identity().context()) == second
+
+
 @pytest.mark.parametrize(
     ("passed", "is_new"), [(timedelta(days=19), False), (timedelta(days=21), True)],
     ids=["fresh", "due"],

@@ -140,6 +140,13 @@ def test_what_has_a_secret_in_it_is_left_to_a_person() -> None:
     assert not any("-wrap-ttl" in line for line in text.splitlines())
 
 
+def test_what_several_roles_need_is_told_once() -> None:
+    """Both log in at one mount, whose API server is set once."""
+    remaining = script(KUBERNETES).partition("# What remains:\n")[2]
+    assert "auth/kubernetes/role/rotating" in script(KUBERNETES)
+    assert remaining.count("kubernetes_host=") == 1
+
+
 def test_nothing_of_the_configuration_is_run() -> None:
     """Whoever runs it has every right in Vault, and only meant to write policies."""
     token = '{method: token, token: "file:/e/$(touch OUT)\\ntouch OUT"}'

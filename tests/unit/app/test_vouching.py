@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from broker.app.vouching import Vouching
+from broker.channel.cluster_pods import ApiServerPods
 from broker.config.agents import Agents
 from broker.issuance.errors import Broken
 from broker.issuance.joining_ports import Asking
@@ -78,3 +79,47 @@ async def test_client_certificates_by_their_anchors(tmp_path: Path) -> None:
     asked = Asking(method=EnrolmentMethod.CERTIFICATE, node="a.hosts.corp.example", csr_der=b"")
     with pytest.raises(Problem):
         await voucher.vouch(asked)
+
+
+async def test_rule_without_upstreams_has_the_built_in_cas_of_its_community(tmp_path: Path) -> None:
+    """Whoever is told of none issues nothing; a rule that names some has those."""
+    path = tmp_path / "prod.jwks"
+    path.write_bytes(CLUSTER.key_set())
+    rule = {"namespaces": ["mail"], "service_accounts": ["postfix"]}
+    section = agents(
+        clusters={
+            "prod": {
+                "issuer": ISSUER,
+                "keys": str(path),
+                "rules": [{**rule, "upstreams": ["public"]}, rule],
+            }
+        }
+    )
+
+    def built_in(community: str) -> tuple[str, ...]:
+        return {"default": ("local",)}[community]
+
+    (prod,) = Vouching(section, FakeClock(), built_in=built_in).clusters
+    assert [one.upstreams for one in prod.rules] == [("public",), ("local",)]
+    (prod,) = Vouching(section, FakeClock()).clusters
+    assert [one.upstreams for one in prod.rules] == [("public",), ()]
+
+
+async def test_api_server_is_known_where_it_is_named() -> None:
+    """For pods and Services, and for keys that it guards; nothing is asked yet."""
+    rule = {"namespaces": ["*"], "service_accounts": ["*"], "names": ["{service}.svc"]}
+    server = {"server": "https://127.0.0.1:1", "token": "env:NOWHERE"}
+    section = agents(
+        clusters={
+            "prod": {
+                "issuer": ISSUER,
+                "keys_url": "https://127.0.0.1:1/jwks",
+                "keys_token": "env:NOWHERE",
+                "pods": server,
+                "rules": [rule],
+            }
+        }
+    )
+    vouching = Vouching(section, FakeClock())
+    assert isinstance(vouching.clusters[0].pods, ApiServerPods)
+    await vouching.close()

@@ -1,6 +1,7 @@
 """Files that others rotate, and standard output."""
 
 import os
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -113,3 +114,27 @@ def test_line_that_was_begun_is_not_forgotten_while_nobody_reads(
     with os.fdopen(reading, "rb") as file:
         taken += file.read()
     assert set(taken.decode().splitlines()) == {"x" * 1000, "line 1"}
+
+
+def test_write_that_waits_gives_up_when_it_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and not after the longest wait for a reader: a broker that ends is not held up."""
+    monkeypatch.setattr(streams, "PIPE_SECONDS", 3600.0)
+    reading, writing = os.pipe()
+    sink = StdoutSink(writing)
+    many = [Entry("x" * 1000, n, "k", datetime(2026, 3, 1, tzinfo=UTC)) for n in range(2000)]
+    told: list[str] = []
+
+    def send() -> None:
+        try:
+            sink.send(many)
+        except Unreachable as error:
+            told.append(error.reason)
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    os.read(reading, 1)  # it has begun
+    sink.abort()
+    thread.join(10 * streams.SLICE_SECONDS + 10)
+    assert told == ["standard output is not being read"]
+    os.close(reading)
+    os.close(writing)

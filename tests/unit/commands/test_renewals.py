@@ -13,8 +13,8 @@ RETIRING = [{"certificate": "c1", "retires": "2026-12-24T00:00:00Z", "status": "
 @pytest.mark.parametrize(
     ("arguments", "command", "given"),
     [
-        (["cert", "renewal", "c1"], "cert_renewal", {"certificate": "c1", "ask": False}),
-        (["cert", "renewal", "c1", "--ask"], "cert_renewal", {"certificate": "c1", "ask": True}),
+        (["cert", "renewal", "c1"], "cert_renewal", {"certificate": "c1"}),
+        (["cert", "renewal", "c1", "--ask"], "cert_renewal_ask", {"certificate": "c1"}),
         (["cert", "retiring"], "cert_retiring", {"limit": 100}),
         (["cert", "retiring", "--status", "overdue"], "cert_retiring",
          {"status": "overdue", "limit": 100}),
@@ -31,7 +31,11 @@ def test_command_asks_for_what_its_line_says(
     form: list[str],
 ) -> None:
     """And prints what it was answered."""
-    operations.answers |= {"cert_renewal": WINDOW, "cert_retiring": RETIRING}
+    operations.answers |= {
+        "cert_renewal": WINDOW,
+        "cert_renewal_ask": WINDOW,
+        "cert_retiring": RETIRING,
+    }
     status, out, err = run(*arguments, *form)
     assert (status, err) == (0, "")
     ((asked, arguments_given),) = operations.asked

@@ -18,7 +18,7 @@ from tests.unit.config.conftest import write
 
 
 @pytest.fixture(autouse=True)
-def _restored_log() -> Iterator[None]:
+def restored_log() -> Iterator[None]:
     """Leave the process's log as it was."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level

@@ -54,3 +54,12 @@ def test_listener_for_nobody_is_a_fault(faults_of: FaultsOf) -> None:
     """It would refuse every node."""
     faults = faults_of({"listen.agents": {}})
     assert any("nothing says who certifies nodes" in fault for fault in faults)
+
+
+def test_deliveries_are_kept_for_a_day_at_least(parse: Parse, faults_of: FaultsOf) -> None:
+    """Waves and incidents look back that far."""
+    agents = parse(changed(agents__keep_deliveries="1d")).agents
+    assert agents is not None
+    assert agents.keep_deliveries.days == 1
+    faults = faults_of(changed(agents__keep_deliveries="23h"))
+    assert any("at least 1d" in fault for fault in faults)

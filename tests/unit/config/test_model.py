@@ -81,6 +81,17 @@ def test_listener_takes_files(parse: Parse) -> None:
     assert config.listen.acme.issued_by is None
 
 
+def test_further_names_go_with_a_certificate_of_the_brokers_own(
+    parse: Parse, faults_of: FaultsOf
+) -> None:
+    """What a file certifies is up to whoever made it."""
+    names = ["agents.corp.example", "192.0.2.7"]
+    assert parse({"listen.acme.names": names}).listen.acme.names == tuple(names)
+    files = {"certificate": "/etc/tls.crt", "key": "/etc/tls.key", "names": names}
+    (fault,) = faults_of({"listen.acme": files})
+    assert "names go with from" in fault
+
+
 def test_rates_are_generous_and_can_be_switched_off(parse: Parse) -> None:
     """Each has a default, and ``off`` is a word."""
     rates = parse({}).limits.rates

@@ -105,3 +105,49 @@ def test_issuer_that_proves_nothing_is_a_fault(
     """Symmetric algorithms are none that could be chosen."""
     issuer = {"issuer": "https://login.corp.example", "audience": "penstock", **changes}
     assert any(words in one for one in faults_of({"operators": {"issuers": {"corp": issuer}}}))
+
+
+API_SERVER: dict[str, Any] = {
+    "issuer": "https://kubernetes.default.svc",
+    "audience": "penstock-operators",
+    "types": ["none"],
+    "keys_url": "https://kubernetes.default.svc/openid/v1/jwks",
+    "keys_token": "file:/var/run/secrets/kubernetes.io/serviceaccount/token",
+}
+
+
+def test_cluster_is_an_issuer_whose_keys_are_guarded(parse: Parse) -> None:
+    """Its service accounts are people by subject; their role is the narrowest there is."""
+    person = {
+        "tokens": ["prod:system:serviceaccount:penstock:penstock-admission"],
+        "roles": {"*": ["admission"]},
+    }
+    section = parse(
+        {"operators": {"people": {"admission": person}, "issuers": {"prod": API_SERVER}}}
+    ).operators
+    assert section is not None
+    issuer = section.issuers["prod"]
+    assert (issuer.types, issuer.keys_token is not None) == (("none",), True)
+    apart = {**API_SERVER, "keys": "/etc/penstock/prod.jwks"}
+    for name in ("keys_url", "keys_token"):
+        del apart[name]
+    assert parse({"operators": {"issuers": {"prod": apart}}}).operators is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"keys": "/etc/penstock/prod.jwks"}, "expected either keys or keys_url"),
+        ({"keys_url": None}, "keys_token is for keys_url"),
+        ({"keys_token": "vault:kv/penstock/token#value"}, "'file:' or 'env:'"),
+        ({"types": ["nothing"]}, "expected"),
+    ],
+    ids=["two ways", "token for nothing", "Vault", "type"],
+)
+def test_issuer_whose_keys_could_not_be_had(
+    faults_of: FaultsOf, changes: dict[str, Any], words: str
+) -> None:
+    """Our own token is shown where we were told to, and nowhere else."""
+    made = {name: one for name, one in (API_SERVER | changes).items() if one is not None}
+    faults = faults_of({"operators": {"issuers": {"prod": made}}})
+    assert any(words in one for one in faults), faults

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from broker.config.load import parse_config
-from broker.config.reference import reference_page, sample_file
+from broker.config.reference import admission_page, reference_page, sample_file
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 
@@ -17,8 +17,12 @@ page = functools.cache(reference_page)
 
 @pytest.mark.parametrize(
     ("path", "make"),
-    [(DOCS / "configuration.md", page), (DOCS / "sample/penstock.yaml", sample_file)],
-    ids=["page", "sample"],
+    [
+        (DOCS / "configuration.md", page),
+        (DOCS / "admission-configuration.md", admission_page),
+        (DOCS / "sample/penstock.yaml", sample_file),
+    ],
+    ids=["page", "admission", "sample"],
 )
 def test_document_is_what_the_types_say(
     path: Path, make: Callable[[], str], update_golden: bool

@@ -18,6 +18,7 @@ from broker.config.values import (
     HttpsUrl,
     HttpUrl,
     Network,
+    OwnName,
     ResolverText,
     Secret,
     SecretRef,
@@ -44,6 +45,8 @@ from tests.unit.config.conftest import FaultsOf
         (HttpUrl, "http://proxy.example:3128"),
         (ExternalUrl, "https://acme.corp.example:8443/pki"),
         (CaaIdentity, "pki.corp.example"),
+        (OwnName, "penstock-agents.penstock.svc"),
+        (OwnName, "2001:db8::7"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -90,6 +93,10 @@ def test_value_is_read_and_written_as_it_stood(kind: Any, text: str) -> None:
         (ExternalUrl, "https://acme.corp.example/a/../b"),
         (CaaIdentity, "PKI.corp.example"),
         (CaaIdentity, "localhost"),
+        (OwnName, "*.corp.example"),
+        (OwnName, "Agents.corp.example"),
+        (OwnName, "agents.corp.example:8445"),
+        (OwnName, 7),
     ],
     ids=lambda value: repr(value) if isinstance(value, str | int) else "",
 )

@@ -98,3 +98,42 @@ def test_secret_that_stands_in_the_file_is_not_repeated(faults_of: FaultsOf) -> 
     """It may be the token itself."""
     section = with_cluster(keys=None, review={**REVIEW, "token": "eyJhbGciOi"})
     assert "eyJ" not in "".join(faults_of(section))
+
+
+def test_rule_of_a_pod_may_speak_of_services(parse: Parse) -> None:
+    """Where an API server is named that knows them, and the node is the pod's own."""
+    rule = {**RULE, "names": ["{service}.{namespace}.svc", "{pod}.{cluster}.example"]}
+    section = parse(with_cluster(rules=[rule], pods=REVIEW)).agents
+    assert section is not None
+    assert section.clusters["prod"].pods is not None
+    assert section.clusters["prod"].rules[0].upstreams == ()
+
+
+SERVED = {**RULE, "names": ["{service}.svc"]}
+ODD: dict[str, tuple[dict[str, Any], str]] = {
+    "nobody knows": ({"rules": [SERVED]}, "pods has to name an API server"),
+    "node of many": (
+        {"rules": [{**SERVED, "node": "{service_account}.{cluster}"}], "pods": REVIEW},
+        "names have '{service}', so node needs '{pod}'",
+    ),
+    "pod in names alone": (
+        {"rules": [{**RULE, "node": "x.example", "names": ["{pod}.example"]}]},
+        "names have '{pod}', so node needs '{pod}'",
+    ),
+    "service in a node": ({"rules": [{**RULE, "node": "{service}.example"}]}, "'{service}' is no"),
+    "token in Vault": ({"pods": {**REVIEW, "token": "vault:kv/a/b#c"}}, "'file:' or 'env:'"),
+    "token for nothing": ({"keys_token": "file:/token"}, "keys_token is for keys_url"),
+    "keys in Vault": (
+        {"keys": None, "keys_url": "https://a.example/", "keys_token": "vault:kv/a/b#c"},
+        "'file:' or 'env:'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "words"), ODD.values(), ids=ODD)
+def test_cluster_that_could_not_work(
+    faults_of: FaultsOf, changes: dict[str, Any], words: str
+) -> None:
+    """Each with what is missing."""
+    faults = faults_of(with_cluster(**changes))
+    assert any(words in one for one in faults), faults

@@ -1,7 +1,6 @@
 """A world for the workflows: a real store, a fake CA, a clock that stands still."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -11,16 +10,16 @@ from tests.fakes.world import World
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+async def world() -> AsyncIterator[World]:
     """A broker that has just been started."""
-    with memory_folder(tmp_path) as folder:
+    with memory_folder() as folder:
         async with World(folder) as made:
             yield made
 
 
 @pytest.fixture
-async def hosts(tmp_path: Path) -> AsyncIterator[DeliveryWorld]:
+async def hosts() -> AsyncIterator[DeliveryWorld]:
     """A broker that has just been started and serves nodes."""
-    with memory_folder(tmp_path) as folder:
+    with memory_folder() as folder:
         async with DeliveryWorld(folder) as made:
             yield made

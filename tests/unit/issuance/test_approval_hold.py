@@ -86,3 +86,44 @@ async def test_order_goes_on_though_its_approval_has_ended(world: World) -> None
     await world.authority.sweep()
     world.ca.mend()
     assert (await world.finish(order)).status is OrderStatus.VALID
+
+
+@pytest.mark.parametrize("is_taken_back", [True, False], ids=["withdrawn", "stands"])
+async def test_finalize_that_did_not_come_is_sent_once_more_while_the_approval_stands(
+    world: World, is_taken_back: bool
+) -> None:
+    """Taken back it is not; should it have come after all, what comes of it is fetched."""
+    client = await world.client()
+    approval = await say(world, await filed(client, HOST), "approve", ANNA)
+    order = await client.ready(HOST)
+    world.ca.fail("finalize", Unreachable("no answer"))
+    stall = world.ca.stall("finalize")
+    finalizing = asyncio.create_task(client.finalize(order))
+    await stall.reached.wait()
+    if is_taken_back:
+        await say(world, approval, "withdraw", BEN)
+    stall.release()
+    await finalizing
+    await world.let_pass(timedelta(minutes=10))
+    status = OrderStatus.PROCESSING if is_taken_back else OrderStatus.VALID
+    assert (await world.load(order)).status is status
+    told = (world.ca.count("finalize"), world.ca.accepted)
+    assert told == ((1, 0) if is_taken_back else (2, 1))
+
+
+async def test_exempt_renewal_that_was_not_sent_ends_with_what_it_goes_back_to(
+    world: World,
+) -> None:
+    """Nobody had to approve it, and whoever takes the approval of its line back means it."""
+    name = 'names: ["**.people.example.com"]'
+    world.policies.set(people_policy(name, f"renewals: exempt\n    {name}"))
+    client = await world.client()
+    approval = await say(world, await filed(client, HOST), "approve", ANNA)
+    await client.issue(HOST)
+    world.ca.fail("open_order", Unreachable("no answer", left_nothing=True), times=1000)
+    order = await client.finalize(await client.ready(HOST))
+    assert order.status is OrderStatus.PROCESSING
+    await say(world, approval, "withdraw", BEN)
+    world.ca.mend()
+    assert (await world.finish(order)).status is OrderStatus.INVALID
+    assert world.ca.count("finalize") == 1

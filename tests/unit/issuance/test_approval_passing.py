@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from broker.issuance.approval_passing import resting_on
 from broker.issuance.approval_ports import ApprovalRecord
 from broker.protocol.problems import Problem, ProblemType
 from tests.fakes.approving import ANNA, BEN, filed, people_policy, say, waiting
 from tests.fakes.world import Client, World
 
 HOST = "www.people.example.com"
+BOARD = "www.board.example.com"
 
 
 @pytest.fixture
@@ -36,19 +36,59 @@ async def held(world: World, client: Client) -> ApprovalRecord:
     return request
 
 
-def test_order_tells_what_it_rests_on() -> None:
-    """And says nothing where that is nothing."""
-    assert resting_on({"lever": "ask"}, ["a1"]) == {"lever": "ask", "approvals": ["a1"]}
-    assert resting_on({"lever": "ask"}, ()) == {"lever": "ask"}
-
-
 async def test_renewal_that_is_exempt_outlives_its_approval(world: World) -> None:
     """That is what the rule says."""
     client = await world.client()
     request = await held(world, client)
+    world.clock.advance(timedelta(days=31))
     order = await client.issue(HOST)
     assert "approvals" not in order.decision
-    assert request.approval_id
+    assert order.decision["renewed_under"] == [request.approval_id]
+
+
+async def test_line_of_renewals_goes_back_to_the_newest_approval(world: World) -> None:
+    """However often it was renewed since, and to what was approved last."""
+    client = await world.client()
+    first = await held(world, client)
+    for _ in range(3):
+        world.clock.advance(timedelta(days=20))
+        order = await client.issue(HOST)
+        assert order.decision["renewed_under"] == [first.approval_id]
+    world.clock.advance(timedelta(days=200))
+    second = await held(world, client)
+    order = await client.issue(HOST)
+    assert order.decision["renewed_under"] == [second.approval_id]
+
+
+async def test_renewal_that_is_not_exempt_rests_on_its_approval_alone(world: World) -> None:
+    """The one that it was made by before has nothing to do with it."""
+    world.policies.set(people_policy())
+    client = await world.client()
+    await held(world, client)
+    world.clock.advance(timedelta(days=31))
+    second = await held(world, client)
+    order = await client.issue(HOST)
+    assert order.decision["approvals"] == [second.approval_id]
+    assert "renewed_under" not in order.decision
+
+
+async def test_exempt_names_beside_names_that_are_not_are_looked_at_too(world: World) -> None:
+    """A rule that wants people for one name hides nothing of another that was taken back."""
+    client = await world.client()
+    board = await filed(client, BOARD)
+    await say(world, board, "approve", ANNA, "ticket=7")
+    await say(world, board, "approve", BEN)
+    exempt = await filed(client, HOST, BOARD)
+    await say(world, exempt, "approve", ANNA, "ticket=8")
+    await say(world, exempt, "approve", BEN)
+    await client.issue(HOST, BOARD)
+    again = await client.issue(HOST, BOARD)
+    assert again.decision["approvals"] == [board.approval_id]
+    assert again.decision["renewed_under"] == [exempt.approval_id]
+    await say(world, exempt, "withdraw", BEN)
+    with pytest.raises(Problem, match=f"for '{HOST}' has to be approved by a person"):
+        await client.order(HOST, BOARD)
+    await client.issue(BOARD)
 
 
 async def test_renewal_of_what_was_withdrawn_takes_a_person(world: World) -> None:
@@ -66,6 +106,29 @@ async def test_renewal_of_what_was_withdrawn_takes_a_person(world: World) -> Non
     await say(world, again, "approve", ANNA)
     await client.issue(HOST)
     await client.finalize(opened)
+
+
+CLOSED = """\
+  - name: closed
+    because: no host is added there any more
+    names: ["**.people.example.com"]
+    renewals: exempt
+    refuse: ask the board
+"""
+
+
+async def test_renewal_that_is_spared_a_refusal_is_not_spared_a_withdrawal(world: World) -> None:
+    """Where new orders are refused, renewals are all there is, and what was withdrawn is none."""
+    client, other = await world.client(), await world.client()
+    request = await held(world, client)
+    await held(world, other)
+    exempt = 'names: ["**.people.example.com"]'
+    world.policies.set(people_policy(exempt, f"renewals: exempt\n    {exempt}") + CLOSED)
+    await client.issue(HOST)
+    await say(world, request, "withdraw", BEN)
+    with pytest.raises(Problem, match="has to be approved by a person"):
+        await client.order(HOST)
+    await other.issue(HOST)
 
 
 async def test_no_after_a_withdrawal_opens_nothing(world: World) -> None:

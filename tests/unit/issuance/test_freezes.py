@@ -350,6 +350,29 @@ async def test_freeze_between_open_and_finalize_is_met(world: World) -> None:
     assert (await world.finish(order)).status is OrderStatus.VALID
 
 
+@pytest.mark.parametrize("is_lost", [False, True], ids=["it-did-not-come", "its-answer-was-lost"])
+async def test_finalize_that_may_have_come_is_not_sent_again_under_a_freeze(
+    world: World, is_lost: bool
+) -> None:
+    """What came of it is fetched; what did not come is sent after the freeze, once."""
+    client = await world.client()
+    order = await client.ready(NAME)
+    world.ca.fail("finalize", Unreachable("no answer"), after=is_lost)
+    stall = world.ca.stall("finalize")
+    finalizing = asyncio.create_task(client.finalize(order))
+    await stall.reached.wait()
+    place = await freeze(world, FreezeKind.ACCOUNT, client.account.account_id)
+    stall.release()
+    await finalizing
+    await world.let_pass(timedelta(minutes=10))
+    status = (await client.read(order)).status
+    assert status is (OrderStatus.VALID if is_lost else OrderStatus.PROCESSING)
+    assert world.ca.count("finalize") == 1
+    await world.freezes.unfreeze(place, JANE)
+    assert (await world.finish(order)).status is OrderStatus.VALID
+    assert world.ca.accepted == 1
+
+
 async def test_what_a_ca_was_told_to_issue_is_fetched(world: World) -> None:
     """Its certificate is known here, so that it can be revoked: nothing of it is lost."""
     client = await world.client()

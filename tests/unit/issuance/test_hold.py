@@ -58,6 +58,28 @@ async def test_what_was_sent_goes_on(world: World, status: WorkStatus) -> None:
     await hold.of_work(_as(work, status))
 
 
+@pytest.mark.parametrize("status", [*NOT_SENT, WorkStatus.FINALIZING], ids=str)
+@pytest.mark.parametrize(
+    ("kind", "subject"),
+    [
+        (FreezeKind.ACCOUNT, None),
+        (FreezeKind.COMMUNITY, "default"),
+        (FreezeKind.UPSTREAM, "ca"),
+    ],
+    ids=["account", "community", "upstream"],
+)
+async def test_no_finalize_is_sent_under_a_freeze_be_it_once_more(
+    world: World, kind: FreezeKind, subject: str | None, status: WorkStatus
+) -> None:
+    """What was sent and did not come is no leave to send it again; unfrozen it is sent."""
+    order, work = await processing(world)
+    hold = Hold(world.store, world.clock, world.freezes)
+    await hold.of_finalize(order, _as(work, status))
+    await freeze(world, kind, subject or order.account_id)
+    with pytest.raises(Postponed, match="is frozen"):
+        await hold.of_finalize(order, _as(work, status))
+
+
 async def test_work_waits_for_its_upstream(world: World) -> None:
     """Frozen, or suspended for a breach; another upstream's work goes on."""
     order, work = await processing(world)

@@ -122,6 +122,45 @@ async def test_certificate_at_a_node_is_replaced_seen_and_only_then_revoked(
     assert await world.jobs() == 0
 
 
+async def test_certificate_that_is_seen_during_a_look_is_not_taken_for_a_failure(
+    world: IncidentWorld,
+) -> None:
+    """A failure would be tried again a minute later, and the old one be good until then."""
+    node = await world.node()
+    await node.settled("www")
+    old = await certificate(node)
+    made = await world.begin()
+    node.ends = "reloaded"
+    await world.turn(node)
+    kept = world.incidents._store
+    (message,) = [
+        one for one in node.heard if one.kind == "certificate" and one.body["generation"] == 2
+    ]
+
+    class SeenBetween:
+        """A store in which the node's receipt comes just before the delivery is asked for."""
+
+        asked = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(kept, name)
+
+        async def open_delivery(self, managed_id: str) -> Any:
+            self.asked += 1
+            await node.tell(message, "seen")
+            return await kept.open_delivery(managed_id)
+
+    between: Any = SeenBetween()
+    world.incidents._store = between
+    await world.turn(times=1)
+    assert between.asked == 1
+    assert (await world.items(made))[old.certificate_id].status is ItemStatus.REVOKING
+    world.incidents._store = kept
+    await world.turn()
+    assert world.is_revoked(old)
+    assert (await world.incident(made)).status is IncidentStatus.DONE
+
+
 async def test_client_of_its_own_is_told_to_renew_and_is_not_revoked(
     world: IncidentWorld,
 ) -> None:

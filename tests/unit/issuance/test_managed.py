@@ -1,10 +1,12 @@
 """What nodes state, made into certificates that are kept fresh."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from broker.issuance import managed
+from broker.issuance.errors import Conflict
 from broker.issuance.events import EventKind
 from broker.issuance.node_ports import DeliveryStage
 from broker.protocol.certificates import parse_chain
@@ -255,3 +257,41 @@ async def test_statement_of_a_foreign_certificate_alone_orders_nothing_at_once(
     assert managed.next_at is not None
     assert managed.not_after is not None
     assert hosts.clock.now() < managed.next_at < managed.not_after
+
+
+async def test_statement_that_crosses_the_end_of_a_delivery_forgets_no_renewal(
+    hosts: DeliveryWorld,
+) -> None:
+    """What it was made of is over, so the node states it again; the next attempt keeps its time."""
+    node = await hosts.node()
+    await node.wants("www")
+    (delivery,) = await node.deliveries()
+    stating = hosts.deliveries._stating
+    kept = stating._store
+
+    class Crossing:
+        """A store in which the delivery ends while the statement is being dealt with."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(kept, name)
+
+        async def open_deliveries_of(self, node_id: str) -> Any:
+            found = await kept.open_deliveries_of(node_id)
+            await hosts.deliveries.unable(
+                node.record, delivery.delivery_id, "no room", is_final=True
+            )
+            return found
+
+    crossing: Any = Crossing()
+    stating._store = crossing
+    served = {"fingerprint": "ab" * 32, "not_after": hosts.clock.now() + DAY}
+    with pytest.raises(Conflict):
+        await node.state(**served)
+    stating._store = kept
+    planned = await node.managed()
+    assert planned.attempts == 1
+    assert planned.next_at is not None
+    await node.state(**served)
+    again = await node.managed()
+    assert again.next_at is not None
+    assert again.not_after == served["not_after"]

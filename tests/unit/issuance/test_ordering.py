@@ -9,6 +9,8 @@ from broker.issuance.managed_ports import NodeOrders
 from broker.issuance.node_ports import DeliveryStage, NodeRecord
 from broker.issuance.ordering import order_id_of
 from broker.issuance.records import AccountRecord, OrderRecord
+from broker.policy.published_limits import LimitPer, PublishedLimit
+from broker.policy.units import Rate
 from broker.protocol.problems import Problem, ProblemType
 from broker.protocol.requests import NewOrder
 from broker.protocol.resources import AccountStatus, OrderStatus
@@ -175,6 +177,42 @@ async def test_ca_that_is_away_is_waited_for(hosts: DeliveryWorld) -> None:
     await node.work()
     assert await node.stage() is DeliveryStage.SEEN
     assert await hosts.count(EventKind.DELIVERY_FAILED) == 0
+
+
+async def test_node_is_told_what_its_order_waits_for(hosts: DeliveryWorld) -> None:
+    """Once for each reason, so that whoever looks at a pod that does not start sees why."""
+    node = await hosts.node()
+    node.profile = "server"
+    hosts.ca.is_away = True
+    await node.wants("www")
+    await node.work()
+    await hosts.let_pass(timedelta(minutes=5))
+    told = [one for one in await node.read() if one.kind == "waits"]
+    assert [str(one.body["reason"]).partition(":")[0] for one in told] == ["its order waits"]
+    (delivery,) = await node.deliveries()
+    assert delivery.note == told[0].body["reason"]
+    hosts.ca.is_away = False
+    await hosts.let_pass(timedelta(minutes=2))
+    await node.work()
+    (delivery,) = await node.deliveries()
+    assert (delivery.stage, delivery.note) == (DeliveryStage.SEEN, None)
+
+
+async def test_node_is_told_which_limit_its_order_waits_for(hosts: DeliveryWorld) -> None:
+    """The figure is the limit's; the time that is left is another each minute and no news."""
+    limit = PublishedLimit(per=LimitPer.ACCOUNT, rate=Rate(1, timedelta(days=7)))
+    hosts.limits["ca"] = hosts.limits["local"] = (limit,)
+    first, second = await hosts.node(), await hosts.node("web-02")
+    for node in (first, second):
+        await node.wants("www")
+        await node.work()
+    (delivery,) = await second.deliveries()
+    assert delivery.note is not None
+    assert "limited to 1/7d" in delivery.note
+    await hosts.let_pass(timedelta(days=1))
+    assert [one.kind for one in await second.read()] == []
+    assert await second.deliveries() == [delivery]
+    assert delivery.stage is DeliveryStage.ORDERED
 
 
 async def test_names_are_proved_at_the_node_where_policy_says_so(hosts: DeliveryWorld) -> None:

@@ -36,7 +36,7 @@ class Place:
         return OwnCertificates(
             upstream=upstream,
             community="default",
-            name=dns(HOST),
+            names=(dns(HOST),),
             accounts=store,
             orders=store,
             certificates=store,

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -44,6 +45,34 @@ async def test_requester_has_its_orders_and_no_more(world: World) -> None:
     assert refused.value.type is ProblemType.RATE_LIMITED
     assert refused.value.retry_after == WEEK / 2
     await other.order("c.example.com")
+
+
+async def test_workload_has_its_orders_whichever_pods_it_has(world: World) -> None:
+    """A restart is another account; another service account has its own, and so has a person."""
+    under(world, demand(QuotaPer.WORKLOAD, 1))
+
+    def of(service_account: str | None) -> None:
+        facts = world.planner.facts
+
+        async def found(*args: Any, **asked: Any) -> NewOrderFacts:
+            made = await facts(*args, **asked)
+            who = replace(made.requester, cluster="prod", namespace="shop")
+            return replace(made, requester=replace(who, service_account=service_account))
+
+        world.planner.facts = found  # type: ignore[method-assign]
+
+    of("web")
+    await (await world.client()).order("a.example.com")
+    with pytest.raises(Problem, match="under rule 'few' are limited to 1/7d"):
+        await (await world.client()).order("b.example.com")
+    of("db")
+    await (await world.client()).order("c.example.com")
+    of(None)
+    for name in ("d.example.com", "e.example.com"):
+        await (await world.client()).order(name)
+    buckets = {one.bucket for one in await world.store.list_buckets("", 10)}
+    assert "policy|default|few|workload|prod/shop/web" in buckets
+    assert len(buckets) == 4
 
 
 async def test_refusal_is_kept_with_what_it_was_about(world: World) -> None:

@@ -194,6 +194,24 @@ async def test_answer_after_its_time_comes_too_late(world: World, client: Client
         await say(world, request, "approve", ANNA)
 
 
+async def test_first_of_two_yes_lapses_with_the_evidence_it_brought(
+    world: World, client: Client
+) -> None:
+    """After as long as an answer is waited for: old evidence is not shown anew by a second yes."""
+    request = await filed(client, BOARD)
+    await say(world, request, "approve", ANNA, "ticket=7")
+    approved = await say(world, request, "approve", BEN)
+    world.clock.advance(70 * DAY)
+    await say(world, request, "renew", ANNA, "ticket=8")
+    world.clock.advance(15 * DAY)
+    late = await say(world, request, "renew", BEN)
+    assert (late.proofed_at, late.holds_until) == (approved.proofed_at, approved.holds_until)
+    world.clock.advance(13 * DAY)
+    made = await say(world, request, "renew", ANNA, "ticket=9")
+    assert made.proofed_at == world.clock.now()
+    assert made.holds_until == world.clock.now() + 300 * DAY
+
+
 async def test_renewal_counts_from_when_it_is_given(world: World, client: Client) -> None:
     """Its evidence does not grow younger by it unless it is shown anew."""
     request = await filed(client, BOARD)

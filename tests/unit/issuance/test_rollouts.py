@@ -267,6 +267,7 @@ async def test_node_that_vanishes_counts_as_failed_and_frees_its_place() -> None
     assert await wave.push("n001")
     assert await wave.push("n002")
     assert not await wave.push("n003")
+    await wave.gate.take_turn()  # the first after a start asks about everybody
     freed: list[str] = []
     wave.gate.on_free = freed.extend
     wave.clock.advance(14 * MINUTE)
@@ -374,6 +375,25 @@ async def test_closed_window_holds_canaries_and_others_and_opens_for_the_canary(
     wave.clock.advance(timedelta(hours=10))
     assert not await wave.push("n000")
     assert await wave.push("n001")
+
+
+async def test_those_who_wait_are_asked_about_right_after_a_restart() -> None:
+    """What the canary shows meanwhile would else reach them only with their jobs, minutes later."""
+    wave = Wave(4, canaries=node_patterns(["n000"]))
+    wave.store.put("n003", ASKED, wave.clock.now())
+    assert await wave.push("n000")
+    assert not await wave.push("n001")
+    wave.restart()
+    told: list[str] = []
+    wave.gate.on_free = told.extend
+    await wave.gate.take_turn()
+    assert told == ["n001", "n002"]
+    for node in told:
+        assert not await wave.push(node)
+    assert await wave.end("n000", SEEN) == ["n001", "n002"]
+    told.clear()
+    await wave.gate.take_turn()
+    assert told == []
 
 
 async def test_node_that_is_not_connected_takes_no_place() -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -123,3 +124,37 @@ async def test_look_that_cannot_be_taken_is_put_off(
     await hosts.sweep()
     await node.work()
     assert {await node.stage(name) for name in ("a", "b")} == {DeliveryStage.SEEN}
+
+
+async def test_certificate_that_nothing_would_look_at_is_found_again(hosts: DeliveryWorld) -> None:
+    """Whatever lost its time: the next catching up gives it one, and it is renewed in its time."""
+    node = await hosts.node()
+    await node.settled("www")
+    before = await node.managed()
+    await hosts.store.keep_managed([replace(before, next_at=None)], [])
+    assert await hosts.deliveries.sweep.catch_up() == 1
+    await hosts.sweep()
+    assert await node.managed() == before
+    assert await hosts.deliveries.sweep.catch_up() == 0
+
+
+async def test_look_that_crosses_a_change_leaves_it(
+    hosts: DeliveryWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has changed the certificate has planned its next look."""
+    node = await hosts.node()
+    await node.settled("www")
+    managed = await node.managed()
+    due = replace(managed, next_at=hosts.clock.now())
+    await hosts.store.keep_managed([due], [])
+    sooner = hosts.clock.now() + timedelta(hours=1)
+    find = hosts.deliveries.sweep._store.find_node
+
+    async def cross(reference: str) -> Any:
+        await hosts.store.keep_managed([replace(due, next_at=sooner, fault="news")], [])
+        return await find(reference)
+
+    monkeypatch.setattr(hosts.deliveries.sweep._store, "find_node", cross, raising=False)
+    await hosts.sweep()
+    after = await node.managed()
+    assert (after.next_at, after.fault) == (sooner, "news")

@@ -1,5 +1,6 @@
 """Rules for clusters and client certificates: no rule, no node."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -7,20 +8,24 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from structlog.testing import capture_logs
 
+from broker.issuance.cluster_rules import Cluster, ClusterRule
 from broker.issuance.errors import Unreachable
 from broker.issuance.joining_ports import Asking
 from broker.issuance.node_ports import EnrolmentMethod
 from broker.issuance.vouching import (
     CertificateRule,
     CertificateVoucher,
-    Cluster,
-    ClusterRule,
     ClusterVoucher,
     credential_refused,
-    fill,
 )
 from broker.protocol.problems import Problem
+from broker.protocol.revocation_lists import (
+    RevocationList,
+    RevocationUnknown,
+    parse_revocation_lists,
+)
 from broker.protocol.service_account_token import (
     ParsedToken,
     ServiceAccount,
@@ -31,7 +36,9 @@ from broker.protocol.service_account_token import (
 )
 from tests.fakes.clock import START, FakeClock
 from tests.fakes.cluster_issuer import AUDIENCE, ISSUER, ClusterIssuer
+from tests.fakes.cluster_pods import FakePods
 from tests.unit.protocol.builders import NOW, Authority, name, private_key
+from tests.unit.protocol.test_revocation_lists import in_pem, listed
 
 ISSUER_OF_ONE = ClusterIssuer(private_key("ES256", "one"))
 
@@ -73,10 +80,16 @@ def rule(**changes: Any) -> ClusterRule:
     return ClusterRule(**(made | changes))
 
 
-def cluster(*rules: ClusterRule, tokens: Any = None, called: str = "prod") -> Cluster:
+def cluster(
+    *rules: ClusterRule, tokens: Any = None, called: str = "prod", pods: Any = None
+) -> Cluster:
     """Return a cluster with rules."""
     return Cluster(
-        name=called, issuer=ISSUER, tokens=tokens or KeysOf(ISSUER_OF_ONE), rules=rules or (rule(),)
+        name=called,
+        issuer=ISSUER,
+        tokens=tokens or KeysOf(ISSUER_OF_ONE),
+        rules=rules or (rule(),),
+        pods=pods,
     )
 
 
@@ -165,6 +178,19 @@ async def test_pod_of_a_name_with_a_dot_is_a_node_where_no_rule_speaks_of_pods()
     assert grant.node == "postfix.prod"
 
 
+async def test_names_of_services_are_asked_for_when_a_pod_comes() -> None:
+    """The pod's own word for it is worth nothing; one that no Service selects is not let in."""
+    pods = FakePods({"postfix-0": {"app": "postfix"}}, {"smtp": {"app": "postfix"}})
+    voucher = ClusterVoucher([cluster(rule(names=("{service}.mail.svc",)), pods=pods)])
+    assert (await voucher.vouch(asking(TOKEN))).names == ("smtp.mail.svc",)
+    pods.selectors.clear()
+    with pytest.raises(Problem):
+        await voucher.vouch(asking(TOKEN))
+    pods.is_away = True
+    with pytest.raises(Unreachable):
+        await voucher.vouch(asking(TOKEN))
+
+
 async def test_clusters_that_call_themselves_alike_are_told_apart_by_their_keys() -> None:
     """The default issuer is the same everywhere."""
     other = ClusterIssuer(private_key("ES256", "two"))
@@ -188,12 +214,6 @@ async def test_cluster_that_is_away_is_no_refusal() -> None:
         await ClusterVoucher([away]).vouch(asking(TOKEN))
     grant = await ClusterVoucher([away, cluster()]).vouch(asking(TOKEN))
     assert grant.node == "postfix-0.mail.prod"
-
-
-def test_word_without_value_is_noticed() -> None:
-    """A name with a hole in it would be another's."""
-    with pytest.raises(KeyError):
-        fill("{pod}.x", {"namespace": "mail"})
 
 
 # ------------------------------------------------------------------------- client certificates
@@ -304,3 +324,46 @@ def test_words_of_a_rejected_token_are_for_the_operator() -> None:
     """The refusal repeats nothing of it."""
     assert "issuer" not in credential_refused().detail
     assert isinstance(TokenRejected("x"), ValueError)
+
+
+class Lists:
+    """Revocation lists at hand, or not."""
+
+    def __init__(self, *lists: x509.CertificateRevocationList, is_there: bool = True) -> None:
+        self._lists = lists
+        self._is_there = is_there
+
+    async def current(self) -> Sequence[RevocationList]:
+        """Return them."""
+        if not self._is_there:
+            raise RevocationUnknown("they cannot be read")
+        return parse_revocation_lists(in_pem(*self._lists)) if self._lists else ()
+
+
+MACHINE = ISSUING.leaf(HOST, extensions=CLIENT)
+
+
+@pytest.mark.parametrize(
+    ("lists", "level"),
+    [
+        pytest.param(Lists(listed(ISSUING, MACHINE), listed(ROOT)), "info", id="revoked"),
+        pytest.param(
+            Lists(listed(ISSUING), listed(ROOT, ISSUING.certificate)), "info", id="its-ca"
+        ),
+        pytest.param(
+            Lists(listed(ISSUING, ends=timedelta(0)), listed(ROOT)), "error", id="list-that-ended"
+        ),
+        pytest.param(Lists(listed(ISSUING)), "error", id="list-that-is-missing"),
+        pytest.param(Lists(is_there=False), "error", id="lists-that-cannot-be-read"),
+    ],
+)
+async def test_revoked_or_unsure_lets_nobody_in(lists: Lists, level: str) -> None:
+    """In the words of every refusal; the log tells which, and what is ours to mend."""
+    given = CertificateVoucher([ROOT.der], [machine()], FakeClock(NOW), lists=lists)
+    with capture_logs() as lines, pytest.raises(Problem) as caught:
+        await given.vouch(shown(MACHINE, ISSUING))
+    assert caught.value == credential_refused()
+    assert [line["log_level"] for line in lines] == [level]
+    good = Lists(listed(ISSUING), listed(ROOT))
+    given = CertificateVoucher([ROOT.der], [machine()], FakeClock(NOW), lists=good)
+    assert (await given.vouch(shown(MACHINE, ISSUING))).node == HOST

@@ -39,7 +39,7 @@ def test_what_is_encrypted_is_decrypted(key: PrivateKey) -> None:
     assert again.private_numbers() == key.private_numbers()
 
 
-@pytest.mark.dear_scrypt
+@pytest.mark.usefixtures("dear_scrypt")
 def test_the_passphrase_is_stretched_with_scrypt() -> None:
     """The file says so itself: scrypt's object identifier stands in it, and N, r, p."""
     pem = encrypt_private_key(ec.generate_private_key(ec.SECP256R1()), PASSPHRASE)

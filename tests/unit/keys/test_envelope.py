@@ -34,7 +34,7 @@ def test_what_was_sealed_comes_back() -> None:
     assert b"AGE-SECRET" not in document
 
 
-@pytest.mark.dear_scrypt
+@pytest.mark.usefixtures("dear_scrypt")
 def test_the_passphrase_is_stretched_as_dearly_as_for_keys() -> None:
     """The seal says N, r, p: those of the key files, and they are what it was sealed with."""
     document, stream = sealed()

@@ -49,6 +49,16 @@ def test_backup_holds_store_keys_and_files(state: Path, tmp_path: Path) -> None:
     assert verify_backup(backup.path, PASSPHRASE) == backup.manifest
 
 
+def test_backups_of_before_migrations_are_in_no_backup(state: Path, tmp_path: Path) -> None:
+    """Or each would hold all before it; a folder of that name elsewhere is an ordinary one."""
+    for folder in (state / "backups", state / "keys" / "backups"):
+        folder.mkdir()
+        (folder / "one").write_text("x")
+    names = {one.name for one in made(state, tmp_path / "backup").manifest.members}
+    assert "backups/one" not in names
+    assert "keys/backups/one" in names
+
+
 def test_backup_is_its_owners_alone(state: Path, tmp_path: Path) -> None:
     """And nothing is left beside it, nor in the state directory."""
     backup = made(state, tmp_path / "backup")

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from broker.issuance.events import Actor
 from broker.issuance.renewal_ports import RenewalAnswer
 from broker.operations import OperatorDesk, Rooms
 from broker.protocol.renewal import RenewalInfo, RenewalWindow
@@ -44,7 +45,7 @@ async def test_window_is_shown_with_what_the_ca_says(office: Office, desk: Opera
         window=RenewalWindow(start, start + DAY), explanation_url="https://ca.example/why"
     )
     world.ca.renewals = lambda _: RenewalAnswer(info=info, retry_at=start)
-    shown = await desk.cert_renewal(certificate=certificate, ask=True)
+    shown = await desk.cert_renewal_ask(actor=Actor("operator:olga"), certificate=certificate)
     assert shown["from_the_ca"] == shown["suggested"]
     assert shown["explanation"] == "https://ca.example/why"
     assert shown["asked_next"] is not None

@@ -76,6 +76,22 @@ def test_policy_of_the_same_directory_is_meant() -> None:
     assert [one.policy for one in results] == ["ours/default.yaml"] * 2
 
 
+def test_policy_that_lies_beside_its_cases_is_meant() -> None:
+    """As in a ConfigMap, which has no folders; that of another is named by both names."""
+    described_ = described()
+    documents = [
+        document("theirs/default.yaml", names={"allow": ["**.b.example"]}),
+        document("ours/default.yaml"),
+    ]
+    beside = parse_case_file(CASES, source="ours/cases.yaml")
+    results = run_cases(documents, [beside], described_)  # type: ignore[arg-type]
+    assert [one.policy for one in results] == ["ours/default.yaml"] * 2
+    named = CASES.replace("policy: default.yaml", "policy: theirs/default.yaml")
+    apart = parse_case_file(named, source="ours/cases.yaml")
+    results = run_cases(documents, [apart], described_)  # type: ignore[arg-type]
+    assert [one.policy for one in results] == ["theirs/default.yaml"] * 2
+
+
 def test_upstream_that_is_not_described_fails_the_case() -> None:
     """A case about nothing known shows nothing."""
     file = parse_case_file(CASES, source="cases/default.yaml")

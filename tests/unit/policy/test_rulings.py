@@ -10,8 +10,8 @@ import pytest
 
 from broker.policy.chains import decide_finalize, decide_new_order, explain_name
 from broker.policy.checks import CheckName
-from broker.policy.decisions import OnWithdrawal, QuotaPer
-from broker.policy.document import USAGE_OIDS
+from broker.policy.decisions import EabGrant, OnWithdrawal, QuotaPer, UpstreamFacts
+from broker.policy.document import USAGE_OIDS, PolicyDocument
 from broker.policy.words import Usage
 from tests.unit.policy.builders import PROFILE, eab, finalize, new_order, upstream
 from tests.unit.policy.rule_builders import asked_by, rule, ruled
@@ -232,3 +232,76 @@ def test_the_binding_tells_who_asks_where_the_facts_do_not() -> None:
     assert decide_new_order(document, new_order(eab=eab("math"))).is_refused
     assert not decide_new_order(document, new_order(eab=eab("arts"))).is_refused
     assert decide_new_order(document, asked_by(eab_key_id="math")).is_refused
+
+
+WORKLOAD = EabGrant(
+    key_id="", names=(), profiles=(), node="web-0.shop.prod", cluster="prod", namespace="shop",
+    service_account="web",
+)  # fmt: skip
+BUDGET = {"per": "workload", "limit": "5/7d"}
+
+
+def taken(document: PolicyDocument, grant: EabGrant, *upstreams: UpstreamFacts) -> str | None:
+    """Return which upstream a newOrder of *grant* goes to."""
+    facts = new_order(eab=grant, upstreams=upstreams or (upstream(), upstream("other")))
+    plan = decide_new_order(document, facts).plan
+    return None if plan is None else plan.upstream
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"),
+    [
+        (None, "other"),
+        (BUDGET, "ca"),
+        ({**BUDGET, "upstreams": ["ca"]}, "ca"),
+        ({**BUDGET, "upstreams": ["other"]}, "other"),
+        ({**BUDGET, "per": "requester"}, "other"),
+    ],
+    ids=["none", "of all", "of this one", "of another", "per account"],
+)
+def test_workload_goes_to_a_public_ca_under_its_own_budget_alone(
+    quota: dict[str, Any] | None, expected: str
+) -> None:
+    """A CA of our own needs none; whoever is no workload needs none either."""
+    rules = [] if quota is None else [rule(quotas=[quota])]
+    document = ruled(*rules, profiles=TWO_UPSTREAMS)
+    built_in = upstream("other", is_builtin=True)
+    assert taken(document, WORKLOAD, upstream(), built_in) == expected
+    assert taken(document, replace(WORKLOAD, cluster=None), upstream(), built_in) == "ca"
+
+
+def test_budget_that_only_warns_is_none() -> None:
+    """It would count and stop nobody."""
+    document = ruled(rule(quotas=[BUDGET], mode="warn"), profiles=TWO_UPSTREAMS)
+    assert taken(document, WORKLOAD, upstream(), upstream("other")) is None
+    document = ruled(rule(quotas=[BUDGET]), profiles=TWO_UPSTREAMS)
+    assert taken(document, WORKLOAD, upstream(), upstream("other")) == "ca"
+
+
+def test_upstreams_of_a_grant_are_all_that_issue() -> None:
+    """Whatever policy would take first."""
+    document = ruled(rule(quotas=[BUDGET]), profiles=TWO_UPSTREAMS)
+    assert taken(document, replace(WORKLOAD, upstreams=("other",))) == "other"
+    assert taken(document, replace(WORKLOAD, upstreams=())) is None
+    assert taken(document, replace(WORKLOAD, upstreams=None)) == "ca"
+    found = explain_name(document, new_order(eab=replace(WORKLOAD, upstreams=("none",))))
+    assert "may have" in found.choices[0].sentence
+
+
+def test_quota_of_some_upstreams_says_so() -> None:
+    """Whoever takes its tokens has to know."""
+    document = ruled(rule(quotas=[{**BUDGET, "upstreams": ["ca"]}]))
+    (demand,) = decide_new_order(document, new_order()).quotas
+    assert (demand.per, demand.upstreams) == (QuotaPer.WORKLOAD, {"ca"})
+
+
+@pytest.mark.parametrize(
+    ("cluster", "is_refused"), [("prod", True), ("test", False), (None, False)]
+)
+def test_rule_about_a_cluster(cluster: str | None, is_refused: bool) -> None:
+    """By the key and by an expression; who is of no cluster is of none."""
+    document = ruled(rule(who={"clusters": ["prod"]}, refuse="not from there"))
+    facts = asked_by(cluster=cluster, namespace="shop", service_account="web")
+    assert decide_new_order(document, facts).is_refused is is_refused
+    document = ruled(rule(only={"clusters": ["prod"]}))
+    assert decide_new_order(document, facts).is_refused is not is_refused

@@ -265,3 +265,40 @@ def test_a_cross_check_alone_refuses_a_file() -> None:
 def test_a_path_is_written_as_people_write_it(path: KeyPath, text: str) -> None:
     """Keys with dots in them are quoted."""
     assert path_text(path) == text
+
+
+HIDDEN = {
+    "next-line": "{a: 1,\n# harmless\x85 b: 2\n}\n",
+    "line-separator": "{a: 1,\n# harmless\u2028\n}\n",
+    "carriage-return": "a: 1\n# harmless\rb: 2\n",
+    "right-to-left": "a: 1\n# harmless \u202eb: 2\n",
+    "zero-width": "a: 1\n# harm\u200bless\n",
+    "no-break-space": "a: 1\n# harmless\u00a0\n",
+    "mark-within": "a: 1\n# \ufeff\n",
+}
+
+
+@pytest.mark.parametrize("text", HIDDEN.values(), ids=HIDDEN)
+def test_what_a_reviewer_does_not_see_is_refused_in_comments_too(text: str) -> None:
+    """Such a character can end a comment for YAML and not for people, or show it otherwise."""
+    with pytest.raises(Faults, match="a character that nobody sees stands here, U\\+") as refused:
+        load_model(text, "f", Numbers)
+    assert refused.value.faults[0].line == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\ufeffa: 1\n# naïve — 日本 🙂\n", "a: 1\r\n# one\r\nb: 2\r\n", "a: 1\n#\tone\n"],
+    ids=["letters-and-a-mark-in-front", "crlf", "tab"],
+)
+def test_what_is_seen_is_read(text: str) -> None:
+    """The twin."""
+    made, _ = load_model(text, "f", Numbers)
+    assert made.a == 1
+
+
+class Numbers(FileModel):
+    """Two numbers."""
+
+    a: int
+    b: int | None = None

@@ -31,7 +31,9 @@ ISSUERS = {
 }
 ES, RS = ISSUERS["ES256"], ISSUERS["RS256"]
 TERMS = TokenTerms(ISSUER, AUDIENCE)
-POSTFIX = ServiceAccount(namespace="mail", name="postfix", pod="postfix-0", node="worker-1")
+POSTFIX = ServiceAccount(
+    namespace="mail", name="postfix", pod="postfix-0", node="worker-1", pod_uid="u-2"
+)
 
 
 def verified(
@@ -254,6 +256,7 @@ def review(**changes: Any) -> bytes:
             "username": "system:serviceaccount:mail:postfix",
             "extra": {
                 "authentication.kubernetes.io/pod-name": ["postfix-0"],
+                "authentication.kubernetes.io/pod-uid": ["u-2"],
                 "authentication.kubernetes.io/node-name": ["worker-1"],
             },
         },
@@ -280,6 +283,12 @@ REVIEWS: dict[str, dict[str, Any]] = {
         "user": {
             "username": "system:serviceaccount:mail:postfix",
             "extra": {"authentication.kubernetes.io/pod-name": ["a", "b"]},
+        }
+    },
+    "two uids": {
+        "user": {
+            "username": "system:serviceaccount:mail:postfix",
+            "extra": {"authentication.kubernetes.io/pod-uid": ["a", "b"]},
         }
     },
 }

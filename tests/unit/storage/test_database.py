@@ -11,6 +11,10 @@ import pytest
 
 from broker.issuance.errors import Broken, Unreachable
 from broker.storage.database import Database, open_database
+from broker.storage.faults import StoreLocked
+from broker.storage.glance import glance
+from broker.storage.lock import StoreLock
+from broker.storage.migrate import load_migrations
 from broker.storage.transaction import Transaction
 from tests.contract.storage import given
 
@@ -125,3 +129,62 @@ async def test_network_file_system_without_a_log_is_refused(
     )
     with pytest.raises(Broken, match="use a local disk"):
         await open_database(tmp_path / "store.db", exclusive=True)
+
+
+def older(monkeypatch: pytest.MonkeyPatch, versions: int) -> None:
+    """Have the program know only the first *versions* migrations."""
+    known = load_migrations()[:versions]
+    for place in ("database", "glance"):
+        monkeypatch.setattr(f"broker.storage.{place}.load_migrations", lambda: known)
+
+
+def pending(path: Path) -> int | None:
+    """Return how many migrations the store waits for, None where there is none."""
+    seen = glance(path)
+    return None if seen is None else seen.pending
+
+
+async def test_store_is_told_of_before_it_is_migrated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, with both schemas, while nobody else may open it; never for a new store."""
+    path, told = tmp_path / "store.db", list[tuple[int, int]]()
+    last = len(load_migrations())
+
+    def tell(present: int, wanted: int) -> None:
+        told.append((present, wanted))
+        with pytest.raises(StoreLocked):
+            StoreLock.take(path)
+
+    with monkeypatch.context() as before:
+        older(before, last - 1)
+        assert pending(path) is None
+        made = await open_database(path, exclusive=True, before_migrating=tell)
+        await made.close()
+    assert told == []
+    assert pending(path) == 1
+    made = await open_database(path, exclusive=True, before_migrating=tell)
+    await made.close()
+    assert told == [(last - 1, last)]
+    assert pending(path) == 0
+    made = await open_database(path, exclusive=True, before_migrating=tell)
+    await made.close()
+    assert len(told) == 1
+
+
+async def test_store_stays_as_it_was_where_what_comes_before_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And its lock is free again."""
+    path = tmp_path / "store.db"
+    with monkeypatch.context() as before:
+        older(before, len(load_migrations()) - 1)
+        await (await open_database(path, exclusive=True)).close()
+
+    def refuse(present: int, wanted: int) -> None:
+        raise Broken("no room for a backup")
+
+    with pytest.raises(Broken, match="no room for a backup"):
+        await open_database(path, exclusive=True, before_migrating=refuse)
+    assert pending(path) == 1
+    StoreLock.take(path).release()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.issuance.errors import Conflict
 from broker.storage import managed, renewal_looks
 from broker.storage.rows import time_of
 from tests.fakes.clock import START
@@ -115,3 +116,37 @@ async def test_it_is_found_by_name_and_by_what_it_is_for(tmp_path: Path) -> None
         for text in ("www", "b.robots.example.com"):
             assert [one.name for one in await world.store.managed_named(text, 10)] == ["www"]
         assert await world.store.managed_named("c.robots.example.com", 10) == []
+
+
+async def test_what_has_changed_since_it_was_read_is_not_written_over(tmp_path: Path) -> None:
+    """Neither that one nor those beside it; as it was read, it is kept."""
+    async with DeliveryWorld(tmp_path) as world:
+        node = await world.node()
+        await node.settled("www")
+        await node.settled("mail")
+        www, mail = await node.managed("www"), await node.managed("mail")
+        await world.store.keep_managed([replace(www, attempts=7)], [])
+        changed = [replace(mail, attempts=3), replace(www, fault="stale")]
+        with pytest.raises(Conflict, match="has changed meanwhile"):
+            await world.store.keep_managed(changed, [], before=[mail, www])
+        assert (await node.managed("www")).attempts == 7
+        assert await node.managed("mail") == mail
+        await world.store.keep_managed(changed[:1], [], before=[mail])
+        assert (await node.managed("mail")).attempts == 3
+
+
+async def test_what_nothing_would_look_at_any_more_is_found(tmp_path: Path) -> None:
+    """Not what is under way, has its time, or is not wanted."""
+    async with DeliveryWorld(tmp_path) as world:
+        node = await world.node()
+        for name in ("lost", "planned", "dropped"):
+            await node.settled(name)
+        await node.wants("under-way")
+        for name, changes in (
+            ("lost", {"next_at": None}),
+            ("dropped", {"next_at": None, "is_wanted": False}),
+        ):
+            record = await node.managed(name)
+            await world.store.keep_managed([replace(record, **changes)], [])  # type: ignore[arg-type]
+        found = await world.store.managed_stranded(10)
+        assert [one.name for one in found] == ["lost"]

@@ -1,5 +1,6 @@
 """Migrations: in order, each whole, never back."""
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,6 +12,7 @@ from broker.issuance.errors import Broken
 from broker.storage.migrate import (
     Migration,
     check_schema,
+    due_migrations,
     load_migrations,
     migrate,
     statements_of,
@@ -62,6 +64,101 @@ def test_newer_schema_is_refused(empty: sqlite3.Connection) -> None:
     for look in (migrate, check_schema):
         with pytest.raises(Broken, match="schema 2, this version knows 1"):
             look(empty, [FIRST])
+
+
+def gentle(version: int, *, works_with: int) -> Migration:
+    """Return a migration that programs which know *works_with* can live with."""
+    table = f"CREATE TABLE more_{version} (a TEXT) STRICT;\n"
+    return Migration(version, f"more_{version}", f"-- works with: {works_with}\n{table}")
+
+
+def test_store_of_a_newer_version_is_opened_where_that_says_so(empty: sqlite3.Connection) -> None:
+    """Which is what a rollback by one version is: nothing is applied, and nothing undone."""
+    migrate(empty, [FIRST, gentle(2, works_with=1)])
+    before = versions(empty)
+    assert migrate(empty, [FIRST]) == 0
+    check_schema(empty, [FIRST])
+    assert versions(empty) == before
+    assert list(due_migrations(empty, [FIRST, gentle(2, works_with=1)])) == []
+
+
+def test_what_is_applied_after_a_rollback_is_what_is_new(empty: sqlite3.Connection) -> None:
+    """Forward, back, and forward again: each migration ran once."""
+    second, third = gentle(2, works_with=1), gentle(3, works_with=2)
+    assert migrate(empty, [FIRST, second]) == 1 + 1
+    assert migrate(empty, [FIRST]) == 0
+    assert migrate(empty, [FIRST, second, third]) == 1
+    assert [version for version, _ in versions(empty)] == [1, 2, 3]
+
+
+def test_one_step_that_is_not_gentle_is_enough(empty: sqlite3.Connection) -> None:
+    """A gentle one after it takes nothing of that back; who knows the hard one goes on."""
+    hard, after = SECOND, gentle(3, works_with=1)
+    migrate(empty, [FIRST, hard, after])
+    with pytest.raises(Broken, match="schema 3, this version knows 1: run the version that wrote"):
+        migrate(empty, [FIRST])
+    assert migrate(empty, [FIRST, hard]) == 0
+
+
+def test_store_that_says_nothing_of_older_programs_is_for_none(empty: sqlite3.Connection) -> None:
+    """As those have nothing there that were written before the header was."""
+    migrate(empty, [FIRST, gentle(2, works_with=1)])
+    empty.execute("PRAGMA user_version = 0")
+    with pytest.raises(Broken, match="this version knows 1"):
+        migrate(empty, [FIRST])
+
+
+def test_header_is_written_with_the_migration_or_not_at_all(empty: sqlite3.Connection) -> None:
+    """A migration that fails leaves the header of before."""
+    migrate(empty, [FIRST])
+    bad = Migration(2, "bad", "-- works with: 1\nINSERT INTO nowhere VALUES (1);\n")
+    with pytest.raises(sqlite3.OperationalError, match="nowhere"):
+        migrate(empty, [FIRST, bad])
+    assert empty.execute("PRAGMA user_version").fetchone() == (1,)
+
+
+GENTLE = (
+    r"CREATE TABLE \w+ \(",
+    r"CREATE INDEX \w+ ON ",
+    r"ALTER TABLE \w+ ADD COLUMN (?!.*\b(UNIQUE|PRIMARY KEY|CHECK)\b)",
+)
+"""What an older program does not notice.  A column that may not be NULL has a default, or SQLite
+refuses it; a unique index or a trigger could refuse what that program writes."""
+
+
+def harsh_statements(migration: Migration) -> list[str]:
+    """Return the statements that an older program might notice."""
+    return [
+        statement
+        for statement in _bare(migration.script)
+        if not any(re.match(one, statement.strip(), re.DOTALL) for one in GENTLE)
+    ]
+
+
+@pytest.mark.parametrize("migration", load_migrations(), ids=lambda one: one.name)
+def test_migration_that_is_called_gentle_is(migration: Migration) -> None:
+    """It only adds; and it names a schema before its own."""
+    if migration.works_with != migration.version:
+        assert 0 < migration.works_with < migration.version
+        assert harsh_statements(migration) == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TABLE accounts;",
+        "UPDATE orders SET status = 'x';",
+        "CREATE UNIQUE INDEX one ON orders (status);",
+        "CREATE TRIGGER t BEFORE INSERT ON orders BEGIN SELECT 1; END;",
+        "ALTER TABLE orders RENAME COLUMN status TO state;",
+        "ALTER TABLE orders ADD COLUMN a TEXT CHECK (a != '');",
+    ],
+)
+def test_what_an_older_program_would_notice_is_not_gentle(statement: str) -> None:
+    """The twin: each of these would be found."""
+    harsh = Migration(9, "harsh", f"-- works with: 8\n{statement}\n")
+    assert harsh_statements(harsh) == [statement + "\n"]
+    assert harsh_statements(gentle(9, works_with=8)) == []
 
 
 def test_only_the_exact_schema_passes_the_check(empty: sqlite3.Connection) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.storage.rows import json_of
 from tests.fakes.world import World, dns
 from tests.unit.storage.conftest import Plans
 
@@ -55,6 +56,29 @@ async def test_certificates_that_make_an_order_a_renewal(world: World, plans: Pl
     assert not await has(mine, both | {dns("c.example.com")}, "server", alive_after=now)
     assert not await has(stranger.account.account_id, both, "server", alive_after=now)
     assert not await has(mine, both, "server", alive_after=now + timedelta(days=400))
+    assert not [step for step in plans.scans() if "certificates_held" in step]
+
+
+async def test_approvals_that_a_renewal_goes_back_to(world: World, plans: Plans) -> None:
+    """Those of the newest certificate of exactly these names, its own and those of its line."""
+    client = await world.client()
+    mine, names = client.account.account_id, frozenset({dns("a.example.com")})
+    behind = world.store.approvals_behind
+    assert await behind(mine, names, "server", alive_after=world.clock.now()) == []
+    for number, told in enumerate(({"approvals": ["a1"]}, {"approvals": ["a2"]}, {})):
+        order = await client.issue("a.example.com")
+        decision = json_of({**order.decision, **told, "renewed_under": ["a0", f"b{number}"]})
+        await world.store._database.write(
+            lambda transaction, kept=(decision, order.order_id): transaction.change(
+                "UPDATE orders SET decision = ? WHERE order_id = ?", *kept
+            )
+        )
+        found = await behind(mine, names, "server", alive_after=world.clock.now())
+        assert found == [*told.get("approvals", ()), "a0", f"b{number}"]
+        world.clock.advance(timedelta(days=1))
+    later = world.clock.now() + timedelta(days=400)
+    assert await behind(mine, names, "server", alive_after=later) == []
+    assert await behind(mine, names, "other", alive_after=world.clock.now()) == []
     assert not [step for step in plans.scans() if "certificates_held" in step]
 
 

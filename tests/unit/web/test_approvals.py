@@ -8,17 +8,15 @@ from datetime import timedelta
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import make_mocked_request
 
 from broker.issuance.approval_ports import ApprovalKind, ApprovalRecord, ApprovalStatus
 from broker.issuance.approval_terms import Terms
 from broker.protocol.identifiers import Identifier, IdentifierType
 from broker.protocol.problems import Problem
-from broker.web.approvals import add_approvals
+from broker.web.approvals import approval_page
 from tests.fakes.clock import START
 from tests.fakes.world import dns
 
-BASE = "/acme/{community:[a-z0-9][a-z0-9-]{0,62}}"
 APPROVAL_ID = "0123456789abcdef" * 2
 
 SECRETS = ("anna", "ticket=7", "mailto:ben@corp.example", "10.1.2.3", "account-1", "night watch")
@@ -59,21 +57,14 @@ class Kept:
         return self.record
 
 
-async def get(record: ApprovalRecord, path: str) -> web.Response:
-    """Ask for a page."""
-    app = web.Application()
-    add_approvals(app, BASE, Kept(record))
-    request = make_mocked_request("GET", path, app=app)
-    matched = await app.router.resolve(request)
-    request._match_info = matched
-    answer = await matched.handler(request)
-    assert isinstance(answer, web.Response)
-    return answer
+async def get(record: ApprovalRecord) -> web.Response:
+    """Return what is answered to whoever has the URL of *record*."""
+    return await approval_page(Kept(record), "default", APPROVAL_ID)
 
 
 async def shown(record: ApprovalRecord) -> str:
     """Return the page of *record*."""
-    return (await get(record, f"/acme/default/approval/{APPROVAL_ID}")).text or ""
+    return (await get(record)).text or ""
 
 
 async def test_page_says_what_is_asked_and_where_it_stands() -> None:
@@ -95,7 +86,7 @@ async def test_page_tells_nothing_that_a_stranger_should_not_see(status: Approva
 async def test_page_runs_and_loads_nothing() -> None:
     """Whatever a name looks like, which is escaped besides."""
     odd = Identifier(IdentifierType.DNS, "<script>alert(1)</script>")
-    answer = await get(replace(RECORD, identifiers=(odd,)), f"/acme/default/approval/{APPROVAL_ID}")
+    answer = await get(replace(RECORD, identifiers=(odd,)))
     assert "<script" not in (answer.text or "")
     assert "&lt;script&gt;" in (answer.text or "")
     assert answer.content_type == "text/html"
@@ -106,7 +97,7 @@ async def test_page_runs_and_loads_nothing() -> None:
 
 async def test_page_has_one_style_and_the_browser_takes_no_other() -> None:
     """The digest in the header is that of the style that stands there."""
-    answer = await get(RECORD, f"/acme/default/approval/{APPROVAL_ID}")
+    answer = await get(RECORD)
     [style] = re.findall(r"<style>(.*?)</style>", answer.text or "")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     assert f"style-src 'sha256-{digest}';" in answer.headers["Content-Security-Policy"]
@@ -119,12 +110,18 @@ async def test_account_is_shown_without_names() -> None:
 
 
 @pytest.mark.parametrize(
-    "path",
-    [f"/acme/lab/approval/{APPROVAL_ID}", f"/acme/default/approval/{'f' * 32}"],
+    ("community", "approval_id"),
+    [("lab", APPROVAL_ID), ("default", "f" * 32)],
     ids=["other-community", "unknown"],
 )
-async def test_what_is_not_there_is_not_found(path: str) -> None:
+async def test_what_is_not_there_is_not_found(community: str, approval_id: str) -> None:
     """Another community's is not there."""
     with pytest.raises(Problem, match="there is no such approval") as refused:
-        await get(RECORD, path)
+        await approval_page(Kept(RECORD), community, approval_id)
     assert refused.value.status == 404
+
+
+async def test_broker_without_approvals_has_no_page() -> None:
+    """As if there were none of that id."""
+    with pytest.raises(Problem, match="there is no such approval"):
+        await approval_page(None, "default", APPROVAL_ID)

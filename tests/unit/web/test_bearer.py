@@ -254,3 +254,17 @@ async def test_key_is_for_its_own_algorithm(issuer: TokenIssuer) -> None:
     keys = IssuerKeys(ISSUER, documents, FakeClock(), keys_url=KEYS)
     with pytest.raises(TokenRejected, match="another alg"):
         await TokenVerifier([(terms(), keys)], FakeClock()).verify(issuer.token(START), None)
+
+
+async def test_token_without_a_type_is_believed_where_that_is_configured(
+    issuer: TokenIssuer,
+) -> None:
+    """Service accounts of a cluster have such ones; nobody else's is taken for one."""
+    untyped, typed = issuer.token(START, header={"typ": None}), issuer.token(START)
+    assert (await verifier(issuer, types=("none",)).verify(untyped, None)).subject == "00u-jane"
+    for terms_, token in ((("at+jwt",), untyped), (("none",), typed), (("jwt",), untyped)):
+        with pytest.raises(TokenRejected, match="typ"):
+            await verifier(issuer, types=terms_).verify(token, None)
+    called_so = issuer.token(START, header={"typ": "none"})
+    with pytest.raises(TokenRejected, match="typ"):
+        await verifier(issuer, types=("none",)).verify(called_so, None)

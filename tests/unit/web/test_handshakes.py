@@ -50,3 +50,30 @@ def test_other_failures_are_no_warning() -> None:
         log.failed("192.0.2.7", ConnectionResetError(), at=1.0)
         log.failed("192.0.2.7", refused("certificate has expired"), at=2.0)
     assert [line["log_level"] for line in lines] == ["debug", "debug", "warning"]
+
+
+def alert(reason: str) -> ssl.SSLError:
+    """Return what an alert of the client becomes."""
+    error = ssl.SSLError(1, f"[SSL: {reason}]")
+    error.reason = reason
+    return error
+
+
+def test_clients_that_do_not_believe_us_are_a_line_a_minute_of_their_own() -> None:
+    """A node whose clock is wrong can tell the broker in no other way."""
+    log = HandshakeLog("https://127.0.0.1:8445")
+    with capture_logs() as lines:
+        log.failed("192.0.2.7", alert("SSLV3_ALERT_BAD_CERTIFICATE"), at=0.0)
+        log.failed("192.0.2.7", refused("certificate has expired"), at=1.0)
+        log.failed("192.0.2.8", alert("SSLV3_ALERT_CERTIFICATE_EXPIRED"), at=2.0)
+        log.failed("192.0.2.8", alert("TLSV1_ALERT_UNKNOWN_CA"), at=MINUTE)
+        log.failed("192.0.2.9", alert("TLSV1_ALERT_PROTOCOL_VERSION"), at=2 * MINUTE)
+    told = [(line["event"], line["peer"]) for line in lines]
+    assert told == [
+        ("own certificate not believed", "192.0.2.7"),
+        ("client certificate refused", "192.0.2.7"),
+        ("own certificate not believed", "192.0.2.8"),
+        ("handshake failed", "192.0.2.9"),
+    ]
+    assert lines[0]["reason"] == "sslv3_alert_bad_certificate"
+    assert lines[2]["left_out_before"] == 1

@@ -3,18 +3,22 @@
 import asyncio
 import json
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from broker.issuance.errors import Unreachable
+from broker.issuance.errors import Broken, Unreachable
 from broker.web.issuer_keys import (
     ASK_AGAIN_TIME,
     DISCOVERY_PATH,
     FRESH_TIME,
+    MAX_DOCUMENT_BYTES,
     MAX_KEYS,
     STALE_TIME,
+    FileDocuments,
+    HttpDocuments,
     IssuerKeys,
 )
 from tests.fakes.clock import FakeClock
@@ -198,3 +202,29 @@ async def test_one_id_for_two_keys_means_no(
     documents.documents[KEYS] = json.dumps({"keys": entries}).encode()
     with pytest.raises(Unreachable):
         await keys.find("key-1")
+
+
+async def test_keys_may_lie_in_a_file(
+    issuer: TokenIssuer, tmp_path: Path, clock: FakeClock
+) -> None:
+    """As of a cluster whose API server is elsewhere; a file that is none is an issuer away."""
+    path = tmp_path / "prod.jwks"
+    keys = IssuerKeys(ISSUER, FileDocuments(path), clock, keys_url=str(path))
+    with pytest.raises(Unreachable):
+        await keys.find("key-1")
+    path.write_bytes(issuer.key_set())
+    clock.advance(ASK_AGAIN_TIME)
+    assert await keys.find("key-1") is not None
+    path.write_bytes(b" " * (MAX_DOCUMENT_BYTES + 1))
+    with pytest.raises(Unreachable, match="is larger than"):
+        await FileDocuments(path).read("")
+
+
+async def test_token_of_ours_that_cannot_be_read_is_told() -> None:
+    """Nothing is asked without it."""
+
+    def missing() -> bytes:
+        raise Broken("secret env:X is not set in the environment")
+
+    with pytest.raises(Unreachable, match="our own token"):
+        await HttpDocuments(None, "penstock/test", read_token=missing).read("https://127.0.0.1:1/")

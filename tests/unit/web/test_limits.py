@@ -266,7 +266,8 @@ def test_client_is_an_ipv4_address_or_an_ipv6_network(remote: str | None, networ
 
 
 def test_every_limit_has_its_rate() -> None:
-    """But that on connections, which is a number of its own."""
-    named = {limit.value.replace("-", "_") for limit in Limit if limit is not Limit.CONNECTIONS}
+    """But that on connections, which is a number of its own, and those of the agents' listener."""
+    elsewhere = {Limit.CONNECTIONS, Limit.AGENTS, Limit.NODES}
+    named = {limit.value.replace("-", "_") for limit in Limit if limit not in elsewhere}
     assert named == set(WebRates.__dataclass_fields__)
     assert Identifier(IdentifierType.DNS, "a.example").base.value == "a.example"

@@ -1,0 +1,258 @@
+"""The API server, as far as admission needs it: get, list, watch, create, patch.
+
+Answers are plain objects of JSON.  A list is read page by page; a watch is one request that brings
+a line for each change, and ends by itself after some minutes.  docs: Kubernetes API Concepts,
+"Efficient detection of changes".
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+from urllib.parse import urlencode
+
+import aiohttp
+
+from broker.admission.https import Https, read_token
+from broker.issuance.errors import Broken, Conflict, Unreachable
+
+__all__ = ["Cluster", "ClusterApi", "Gone", "Listed", "NotThere", "Selection"]
+
+PAGE: Final = 500
+"""Objects in one page of a list, as kubectl asks for them."""
+
+MAX_PAGE_BYTES: Final = 64 * 1024 * 1024
+"""Largest page that is read, in bytes: 500 objects of 100 KiB."""
+
+MAX_LINE_BYTES: Final = 4 * 1024 * 1024
+"""Longest line of a watch, in bytes: no object is larger than etcd's 1.5 MiB, written as JSON."""
+
+WATCH_SECONDS: Final = 290
+"""How long one watch lasts, in seconds: below the five minutes after which many load balancers end
+what they think is idle."""
+
+SILENT_SECONDS: Final = 120.0
+"""After how many seconds without a line a watch is begun anew, in seconds: bookmarks come about
+once a minute, and a connection that died in silence brings none."""
+
+_JSON: Final = "application/json"
+MERGE: Final = "application/merge-patch+json"
+"""A patch as in RFC 7386."""
+STEPS: Final = "application/json-patch+json"
+"""A patch as in RFC 6902."""
+
+
+class Gone(Exception):
+    """The version that a watch was to begin after is too old: list anew (410)."""
+
+
+class Invalid(Broken):
+    """The object cannot be as we want it (422)."""
+
+
+class NotThere(Exception):
+    """There is no such object (404)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Objects that are listed or watched."""
+
+    path: str
+    """Such as ``/api/v1/services``."""
+    labels: str = ""
+    """A label selector."""
+    fields: str = ""
+    """A field selector; ``metadata.name=…`` is what a role that names objects lets through."""
+
+    def query(self, **more: str) -> str:
+        """Return the query that asks for it."""
+        asked = {"labelSelector": self.labels, "fieldSelector": self.fields, **more}
+        return urlencode({name: value for name, value in asked.items() if value})
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """All objects of a selection as of one version."""
+
+    items: Sequence[Mapping[str, Any]]
+    version: str
+
+
+class Cluster(Protocol):
+    """What admission asks of a cluster.  Each raises Unreachable, and Broken when it may not."""
+
+    async def list(self, selection: Selection) -> Listed:
+        """Return all objects of *selection*."""
+        ...
+
+    def watch(
+        self, selection: Selection, version: str
+    ) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
+        """Yield each change behind *version*, its kind and the object; raises Gone."""
+        ...
+
+    async def create(self, path: str, document: Mapping[str, Any]) -> None:
+        """Make an object; raises Conflict when there is one, NotThere when its namespace is not."""
+        ...
+
+    async def merge(self, path: str, document: Mapping[str, Any]) -> None:
+        """Change members of an object; raises NotThere, Conflict."""
+        ...
+
+    async def change(self, path: str, steps: Sequence[Mapping[str, Any]]) -> None:
+        """Change an object step by step; raises NotThere, Conflict when a test among them fails."""
+        ...
+
+
+class ClusterApi:
+    """Implements ``Cluster`` over HTTPS."""
+
+    def __init__(
+        self, server: str, *, token: Callable[[], bytes], ca_bundle: Path, user_agent: str
+    ) -> None:
+        self._server = server.rstrip("/")
+        self._token = token
+        self._https = Https(ca_bundle, user_agent)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._https.close()
+
+    async def list(self, selection: Selection) -> Listed:
+        """Return all objects of *selection*; see ``Cluster``."""
+        items: list[Mapping[str, Any]] = []
+        following = ""
+        while True:
+            query = selection.query(limit=str(PAGE), **{"continue": following})
+            page = await self._call("GET", f"{selection.path}?{query}")
+            items += _objects(page.get("items"))
+            metadata = page.get("metadata")
+            found = metadata if isinstance(metadata, dict) else {}
+            following = str(found.get("continue") or "")
+            if not following:
+                return Listed(items, str(found.get("resourceVersion") or ""))
+
+    async def watch(
+        self, selection: Selection, version: str
+    ) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
+        """Yield each change; see ``Cluster``."""
+        query = selection.query(
+            watch="true",
+            allowWatchBookmarks="true",
+            resourceVersion=version,
+            timeoutSeconds=str(WATCH_SECONDS),
+        )
+        url = f"{self._server}{selection.path}?{query}"
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=SILENT_SECONDS)
+        try:
+            async with self._https.session().get(
+                url, headers=self._headers(), timeout=timeout, allow_redirects=False
+            ) as answer:
+                if answer.status != 200:
+                    _judge(answer.status, await self._https.read(answer, MAX_LINE_BYTES), url)
+                async for line in _lines(answer.content):
+                    yield _change(line)
+        except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
+            reason = str(error) or type(error).__name__
+            raise Unreachable(f"watch of {selection.path} broke off: {reason}") from error
+
+    async def create(self, path: str, document: Mapping[str, Any]) -> None:
+        """Make an object; see ``Cluster``."""
+        await self._call("POST", path, document)
+
+    async def merge(self, path: str, document: Mapping[str, Any]) -> None:
+        """Change members of an object; see ``Cluster``."""
+        await self._call("PATCH", path, document, kind=MERGE)
+
+    async def change(self, path: str, steps: Sequence[Mapping[str, Any]]) -> None:
+        """Change an object step by step; see ``Cluster``."""
+        try:
+            await self._call("PATCH", path, list(steps), kind=STEPS)
+        except Invalid as error:
+            # A test among the steps that fails is told like this, too.
+            raise Conflict(error.reason) from None
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {read_token(self._token)}"}
+
+    async def _call(
+        self, method: str, target: str, body: object = None, *, kind: str = _JSON
+    ) -> dict[str, Any]:
+        url = self._server + target
+        headers = self._headers()
+        data = None
+        if body is not None:
+            data = json.dumps(body, separators=(",", ":")).encode("ascii")
+            headers["Content-Type"] = kind
+        try:
+            async with self._https.session().request(
+                method, url, data=data, headers=headers, allow_redirects=False
+            ) as answer:
+                read = await self._https.read(answer, MAX_PAGE_BYTES)
+        except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
+            reason = str(error) or type(error).__name__
+            raise Unreachable(f"{method} {target.partition('?')[0]}: {reason}") from error
+        return _judge(answer.status, read, f"{method} {target.partition('?')[0]}")
+
+
+def _judge(status: int, body: bytes, what: str) -> dict[str, Any]:
+    """Return the object of an answer, or raise what its status says."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        found = None
+    said = found if isinstance(found, dict) else {}
+    if status in (200, 201, 202) and isinstance(found, dict):
+        return said
+    detail = f"{what}: answered {status}: {str(said.get('message') or '')[:300]}"
+    if status == 404:
+        raise NotThere(detail)
+    if status == 410:
+        raise Gone(detail)
+    if status == 409:
+        raise Conflict(detail)
+    if status == 422:
+        raise Invalid(detail)
+    if status in (401, 403):
+        raise Broken(detail)
+    raise Unreachable(detail)
+
+
+def _change(line: bytes) -> tuple[str, Mapping[str, Any]]:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        raise Unreachable("a watch brought a line that is no JSON") from None
+    kind = found.get("type") if isinstance(found, dict) else None
+    changed = found.get("object") if isinstance(found, dict) else None
+    if not isinstance(kind, str) or not isinstance(changed, dict):
+        raise Unreachable("a watch brought a line that is no change")
+    if kind == "ERROR":
+        if changed.get("code") == 410:
+            raise Gone(str(changed.get("message")))
+        raise Unreachable(f"a watch ended: {str(changed.get('message'))[:300]}")
+    return kind, changed
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    waiting = bytearray()
+    async for part in content.iter_any():
+        waiting += part
+        while (end := waiting.find(b"\n")) >= 0:
+            line = bytes(waiting[:end])
+            del waiting[: end + 1]
+            if line.strip():
+                yield line
+        if len(waiting) > MAX_LINE_BYTES:
+            raise Unreachable(f"a watch brought a line past the limit of {MAX_LINE_BYTES} bytes")
+
+
+def _objects(found: object) -> Sequence[Mapping[str, Any]]:
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise Unreachable("a list has something else than objects in it")
+    return found

@@ -1,0 +1,90 @@
+"""From figures about a cluster to a report."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.kubernetes import Admitted, AtRest, OnCluster, started
+from bench.kubernetes_field import Image
+from bench.kubernetes_report import END, START, aims, read_report, render, take, write_report
+from bench.kubernetes_upgrade import Upgraded
+from bench.report import write_docs
+
+
+def measured(*, charged_mib: float = 12.1, lost: int = 0, image_mib: float = 1.5) -> OnCluster:
+    """Return figures that meet every aim unless something else is said."""
+    return OnCluster(
+        install_seconds=31.0,
+        started=[
+            started("ours", 1, [4.9, 5.1, 5.0]),
+            started("ours", 100, [20.0] * 98 + [40.0, 60.0]),
+        ],
+        at_rest=AtRest(
+            pods=100,
+            charged_mib=charged_mib,
+            resident_mib=22.1,
+            private_mib=11.1,
+            cpu_percent=0.02,
+            begun_cpu_seconds=1.1,
+        ),
+        admitted=[Admitted(what="past the webhook", times=200, median_ms=5.0, p99_ms=9.0)],
+        images=[Image(name="penstock-agent", above_base_mib=image_mib, base_mib=130.0)],
+        upgraded=Upgraded(
+            seconds=21.0,
+            orders=90,
+            lost=lost,
+            faults=0,
+            asked_again=55,
+            away_seconds=9.8,
+            pause_seconds=11.3,
+            rhythm_seconds=0.3,
+            pods=20,
+            pods_longest_seconds=33.0,
+            orders_with_two_certificates=0,
+        ),
+    )
+
+
+def test_report_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """All figures of it, and of one that was cut short."""
+    for name, figures in (("whole", measured()), ("short", OnCluster(install_seconds=30.0))):
+        report = take(figures, "smoke", {"penstock": "0.1.0"})
+        write_report(report, tmp_path / f"{name}.json")
+        assert read_report(tmp_path / f"{name}.json") == report
+        assert render(report)
+
+
+@pytest.mark.parametrize(
+    ("figures", "missed"),
+    [
+        (measured(), []),
+        (measured(charged_mib=65), ["a sidecar at rest, of 100, as charged to it"]),
+        (measured(lost=1), ["orders lost while the broker is replaced"]),
+        (measured(image_mib=61), ["image of the agent above its base"]),
+    ],
+    ids=["all met", "heavy sidecar", "a lost order", "large image"],
+)
+def test_aims_tell_what_is_missed(figures: OnCluster, missed: list[str]) -> None:
+    """Each by what it is about."""
+    assert [aim.what for aim in aims(figures) if not aim.is_met] == missed
+
+
+def test_times_of_pods_are_told_by_median_and_tail() -> None:
+    """Of as many as there were, not of as many as started at once."""
+    found = started("ours", 100, [20.0] * 98 + [40.0, 60.0])
+    assert (found.times, found.median_seconds) == (100, 20.0)
+    assert (found.p99_seconds, found.longest_seconds) == (40.0, 60.0)
+
+
+def test_report_lands_between_its_marks(tmp_path: Path) -> None:
+    """The page has a section of its own for it, and what stands around it stays."""
+    page = tmp_path / "benchmarks.md"
+    page.write_text(f"before\n{START}\nof long ago\n{END}\nafter\n", "utf-8")
+    text = render(take(measured(), "smoke", {"penstock": "0.1.0"}))
+    write_docs(text, page, start=START, end=END)
+    whole = page.read_text("utf-8")
+    assert whole.startswith("before\n")
+    assert whole.endswith("after\n")
+    assert "of long ago" not in whole
+    assert "| ours | 100 | 100 | 20.0 | 40.0 | 60.0 |" in whole
+    assert "| orders lost while the broker is replaced | 0 | 0 | met |" in whole

@@ -1,0 +1,113 @@
+"""The chart, installed on the cluster as its reader would, with the images built here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from tests.kubernetes.cluster import Cluster
+from tests.kubernetes.images import AGENT_IMAGE, BROKER_IMAGE, REPOSITORY
+from tests.kubernetes.node import ClusterFailed
+from tests.kubernetes.pods import namespace
+
+CHART: Final = REPOSITORY / "helm" / "penstock"
+NAME: Final = "penstock"
+NAMESPACE: Final = "penstock"
+CLAIM: Final = "penstock-state"
+
+INSTALL_SECONDS: Final = 120
+"""Longest wait for broker and admission to be ready; 30 s on an idle machine."""
+
+
+def image_values(image: str) -> dict[str, str]:
+    """Return how the chart's values name an image."""
+    registry, _, rest = image.partition("/")
+    repository, _, tag = rest.partition(":")
+    return {"registry": registry, "repository": repository, "tag": tag}
+
+
+def values(more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the values of a test: our images, and the one volume that there is."""
+    return {
+        "image": image_values(BROKER_IMAGE),
+        "agentImage": image_values(AGENT_IMAGE),
+        "persistence": {"existingClaim": CLAIM},
+        **(more or {}),
+    }
+
+
+class Release:
+    """One release of the chart."""
+
+    def __init__(self, cluster: Cluster, chart: Path = CHART) -> None:
+        self.cluster = cluster
+        self.chart = chart
+
+    def make_namespace(self) -> None:
+        """Make its namespace, as strict as pod security can be, and a claim with a volume."""
+        strict = {"pod-security.kubernetes.io/enforce": "restricted"}
+        self.cluster.apply(namespace(NAMESPACE, **strict))
+        self.cluster.volume(CLAIM)
+        wanted = {
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": "",
+            "volumeName": CLAIM,
+            "resources": {"requests": {"storage": "1Gi"}},
+        }
+        self.cluster.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "PersistentVolumeClaim",
+                "metadata": {"name": CLAIM, "namespace": NAMESPACE},
+                "spec": wanted,
+            }
+        )
+
+    def install(self, more: Mapping[str, Any] | None = None) -> str:
+        """Install the chart and wait until everything of it is ready; return its notes."""
+        said = self.send("install", more)
+        self.wait()
+        return said
+
+    def upgrade(self, more: Mapping[str, Any] | None = None) -> str:
+        """Upgrade to these values and wait until everything is ready again."""
+        said = self.send("upgrade", more)
+        self.wait()
+        return said
+
+    def wait(self) -> None:
+        """Wait until broker and admission are ready.
+
+        Raises:
+            ClusterFailed: They are not; with pods, events and logs.
+        """
+        for what in (f"statefulset/{NAME}", f"deployment/{NAME}-admission"):
+            limit = f"--timeout={INSTALL_SECONDS}s"
+            asked = ("rollout", "status", what, "-n", NAMESPACE, limit)
+            try:
+                self.cluster.kubectl(*asked, seconds=INSTALL_SECONDS + 10)
+            except ClusterFailed as error:
+                raise ClusterFailed(f"{error}\n{self.cluster.story(NAMESPACE)}") from error
+
+    def uninstall(self) -> None:
+        """Take the release away and wait until its pods are gone."""
+        self.cluster.helm("uninstall", NAME, "-n", NAMESPACE, "--wait", seconds=INSTALL_SECONDS)
+
+    def penstock(self, *arguments: str) -> str:
+        """Run a command of the broker in its pod."""
+        return self.cluster.kubectl(
+            "exec", f"{NAME}-0", "-n", NAMESPACE, "-c", "broker", "--", "penstock", *arguments
+        )
+
+    def trust(self) -> str:
+        """Return the roots that the broker published, in PEM."""
+        found = self.cluster.get("configmap", f"{NAME}-trust", namespace=NAMESPACE)
+        return str(found["data"]["ca.crt"])
+
+    def send(self, verb: str, more: Mapping[str, Any] | None) -> str:
+        """Install or upgrade, and wait for nothing; return the notes."""
+        file = self.cluster.state / "values.json"
+        file.write_text(json.dumps(values(more)), "utf-8")
+        return self.cluster.helm(verb, NAME, str(self.chart), "-n", NAMESPACE, "-f", str(file))
