@@ -9,6 +9,7 @@ request that waits, another certificate.  Where that cannot be read, nothing is 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ __all__ = ["destroy_left"]
 
 _URI_NAMES: Final = ("privkey.uri", "tls.uri")
 """What files are called that name the key of a pair, in each layout that can."""
+
+_NO_FOLDER: Final = frozenset({errno.ENOTDIR, errno.ELOOP})
+"""How opening a folder fails on a file or a link; any other way, nobody knows what lies there."""
 
 
 class Section(Protocol):
@@ -109,7 +113,7 @@ def _named_in_place(sections: Iterable[Section], allowed: Sequence[str]) -> set[
         if section.files is None:
             continue
         path, _, _ = place_of(section.files)
-        if not os.path.lexists(path):
+        if not _is_there(path):
             continue
         with open_folder(path, allowed) as folder:
             for name in os.listdir(folder):
@@ -117,10 +121,30 @@ def _named_in_place(sections: Iterable[Section], allowed: Sequence[str]) -> set[
     return found
 
 
+def _is_there(path: str) -> bool:
+    """Return whether anything lies there.
+
+    Raises:
+        OSError: It cannot be looked at.
+        PathFault: The folder above is missing too, so that a volume may not be mounted.
+    """
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        above = os.path.dirname(path)
+        if not os.path.isdir(above):
+            raise PathFault(f"folder {above} is not there") from None
+        return False
+    return True
+
+
 def _named_by(folder: int, name: str) -> set[str]:
     try:
         inside = child_folder(folder, name)
-    except OSError:  # a file, or a link to one of the folders
+    except OSError as error:
+        if error.errno not in _NO_FOLDER:
+            raise PathFault(f"{name!r} cannot be opened: {error.strerror}") from None
+        # A file, or a link to one of the folders.
         return _read_named(folder, (name,)) if name in _URI_NAMES else set()
     try:
         return _read_named(inside, _URI_NAMES)

@@ -66,11 +66,14 @@ def read_pid_file(path: Path, *, user: str | None = None) -> int:
     link, not writable by group or others.
 
     Raises:
-        ProcessFault: There is none, it isn't trusted, or it holds no process id.
+        NoProcess: There is none; a server writes it when it starts.
+        ProcessFault: It cannot be read, isn't trusted, or holds no process id.
     """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags)
+    except FileNotFoundError as error:
+        raise NoProcess(f"pid file {path} cannot be read: {error.strerror}") from None
     except OSError as error:
         reason = "is a symbolic link" if path.is_symlink() else error.strerror
         raise ProcessFault(f"pid file {path} cannot be read: {reason}") from None

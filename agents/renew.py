@@ -142,10 +142,9 @@ class Renewals:
         """The broker refuses, so that a key that waits is of no use; or says what it waits for."""
         is_refused = message.kind == "refused"
         name, reason = str(message.body["certificate"]), str(message.body["reason"])[:500]
-        section = self._config().certificate(name)
         if is_refused:
             self._log.error("the broker refuses a certificate", certificate=name, reason=reason)
-        if section is not None:
+        if (section := self._config().certificate(name)) is not None:
             with self._lock(name):
                 record = self._records.get(name)
                 # What lies in its place and is not known to be served yet may be of that very key.
@@ -153,7 +152,8 @@ class Renewals:
                     if record.asked_key and record.asked_key != record.key:
                         self._hands.forget_key(section, record.asked_key)
                     record.forget_asked()
-                record.fault = reason
+                if is_refused or record.asked_delivery is not None:  # else it is served by now
+                    record.fault = reason
                 self._records.put(record)
         self._done(message)
 

@@ -17,7 +17,7 @@ from broker.channel.batches import Batches
 from broker.channel.connections import BEAT_SECONDS
 from broker.channel.door import busy, door
 from broker.channel.ports import ChannelRooms
-from broker.channel.shown import shown_chain
+from broker.channel.shown import is_signed, shown_chain
 from broker.channel.streams import Streams
 from broker.issuance.joining import Joined
 from broker.issuance.joining_ports import Asking
@@ -107,6 +107,9 @@ class _Channel:
         if asking.method is EnrolmentMethod.FORMER:
             former = await self._authentication.former(request, body)
             asking = replace(asking, former=former)
+        elif is_signed(request):
+            # A signature was taken for a claim, so nothing was paid, and nobody would look at it.
+            raise _malformed("only method 'former' is signed")
         outcome = await self._rooms.joining.enrol(asking)
         return _outcome(outcome, _version(told))
 

@@ -107,7 +107,7 @@ class AgentLimits:
             return await handler(request)
         try:
             return await handler(request)
-        except Problem:
+        except (Problem, web.HTTPException):
             if not request.get(_BELIEVED):
                 self._take("agents", self._addresses, address)
             raise

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from agents import wire
 
-__all__ = ["BEHIND_PROXY", "has_claim", "shown_chain"]
+__all__ = ["BEHIND_PROXY", "has_claim", "is_signed", "shown_chain"]
 
 BEHIND_PROXY: Final = web.RequestKey("behind_proxy", bool)
 """Key of a request that a named load balancer has passed on: the certificate that TLS shows is its
@@ -34,8 +34,15 @@ def has_claim(request: web.Request) -> bool:
 
     One that asks to be let in does not, unless it is signed by the key of a former identity.
     """
-    if "Signature-Input" in request.headers:
-        return True
+    return is_signed(request) or _shows_identity(request)
+
+
+def is_signed(request: web.Request) -> bool:
+    """Return whether the request says that it is signed."""
+    return "Signature-Input" in request.headers
+
+
+def _shows_identity(request: web.Request) -> bool:
     return request.path != wire.PATHS["enrol"] and bool(shown_chain(request))
 
 

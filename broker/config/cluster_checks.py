@@ -11,12 +11,12 @@ from difflib import get_close_matches
 from typing import Final
 
 from broker.config.model import Config
-from broker.config.upstreams import BuiltinUpstream
+from broker.config.upstreams import AcmeUpstream, BuiltinUpstream
 from broker.config.vouching import ClusterRuleSection
 from broker.policy.overlaps import UNKNOWN, Loose, has_common_name, parse_loose
 from broker.policy.yamlfile import Fault, KeyPath, Lines
 
-__all__ = ["builtin_upstreams", "check_clusters"]
+__all__ = ["builtin_upstreams", "check_clusters", "check_workload_anchors"]
 
 MAX_CROSSINGS: Final = 20
 """Most names that cross clusters which are told: one wrong rule makes one with each other."""
@@ -163,3 +163,29 @@ def _spelled(cluster: str, rule: ClusterRuleSection, template: str) -> frozenset
 
 def _filled(template: str, values: Mapping[str, str]) -> str:
     return _PLACE.sub(lambda match: values.get(match[1], UNKNOWN), template)
+
+
+def check_workload_anchors(config: Config, lines: Lines) -> Iterator[Fault]:
+    """Yield upstreams of cluster rules whose certificates pods would refuse, once they are issued
+    and counted: their roots are not among those that are published."""
+    clusters = config.agents.clusters if config.agents is not None else {}
+    for name, cluster in clusters.items() if config.publishing is not None else ():
+        for place, section in enumerate(cluster.rules):
+            for number, upstream in enumerate(section.upstreams):
+                if _has_unpublished_roots(config, section.community, upstream):
+                    yield lines.fault(
+                        ("agents", "clusters", name, "rules", place, "upstreams", number),
+                        f"upstream '{upstream}' has no anchors, and neither has community "
+                        f"'{section.community}', so pods that take the anchors of 'publishing' "
+                        "would refuse its certificates",
+                        f"name its roots in upstreams.{upstream}.anchors",
+                    )
+
+
+def _has_unpublished_roots(config: Config, community: str, upstream: str) -> bool:
+    published = config.publishing.trust.communities if config.publishing is not None else ()
+    if published and community not in published:
+        return False  # its pods have their anchors from elsewhere
+    found, ours = config.upstreams.get(upstream), config.communities.get(community)
+    is_bare = isinstance(found, AcmeUpstream) and found.anchors is None
+    return is_bare and (ours is None or ours.anchors is None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from broker.config.agent_checks import check_agents
 from broker.config.audit import check_audit
-from broker.config.cluster_checks import check_clusters
+from broker.config.cluster_checks import check_clusters, check_workload_anchors
 from broker.config.model import Config
 from broker.config.operator_checks import check_operators
 from broker.config.publishing import check_publishing
@@ -103,6 +103,7 @@ def _check_references(config: Config, lines: Lines) -> Iterator[Fault]:
     yield from check_audit(config.audit, config.state, lines)
     yield from check_operators(config, lines)
     yield from check_publishing(config, lines)
+    yield from check_workload_anchors(config, lines)
     yield from _check_policy(config, lines)
 
 

@@ -14,6 +14,7 @@ from broker.policy.names import parse_pattern
 __all__ = ["ClientCertificateRule", "ClusterRuleSection", "ClusterSection", "TokenReviewSection"]
 
 _PLACE: Final = re.compile(r"\{([^{}]*)\}")
+_LABEL_ENDS: Final = re.compile(r"[.@]")
 _WORDS: Final = frozenset({"cluster", "namespace", "service_account", "pod"})
 _NAME_WORDS: Final = _WORDS | {"service"}
 
@@ -22,7 +23,15 @@ def _check_template(text: str, words: frozenset[str] = _WORDS) -> str:
     for word in _PLACE.findall(text):
         if word not in words:
             raise ValueError(f"'{{{word}}}' is none of {', '.join(sorted(words))}")
-    # Each word stands for one label or a part of one.
+    # Each word stands for one label or a part of one; two in one label can be told apart by no
+    # letter, for 'a' of 'b-c' and 'a-b' of 'c' make the same.
+    for label in _LABEL_ENDS.split(text):
+        places = [found[0] for found in _PLACE.finditer(label)]
+        if len(places) > 1:
+            raise ValueError(
+                f"'{label}' has more than one word in a label, so that two namespaces could come "
+                f"to one name: write a label for each word, as '{'.'.join(places)}'"
+            )
     parse_pattern(_PLACE.sub("x", text))
     return text
 

@@ -1,4 +1,4 @@
-"""Upstreams of cluster rules that cost somebody's limits: each needs a quota per workload."""
+"""Upstreams of cluster rules that cost somebody's limits: each needs a quota."""
 
 from __future__ import annotations
 

@@ -39,7 +39,8 @@ class Unreachable(Exception):
 
     ``retry_at`` is the earliest time the peer named (Retry-After), aware UTC, or None.
     ``left_nothing`` is True only when the request certainly changed nothing at the peer: no
-    connection was made, or the peer answered that it is over a limit (429).
+    connection was made, or the peer answered that it is over a limit (429).  ``is_fault`` says that
+    the peer answered, of this very request, that it has a fault of its own (500).
     """
 
     def __init__(
@@ -48,12 +49,14 @@ class Unreachable(Exception):
         *,
         retry_at: datetime | None = None,
         left_nothing: bool = False,
+        is_fault: bool = False,
         hint: str | None = None,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.retry_at = retry_at
         self.left_nothing = left_nothing
+        self.is_fault = is_fault
         self.hint = hint
         """What a person can do about it, where it does not end by itself."""
 

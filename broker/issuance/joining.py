@@ -33,7 +33,7 @@ from broker.issuance.node_ports import (
 from broker.issuance.node_refusals import NodeRefusals
 from broker.issuance.ports import AccountChangeStore, AccountStore, Clock, EventLog
 from broker.issuance.records import AccountRecord
-from broker.issuance.regranting import Regrants, with_grant
+from broker.issuance.regranting import Regrants, is_same_pod, with_grant
 from broker.policy.names import PatternSet
 from broker.protocol.identity_keys import (
     IdentityKey,
@@ -203,9 +203,10 @@ class Joining:
         return found if is_alive and found.spki_sha256 == key.spki_sha256 else None
 
     async def _make_way(self, holder: NodeRecord, asking: Asking, grant: Grant) -> None:
-        """Revoke the node that has the name, where the credential lets another take its place."""
+        """Revoke the node that has the name, if it is of the same pod, which came anew."""
         is_alike = holder.method is asking.method and holder.community == grant.community
-        if not (grant.takes_over and is_alike) or self.displace is None:
+        may = grant.takes_over and is_alike and is_same_pod(holder, grant)
+        if not may or self.displace is None:
             raise not_let_in()
         await self.displace(holder, Actor(f"node:{holder.name}", "another took its place"))
 

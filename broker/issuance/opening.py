@@ -36,6 +36,11 @@ MAX_SEEN: Final = 4096
 """Most orders that are remembered so; one that is forgotten costs one more request."""
 
 
+MAX_FAULTED: Final = 1024
+"""Most works of which it is remembered that the CA had a fault with what they replace; one that is
+forgotten costs one more request."""
+
+
 class Held(Exception):
     """The CA handed out an upstream order that another record has.
 
@@ -56,6 +61,7 @@ class Opening:
         self._clock = clock
         self._asking = NamedLocks()
         self._seen: dict[str, tuple[UpstreamOrder, datetime]] = {}
+        self._faulted: dict[str, None] = {}
 
     def remember(self, work: WorkRecord, order: UpstreamOrder) -> None:
         """Keep what the CA showed just now of *work*, so that finalize need not ask again.
@@ -174,16 +180,33 @@ class Opening:
     async def _ask(
         self, upstream: Upstream, work: WorkRecord, request: UpstreamRequest
     ) -> UpstreamOrder:
-        """Send newOrder, a second time without ``replaces`` where the CA refuses that alone."""
+        """Send newOrder, without ``replaces`` where the CA refuses that alone, or chokes on it.
+
+        A renewal may do without being marked as one; it may not wait until its certificate ends
+        for a CA that answers 500 to a certificate which it does not find.
+        """
+        if work.work_id in self._faulted:
+            del self._faulted[work.work_id]
+            await self._drop_replaces(work, ProblemType.SERVER_INTERNAL.token)
+            return await upstream.open_order(replace(request, replaces=None))
         try:
             return await upstream.open_order(request)
+        except Unreachable as error:
+            if error.is_fault and request.replaces is not None:
+                if len(self._faulted) >= MAX_FAULTED:
+                    del self._faulted[next(iter(self._faulted))]
+                self._faulted[work.work_id] = None
+            raise
         except Refused as refusal:
             if request.replaces is None or not _is_about_replaces(refusal.problem):
                 raise
-            told = {"type": refusal.problem.token, "replaces": request.replaces}
-            event = self._event(work, EventKind.REPLACES_DROPPED, work.taken_by)
-            await self._closing.note(replace(event, data={**event.data, **told}))
+            await self._drop_replaces(work, refusal.problem.token)
         return await upstream.open_order(replace(request, replaces=None))
+
+    async def _drop_replaces(self, work: WorkRecord, why: str) -> None:
+        event = self._event(work, EventKind.REPLACES_DROPPED, work.taken_by)
+        told = {"type": why, "replaces": work.replaces}
+        await self._closing.note(replace(event, data={**event.data, **told}))
 
     async def _withdraw(
         self, upstream: Upstream, holder: WorkRecord, opened: UpstreamOrder

@@ -36,6 +36,9 @@ PROOF_LOOK: Final = timedelta(seconds=10)
 LIMIT_PAUSE: Final = timedelta(minutes=1)
 """Pause after a limit that named no time."""
 
+MAX_REASON_CHARS: Final = 300
+"""Most characters of a reason that a node is told; a CA's own words may have a thousand."""
+
 AGAIN: Final = ", try again in "
 """What a limit's sentence ends in differs each time that it is asked; the reason is the same."""
 
@@ -148,14 +151,15 @@ class Ordering:
 
     async def _tell_wait(self, view: DeliveryView, why: str) -> None:
         """Tell the node why its certificate has not come yet, once for each reason."""
+        why = why[:MAX_REASON_CHARS]  # as it is kept, or a longer one would be new each time
         told = (view.delivery.note or "").partition(AGAIN)[0]
         if told == why.partition(AGAIN)[0]:
             return
         await self._store.change_delivery(
-            replace(view.delivery, note=why[:300]),
+            replace(view.delivery, note=why),
             expected=(DeliveryStage.ORDERED,),
             events=(),
-            messages=(message_about(view.managed, "waits", {"reason": why[:300]}),),
+            messages=(message_about(view.managed, "waits", {"reason": why}),),
         )
         self._rooms.connections.wake(view.node.node_id)
 

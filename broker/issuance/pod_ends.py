@@ -45,12 +45,14 @@ class PodNodes(Protocol):
     """Nodes that are bound to pods."""
 
     async def ended_pods(self, before: datetime, limit: int) -> Sequence[NodeRecord]:
-        """Return nodes of pods that are not revoked and whose identity ended before that."""
+        """Return nodes of pods whose identity ended before that, unless they are revoked and
+        their accounts closed."""
         ...
 
     async def forget_pods(self, before: datetime, limit: int) -> int:
-        """Forget the first *limit* revoked nodes of pods whose identity, and everything that was
-        delivered to them, ended before that; return how many they were."""
+        """Forget the first *limit* revoked nodes of pods whose accounts are closed and whose
+        identity, and everything that was delivered to them, ended before that; return how many
+        they were."""
         ...
 
 
@@ -68,7 +70,8 @@ class PodEnds:
         self._store = store
         self._clock = clock
         self._end = end
-        self._look_at = clock.now()
+        # While the broker was away their identities may all have ended: first let them come back.
+        self._look_at = clock.now() + GRACE
 
     async def take_turn(self) -> None:
         """End and forget a part of what there is, if it is time to look."""

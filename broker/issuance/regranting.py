@@ -15,11 +15,11 @@ import structlog
 from broker.issuance.cluster_rules import Cluster, grant_of
 from broker.issuance.errors import Unreachable
 from broker.issuance.joining_ports import Grant
-from broker.issuance.node_ports import NodeRecord
+from broker.issuance.node_ports import EnrolmentMethod, NodeRecord
 from broker.issuance.vouching import credential_refused
 from broker.protocol.service_account_token import ServiceAccount, TokenRejected
 
-__all__ = ["Regrants", "with_grant"]
+__all__ = ["Regrants", "is_same_pod", "with_grant"]
 
 log = structlog.get_logger("penstock")
 
@@ -41,6 +41,19 @@ def with_grant(node: NodeRecord, grant: Grant) -> NodeRecord:
     )
 
 
+def is_same_pod(holder: NodeRecord, grant: Grant) -> bool:
+    """Return whether *holder* is of the pod that *grant* is for, whichever start of it that was."""
+    if holder.cluster is None and holder.pod is None:
+        # Enrolled before these were kept.  Its namespace was proven, its name has to tell the rest.
+        told = f"{grant.pod}.{grant.namespace}.{grant.cluster}"
+        return grant.namespace is not None and (holder.namespace, holder.name) == (
+            grant.namespace,
+            told,
+        )
+    of_holder = (holder.cluster, holder.namespace, holder.pod)
+    return of_holder == (grant.cluster, grant.namespace, grant.pod)
+
+
 class Regrants:
     """Looks at the rules of clusters again."""
 
@@ -51,9 +64,14 @@ class Regrants:
         """Return *node* as its cluster's rules have it now; one of no cluster is what it was.
 
         Raises:
-            Problem: unauthorized: it is nothing by these rules any more, or its pod is gone.
+            Problem: unauthorized: it is nothing by these rules any more, its pod is gone, or it is
+                a pod's and nobody knows of which cluster, so that it has to enrol anew.
         """
         if node.cluster is None or node.namespace is None or node.service_account is None:
+            if node.method is EnrolmentMethod.KUBERNETES:
+                reason = "it is not known of which cluster it is, so it has to enrol anew"
+                log.warning("a pod's identity is not renewed", node=node.name, reason=reason)
+                raise credential_refused()
             return node
         account = ServiceAccount(
             namespace=node.namespace,

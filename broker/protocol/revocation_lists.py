@@ -1,8 +1,10 @@
 """Revocation lists of other CAs, read with suspicion, and whether a chain stands on none of them.
 
 A list is believed when the CA that issued the certificate in question has signed it, it is current
-and nothing in it is critical that is not understood here.  What no such list speaks for is refused,
-as is what stands on any list of that CA, however old: unsure means no (RFC 5280 §6.3.3).
+and nothing in it is critical that is not understood here.  One that names its distribution point
+may be one of several that the CA cut its list into: it speaks for certificates that name the same.
+What no such list speaks for is refused, as is what stands on any list of that CA, however old:
+unsure means no (RFC 5280 §6.3.3).
 """
 
 from __future__ import annotations
@@ -49,7 +51,10 @@ class RevocationList:
     ends: datetime | None
     """When the next one is there at the latest; None: the list does not say."""
     is_understood: bool
-    """Whether it is about all certificates of its issuer, as far as it can be read here."""
+    """Whether it is about all certificates of its issuer, or all of its distribution point, as far
+    as it can be read here."""
+    names: tuple[x509.GeneralName, ...] | None
+    """Names of its distribution point; None: it has none, and is about all certificates."""
     loaded: x509.CertificateRevocationList = field(repr=False)
 
 
@@ -109,7 +114,8 @@ def _check(
         if entry is not None:
             day = entry.revocation_date_utc.date()
             raise ChainError(f"certificate {_named(certificate)} was revoked on {day}")
-    usable = [one for one in signed if one.is_understood]
+    points = _points_of(certificate)
+    usable = [one for one in signed if one.is_understood and _is_about(one, points)]
     if not any(_is_current(one, at) for one in usable):
         issuer = certificate.issuer.rfc4514_string()
         raise RevocationUnknown(
@@ -124,10 +130,27 @@ def _why_not(
 ) -> str:
     if not signed:
         return f"and none of the {len(lists)} at hand is signed by it"
-    if not usable:
+    if not any(one.is_understood for one in signed):
         return "what there is has parts that are not understood"
+    if not usable:
+        return "what there is has a distribution point that the certificate does not name"
     ends = max((one.ends for one in usable if one.ends is not None), default=None)
     return "what there is names no end" if ends is None else f"the newest ended {ends.isoformat()}"
+
+
+def _points_of(certificate: x509.Certificate) -> frozenset[x509.GeneralName]:
+    """Return the names under which its issuer's own lists, for every reason, are to be had."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
+    except (x509.ExtensionNotFound, *_FAULTS):
+        return frozenset()
+    whole = [one for one in found if one.reasons is None and one.crl_issuer is None]
+    return frozenset(name for one in whole for name in one.full_name or ())
+
+
+def _is_about(one: RevocationList, points: frozenset[x509.GeneralName]) -> bool:
+    """Return whether a list is about the certificate with these points (RFC 5280 §6.3.3)."""
+    return one.names is None or not points.isdisjoint(one.names)
 
 
 def _is_current(one: RevocationList, at: datetime) -> bool:
@@ -157,12 +180,14 @@ def _read(loaded: x509.CertificateRevocationList) -> RevocationList:
         begins=loaded.last_update_utc,
         ends=loaded.next_update_utc,
         is_understood=_is_understood(loaded),
+        names=_names_of(loaded),
         loaded=loaded,
     )
 
 
 def _is_understood(loaded: x509.CertificateRevocationList) -> bool:
-    """Return whether it is a whole list of its issuer's own certificates (RFC 5280 §5.2)."""
+    """Return whether it is a whole list of its issuer's own certificates, or of those of one
+    distribution point (RFC 5280 §5.2)."""
     for extension in loaded.extensions:
         value = extension.value
         if isinstance(value, x509.DeltaCRLIndicator):
@@ -174,12 +199,21 @@ def _is_understood(loaded: x509.CertificateRevocationList) -> bool:
                 or value.only_contains_attribute_certs
                 or value.only_some_reasons is not None
                 or value.indirect_crl
+                or value.relative_name is not None
             )
             if is_partial:
                 return False
         elif extension.critical:
             return False
     return True
+
+
+def _names_of(loaded: x509.CertificateRevocationList) -> tuple[x509.GeneralName, ...] | None:
+    for extension in loaded.extensions:
+        value = extension.value
+        if isinstance(value, x509.IssuingDistributionPoint) and value.full_name is not None:
+            return tuple(value.full_name)
+    return None
 
 
 def _split(octets: bytes) -> list[bytes]:

@@ -22,9 +22,23 @@ _ENDED: Final = " ".join(
         "ORDER BY identity_not_after, node_id LIMIT ?2",
     )
 )
+_HALF_ENDED: Final = " ".join(
+    (
+        NODES.select,
+        "INDEXED BY nodes_of_pods",
+        "WHERE pod IS NOT NULL AND status = 'revoked' AND identity_not_after < ?1",
+        # Whatever came in between when its account was to be closed.
+        "AND EXISTS (SELECT 1 FROM accounts a WHERE a.account_id = nodes.account_id",
+        "AND a.status = 'valid')",
+        "ORDER BY identity_not_after, node_id LIMIT ?2",
+    )
+)
 _FORGETTABLE: Final = " ".join(
     (
         "n.pod IS NOT NULL AND n.status = 'revoked' AND n.identity_not_after < ?1",
+        # An account without its node would be one that nothing narrows.
+        "AND NOT EXISTS (SELECT 1 FROM accounts a WHERE a.account_id = n.account_id",
+        "AND a.status = 'valid')",
         # What was delivered, and is on its way, or was for a certificate that is still good.
         "AND NOT EXISTS (SELECT 1 FROM managed m JOIN deliveries d ON d.managed_id = m.managed_id",
         "LEFT JOIN certificates c ON c.certificate_id = d.certificate_id",
@@ -74,10 +88,15 @@ class Pods(Part):
     """The port PodNodes."""
 
     async def ended_pods(self, before: datetime, limit: int) -> Sequence[NodeRecord]:
-        """Return nodes of pods that are not revoked and whose identity ended before that."""
-        return await self._database.scan(
-            lambda snapshot: NODES.read_all(snapshot.all(_ENDED, time_of(before), limit))
-        )
+        """Return nodes of pods whose identity ended before that, unless they are revoked and
+        their accounts closed."""
+        at = time_of(before)
+
+        def look(snapshot: Snapshot) -> Sequence[NodeRecord]:
+            found = NODES.read_all(snapshot.all(_ENDED, at, limit))
+            return [*found, *NODES.read_all(snapshot.all(_HALF_ENDED, at, limit - len(found)))]
+
+        return await self._database.scan(look)
 
     async def forget_pods(self, before: datetime, limit: int) -> int:
         """Forget the first *limit* that nobody asks about any more; see ``issuance.pod_ends``.

@@ -306,7 +306,8 @@ class AcmeClient:
     ) -> Unreachable:
         is_named = error.retry_at is not None and (error.status or 0) >= _FIRST_SERVER_FAULT
         if error.status not in _OVERLOADED and not is_named:
-            return Unreachable(error.reason, retry_at=error.retry_at)
+            is_fault = error.status == _FIRST_SERVER_FAULT
+            return Unreachable(error.reason, retry_at=error.retry_at, is_fault=is_fault)
         retry_at = self._budget.hold(
             account, subject, status=error.status or 0, retry_at=error.retry_at, reason=error.reason
         )

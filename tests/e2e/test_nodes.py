@@ -423,3 +423,19 @@ def test_a_flood_of_strangers_is_refused_and_nodes_at_their_address_are_not(
         assert [known.poll()[0] for _ in range(15)][-1] == 429
         for limit in ("agents", "nodes"):
             assert f'penstock_rate_limited_total{{limit="{limit}"}}' in place.penstock.metrics()
+
+
+def test_a_signature_is_no_way_around_the_limit(tmp_path: Path) -> None:
+    """Whoever asks to be let in by anything but a former identity gains nothing by signing."""
+    place = Place(tmp_path, limits={"rates": {"agents": "4/10m"}})
+    with place.penstock:
+        agent = place.agent()  # which paid once
+        body = {
+            "version": str(wire.VERSION), "node": agent.name, "csr_der": agent.csr(),
+            "method": "approval",
+        }  # fmt: skip
+        asked = [
+            agent.ask("POST", "enrol", body, is_shown=False, is_signed=True)[0] for _ in range(4)
+        ]
+        assert asked == [400, 400, 400, 429]
+        assert agent.enrol(method="former")[0] == 200

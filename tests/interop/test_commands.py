@@ -259,13 +259,14 @@ WITHOUT_JSON: Final = {
     "serve",
     "demo",
     "completion",
+    "admission",
     "vault setup",
     "audit export",
     "audit public-key",
     "policy bundle make",
     "policy bundle sign",
 }
-"""Commands that print no document: two run until they are stopped, two print a shell script, one
+"""Commands that print no document: three run until they are stopped, two print a shell script, one
 prints lines for another program, one a key; two write files beside policies."""
 
 WITHOUT_OPTION: Final = {"policy schema"}

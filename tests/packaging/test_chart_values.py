@@ -29,6 +29,20 @@ CLUSTER = {
     "rules": [{"namespaces": ["*"], "service_accounts": ["*"]}],
 }
 
+ISSUER = {
+    "issuer": "https://sso.example",
+    "audience": "penstock",
+    "keys_url": "https://sso.example/k",
+}
+PERSON = {"users": ["jane"], "roles": {"*": ["viewer"]}}
+ROOTS = {
+    "server": "https://other.example",
+    "token": "file:/x",
+    "ca_bundle": "/x",
+    "namespace": "other",
+    "name": "other",
+}
+
 CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "two brokers": ({"replicaCount": 2}, "two brokers with it would order twice"),
     "no broker": ({"replicaCount": 0}, "replicaCount is 0"),
@@ -98,6 +112,25 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
         {"cluster": {"enabled": False}},
         "none of them could enrol",
     ),
+    "an issuer of the chart's": (
+        {"config": {"operators": {"issuers": {"cluster": ISSUER}}}},
+        "config.operators.issuers.cluster is the chart's",
+    ),
+    "a person of the chart's": (
+        {"config": {"operators": {"people": {"penstock-admission": PERSON}}}},
+        "config.operators.people.penstock-admission is the chart's",
+    ),
+    **{
+        f"{key} of the roots": (
+            {"config": {"publishing": {"trust": {key: value}}}},
+            f"config.publishing.trust.{key} is the chart's",
+        )
+        for key, value in ROOTS.items()
+    },
+    "roots in place of those of Kubernetes": (
+        {"admission": {"trustConfigMap": "kube-root-ca.crt"}},
+        "admission.trustConfigMap is kube-root-ca.crt, which Kubernetes keeps",
+    ),
     "admission without anybody to ask": (
         {"services": {"operators": {"enabled": False}}},
         "services.operators.enabled is false",
@@ -145,6 +178,7 @@ def test_every_sentence_of_the_chart_is_tried() -> None:
     template = EXAMPLES.parent / "penstock" / "templates" / "_contradictions.tpl"
     count = template.read_text("utf-8").count("{{- fail ")
     several = {"directories of policies", "no broker"}
+    several |= {f"{key} of the roots" for key in ROOTS if key != "name"}
     elsewhere = {"a template that gives no YAML"}
     assert count == len(CONTRADICTIONS) - len(several) - len(elsewhere)
 
@@ -169,6 +203,17 @@ def place(made: Rendered, root: Path) -> Path:
     return root / "etc/penstock/config/penstock.yaml"
 
 
+def check(config: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run `penstock check` with *config*."""
+    return subprocess.run(
+        [sys.executable, "-m", "broker", "check", *words, "--config", str(config)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=EXAMPLES.parents[1],
+    )
+
+
 CHECKED = [name for name in VALUE_SETS if name != "gitops"]
 """Sets of values that make configuration and policies themselves."""
 
@@ -177,13 +222,7 @@ CHECKED = [name for name in VALUE_SETS if name != "gitops"]
 def test_broker_takes_what_the_chart_makes(name: str, tmp_path: Path) -> None:
     """Configuration and policies together pass `penstock check` without a warning."""
     config = place(rendered(name), tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-m", "broker", "check", "--strict", "--config", str(config)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=EXAMPLES.parents[1],
-    )
+    done = check(config, "--strict")
     assert (done.returncode, done.stderr) == (0, "")
     assert "default" in done.stdout
 
@@ -193,13 +232,7 @@ def test_fault_in_a_policy_would_be_seen(tmp_path: Path) -> None:
     config = place(rendered("default"), tmp_path)
     policy = tmp_path / "etc/penstock/policies/penstock-policies/default.yaml"
     policy.write_text(policy.read_text("utf-8").replace("upstream: local", "upstream: locla"))
-    done = subprocess.run(
-        [sys.executable, "-m", "broker", "check", "--config", str(config)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=EXAMPLES.parents[1],
-    )
+    done = check(config)
     assert done.returncode == 2
     assert "default.yaml" in done.stderr
 
@@ -209,6 +242,116 @@ def config_of(**values: Any) -> dict[str, Any]:
     text = render(values=values).one("ConfigMap", "penstock-config")["data"]["penstock.yaml"]
     made: dict[str, Any] = YAML(typ="safe", pure=True).load(text)
     return made
+
+
+SHORT = ["{service}.{namespace}.svc"]
+ADMISSION = "penstock-admission.penstock.svc"
+OWN = {
+    "namespaces": ["penstock"],
+    "service_accounts": ["penstock-admission"],
+    "names": [ADMISSION, f"{ADMISSION}.cluster.local"],
+}
+SHOP = {"namespaces": ["shop"], "service_accounts": ["*"], "names": SHORT}
+ALL = {"namespaces": ["*"], "service_accounts": ["*"], "names": SHORT}
+TEAM = {"community": "pods", "owner": "platform", "profiles": ["server"]}
+STAGING = {
+    "issuer": "https://staging.example",
+    "keys": "/etc/penstock/staging.jwks",
+    "rules": [{"namespaces": ["*"], "service_accounts": ["*"], "names": ["{pod}.{namespace}.svc"]}],
+}
+
+RULES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
+    "another namespace": ([SHOP], OWN),
+    "short names alone": ([ALL], OWN),
+    "another community": ([{**ALL, "names": SHORT, **TEAM}], {**OWN, **TEAM}),
+    "the first of two that fit": ([{**ALL, "owner": "a"}, ALL], {**OWN, "owner": "a"}),
+    "a community of others": ([{**SHOP, **TEAM}], {**OWN, "community": "pods"}),
+    "upstreams and a node": (
+        [{**ALL, "upstreams": ["local"], "node": "{pod}.{namespace}.shop.{cluster}"}],
+        OWN,
+    ),
+    "a template": (
+        [{**ALL, "namespaces": ["{{ .Release.Namespace }}"], "owner": "b"}],
+        {**OWN, "owner": "b"},
+    ),
+}
+"""What somebody puts in place of the rules → the rules, and the chart's own before them."""
+
+
+def own_policy(community: str) -> dict[str, str]:
+    """Return the chart's policy, for *community*."""
+    text = rendered("default").one("ConfigMap", "penstock-policies")["data"]["default.yaml"]
+    return {"default.yaml": text.replace("community: default", f"community: {community}")}
+
+
+@pytest.mark.parametrize("what", RULES)
+def test_admission_has_its_rule_whatever_the_others_are(what: str, tmp_path: Path) -> None:
+    """Else its certificate ends, and with it every new pod where the webhook fails closed."""
+    rules, own = RULES[what]
+    community = rules[0].get("community", "default")
+    upstreams = {name: {"communities": [community]} for name in ("local", "nodes")}
+    made = render(
+        values={
+            "cluster": {"rules": rules},
+            "config": {"communities": {community: {}}, "upstreams": upstreams},
+            "policies": {"files": own_policy(community)},
+        }
+    )
+    config = place(made, tmp_path)
+    done = check(config, "--strict")
+    assert (done.returncode, done.stderr) == (0, "")
+    loaded = YAML(typ="safe", pure=True).load(config)
+    first, *others = loaded["agents"]["clusters"]["cluster"]["rules"]
+    assert first == own
+    assert [one["names"] for one in others] == [SHORT] * len(rules)
+
+
+def test_name_that_two_clusters_share_may_be_admissions_too(tmp_path: Path) -> None:
+    """As far as the rule says that would fit otherwise; the twin says nothing and is refused."""
+    results = {}
+    for mine, theirs in ((["staging"], ["cluster"]), ([], [])):
+        rules = [{**rule, "shared_with": theirs} for rule in STAGING["rules"]]
+        clusters = {"staging": {**STAGING, "rules": rules}}
+        made = render(
+            values={
+                "cluster": {"rules": [{**ALL, "shared_with": mine}]},
+                "config": {"agents": {"clusters": clusters}},
+            }
+        )
+        root = tmp_path / "-".join(("told", *mine))
+        (root / "etc/penstock").mkdir(parents=True)
+        (root / "etc/penstock/staging.jwks").write_text('{"keys": []}')
+        results[bool(mine)] = check(place(made, root))
+    assert (results[True].returncode, results[True].stderr) == (0, "")
+    assert f"can be had from cluster 'cluster' too, by name '{ADMISSION}'" in results[False].stderr
+
+
+def test_rule_of_admission_goes_with_it_and_follows_its_names() -> None:
+    """The twin: without admission the rules are the user's own; with other names it has those."""
+    rules = {"cluster": {"rules": [SHOP]}}
+    without = config_of(admission={"enabled": False}, **rules)
+    assert without["agents"]["clusters"]["cluster"]["rules"] == [SHOP]
+    account = {"create": False, "name": "webhooks"}
+    own = config_of(
+        admission={"serviceAccount": account}, cluster={"rules": [SHOP], "domain": "prod.example"}
+    )["agents"]["clusters"]["cluster"]["rules"][0]
+    assert own["service_accounts"] == ["webhooks"]
+    assert own["names"] == [ADMISSION, f"{ADMISSION}.prod.example"]
+
+
+def test_issuers_people_and_roots_beside_the_charts_may_be_said() -> None:
+    """The twin of what is refused: other names, further roots, and without admission those too."""
+    operators = {"issuers": {"sso": ISSUER}, "people": {"jane": PERSON}}
+    trust = {"communities": ["default"], "also": ["/etc/penstock/files/more/ca.crt"]}
+    tls = {"source": "secret", "secretName": "x", "caKey": "ca.crt"}
+    made = config_of(config={"operators": operators, "publishing": {"trust": trust}}, tls=tls)
+    assert set(made["operators"]["issuers"]) == {"sso", "cluster"}
+    assert set(made["operators"]["people"]) == {"jane", "penstock-admission"}
+    assert made["publishing"]["trust"]["communities"] == ["default"]
+    assert made["publishing"]["trust"]["also"] == ["/etc/penstock/tls/ca.crt", *trust["also"]]
+    alone = {"issuers": {"cluster": ISSUER}, "people": {"penstock-admission": PERSON}}
+    without = config_of(admission={"enabled": False}, config={"operators": alone})
+    assert without["operators"] == alone
 
 
 def test_part_of_a_listener_that_is_not_the_charts_may_be_said() -> None:

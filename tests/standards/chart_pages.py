@@ -133,7 +133,8 @@ def config_schema() -> dict[str, Any]:
     top = _bare(made)
     # What the chart adds itself may be left out.
     top["required"] = ["apiVersion", "kind", "external_url", "upstreams"]
-    parts[f"{PREFIX}.Listen"].pop("required", None)
+    for name in ("Listen", "TrustConfigMap"):
+        parts[f"{PREFIX}.{name}"].pop("required", None)
     return {PREFIX: top, **dict(sorted(parts.items()))}
 
 

@@ -48,15 +48,40 @@ sidecar:
   metrics_port: {{ .Values.admission.sidecar.metricsPort }}
 {{- end -}}
 
-{{- define "penstock.admission.sidecar" -}}
+{{/* The names of the webhooks, as the API server knows them: short and long. */}}
+{{- define "penstock.admission.names" -}}
 {{- $host := include "penstock.host" (list . "admission") -}}
+{{- list $host (printf "%s.%s" $host .Values.cluster.domain) | toJson -}}
+{{- end -}}
+
+{{/*
+The rule by which the admission process has its own certificate.  It stands before cluster.rules, for
+without that certificate no pod is made in a namespace that opted in, whatever somebody writes there.
+Whom it belongs to is as in the rule that would fit otherwise, or, where none would, in the first.
+*/}}
+{{- define "penstock.admission.rule" -}}
+{{- $account := include "penstock.admission.serviceAccountName" . -}}
+{{- $rules := tpl (toYaml .Values.cluster.rules) . | fromYamlArray -}}
+{{- $alike := pick (default dict (first $rules)) "community" -}}
+{{- range $rule := reverse $rules -}}
+{{- $hasNamespace := or (has "*" $rule.namespaces) (has $.Release.Namespace $rule.namespaces) -}}
+{{- if and $hasNamespace (or (has "*" $rule.service_accounts) (has $account $rule.service_accounts)) -}}
+{{- $alike = pick $rule "community" "profiles" "shared_with" "owner" "contact" -}}
+{{- end -}}
+{{- end -}}
+{{- $own := dict "namespaces" (list .Release.Namespace) "service_accounts" (list $account) -}}
+{{- $_ := set $own "names" (include "penstock.admission.names" . | fromJsonArray) -}}
+{{- list (merge $own $alike) | toYaml -}}
+{{- end -}}
+
+{{- define "penstock.admission.sidecar" -}}
 image: {{ include "penstock.imageOf" (list . .Values.agentImage) }}
 pullPolicy: {{ .Values.agentImage.pullPolicy }}
 brokerUrl: {{ include "penstock.agentsUrl" . }}
 audience: {{ .Values.cluster.audience | quote }}
 trustConfigMap: {{ include "penstock.fullname" . }}-trust
 user: {{ .Values.securityContext.runAsUser }}
-names: [{{ $host }}, {{ $host }}.{{ .Values.cluster.domain }}]
+names: {{ include "penstock.admission.names" . }}
 cpuRequest: {{ .Values.admission.sidecar.cpuRequest }}
 memoryRequest: {{ .Values.admission.sidecar.memoryRequest }}
 memoryLimit: {{ .Values.admission.sidecar.memoryLimit }}

@@ -63,6 +63,9 @@ agents:
         token: file:/var/run/secrets/kubernetes.io/serviceaccount/token
       ca_bundle: /var/run/secrets/kubernetes.io/serviceaccount/ca.crt
       rules:
+        {{- if .Values.admission.enabled }}
+        {{- include "penstock.admission.rule" . | nindent 8 }}
+        {{- end }}
         {{- tpl (toYaml .Values.cluster.rules) . | nindent 8 }}
 {{- end }}
 publishing:
@@ -73,7 +76,7 @@ publishing:
     namespace: {{ .Release.Namespace }}
     name: {{ include "penstock.fullname" . }}-trust
     {{- with .Values.tls.caKey }}
-    also: [/etc/penstock/tls/{{ . }}]
+    also: {{ prepend (dig "publishing" "trust" "also" list (include "penstock.config.said" $ | fromYaml)) (printf "/etc/penstock/tls/%s" .) | toJson }}
     {{- end }}
 {{- if .Values.admission.enabled }}
 operators:

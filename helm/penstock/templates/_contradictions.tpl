@@ -7,6 +7,7 @@ what to do.  What a single value may be is in values.schema.json.
 {{- include "penstock.check.replicas" . -}}
 {{- if not .Values.existingConfigMap -}}
 {{- include "penstock.check.config" . -}}
+{{- include "penstock.check.own" . -}}
 {{- include "penstock.check.upstreams" . -}}
 {{- include "penstock.check.vault" . -}}
 {{- end -}}
@@ -50,6 +51,27 @@ what to do.  What a single value may be is in values.schema.json.
 {{- $url := get (include "penstock.config.said" . | fromYaml) "external_url" -}}
 {{- if and .Values.url (ne .Values.url $url) -}}
 {{- fail (printf "url is %s and config.external_url is %s: leave one of them out" .Values.url $url) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What the chart says under config for the admission process, and where the roots are written. */}}
+{{- define "penstock.check.own" -}}
+{{- $said := include "penstock.config.said" . | fromYaml -}}
+{{- if .Values.admission.enabled -}}
+{{- $operators := default dict $said.operators -}}
+{{- if hasKey (default dict $operators.issuers) .Values.cluster.name -}}
+{{- fail (printf "config.operators.issuers.%s is the chart's, for the tokens of the admission process: call yours otherwise" .Values.cluster.name) -}}
+{{- end -}}
+{{- $own := printf "%s-admission" (include "penstock.fullname" .) -}}
+{{- if hasKey (default dict $operators.people) $own -}}
+{{- fail (printf "config.operators.people.%s is the chart's, for the admission process: call yours otherwise" $own) -}}
+{{- end -}}
+{{- end -}}
+{{- $trust := default dict (default dict $said.publishing).trust -}}
+{{- range $key := list "server" "token" "ca_bundle" "namespace" "name" -}}
+{{- if hasKey $trust $key -}}
+{{- fail (printf "config.publishing.trust.%s is the chart's, for pods mount the ConfigMap that it makes: leave it out" $key) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 
@@ -153,6 +175,9 @@ what to do.  What a single value may be is in values.schema.json.
 {{- end -}}
 {{- if and .Values.admission.podDisruptionBudget.enabled (ge (int .Values.admission.podDisruptionBudget.minAvailable) (int .Values.admission.replicaCount)) -}}
 {{- fail (printf "admission.podDisruptionBudget.minAvailable is %v of %v replicas: no node could ever be drained" .Values.admission.podDisruptionBudget.minAvailable .Values.admission.replicaCount) -}}
+{{- end -}}
+{{- if eq .Values.admission.trustConfigMap "kube-root-ca.crt" -}}
+{{- fail "admission.trustConfigMap is kube-root-ca.crt, which Kubernetes keeps in every namespace with the roots of its API server: give it another name" -}}
 {{- end -}}
 {{- if and (not .Values.admission.serviceAccount.create) (not .Values.admission.serviceAccount.name) -}}
 {{- fail "admission.serviceAccount.create is false and admission.serviceAccount.name is empty" -}}

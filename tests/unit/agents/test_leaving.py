@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from datetime import timedelta
@@ -155,6 +156,67 @@ def test_nothing_is_destroyed_while_it_is_not_known_what_is_in_use(
     assert "not known which are in use" in fault
     assert uri(1) in token.keys
     (node.tls / "www").unlink()
+    assert destroy(node) == []
+    assert uri(1) not in token.keys
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EMFILE, errno.EACCES, errno.ESTALE])
+def test_nothing_is_destroyed_while_a_folder_cannot_be_opened(
+    node: Node, token: FakeToken, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """It may be the one that names the key; a file or a link in its place names none."""
+    left(node, 1)
+    in_place(node, ".previous-99999999999-0011", 1)
+
+    def refuse(parent: int, name: str) -> int:
+        raise OSError(code, os.strerror(code), name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(leaving, "child_folder", refuse)
+        (fault,) = destroy(node)
+    assert "not known which are in use" in fault
+    assert f"'.previous-99999999999-0011' cannot be opened: {os.strerror(code)}" in fault
+    assert uri(1) in token.keys
+    (node.tls / "www" / ".previous-99999999999-0011").rename(node.home / "away")
+    (node.tls / "www" / "notes").touch()
+    (node.tls / "www" / "current").symlink_to("nowhere")
+    assert destroy(node) == []
+    assert uri(1) not in token.keys
+
+
+def test_nothing_is_destroyed_while_a_volume_is_away(node: Node, token: FakeToken) -> None:
+    """Not even the folder above is there; with it, a certificate may have none of its own yet."""
+    left(node, 1)
+    node.tls.rename(node.home / "away")
+    (fault,) = destroy(node)
+    assert f"folder {node.tls} is not there" in fault
+    node.tls.symlink_to("nowhere")
+    (fault,) = destroy(node)
+    assert f"folder {node.tls} is not there" in fault
+    assert uri(1) in token.keys
+    node.tls.unlink()
+    node.tls.mkdir()
+    assert destroy(node) == []
+    assert uri(1) not in token.keys
+
+
+def test_nothing_is_destroyed_while_a_place_cannot_be_looked_at(
+    node: Node, token: FakeToken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a share whose server is away."""
+    left(node, 1)
+    look = os.lstat
+
+    def refuse(path: str) -> os.stat_result:
+        if path == str(node.tls / "www"):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
+        return look(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "lstat", refuse)
+        (fault,) = destroy(node)
+    assert os.strerror(errno.ESTALE) in fault
+    assert uri(1) in token.keys
     assert destroy(node) == []
     assert uri(1) not in token.keys
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.processes import ProcessFault, find_process, read_pid_file, send_signal
+from agents.processes import NoProcess, ProcessFault, find_process, read_pid_file, send_signal
 
 Start = Callable[..., subprocess.Popen[bytes]]
 
@@ -92,9 +92,19 @@ def test_pid_file_of_a_stranger_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_pid_file_is_a_fault(tmp_path: Path) -> None:
-    """A server that has ended has no pid file."""
-    with pytest.raises(ProcessFault, match="cannot be read"):
+    """A server that has ended, or was not started yet, has no pid file."""
+    with pytest.raises(NoProcess, match="cannot be read"):
         read_pid_file(tmp_path / "server.pid")
+
+
+def test_pid_file_that_cannot_be_reached_does_not_say_that_nothing_runs(tmp_path: Path) -> None:
+    """Only a missing one does; a link that leads nowhere is a link."""
+    (tmp_path / "file").touch()
+    (tmp_path / "link.pid").symlink_to("missing")
+    for path in (tmp_path / "file" / "server.pid", tmp_path / "link.pid"):
+        with pytest.raises(ProcessFault, match=r"cannot be read|is a symbolic link") as caught:
+            read_pid_file(path)
+        assert not isinstance(caught.value, NoProcess)
 
 
 def test_signal_reaches_the_program(start: Start, program: str) -> None:

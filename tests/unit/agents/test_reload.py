@@ -185,6 +185,20 @@ def test_a_server_that_is_started_later_may_be_absent(tmp_path: Path) -> None:
         reload(section, [MAIL])
 
 
+def test_a_server_that_is_started_later_has_no_pid_file_yet(tmp_path: Path) -> None:
+    """It may be absent by its pid file too; one that is there and not trusted is a fault."""
+    path = tmp_path / "server.pid"
+    section = ReloadSection(signal="HUP", pid_file=str(path), process="/usr/sbin/nginx")
+    may_be_absent = replace(section, absent=Absent.PASS)
+    reload(may_be_absent, [MAIL])
+    with pytest.raises(ReloadFault, match="cannot be read"):
+        reload(section, [MAIL])
+    path.write_text("4711\n")
+    path.chmod(0o666)
+    with pytest.raises(ReloadFault, match="writable by group or others"):
+        reload(may_be_absent, [MAIL])
+
+
 def test_a_server_that_may_be_absent_is_signalled_when_it_is_there(
     server: subprocess.Popen[bytes],
 ) -> None:

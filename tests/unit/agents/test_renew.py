@@ -306,6 +306,20 @@ def test_a_reason_to_wait_is_kept_and_so_is_the_key(tmp_path: Path) -> None:
     assert node.records.get("mail").fault is None
 
 
+def test_a_reason_to_wait_that_comes_late_is_no_fault_of_what_is_served(tmp_path: Path) -> None:
+    """It passed its certificate on the way; while the next one is asked for, it counts again."""
+    node = Node(tmp_path)
+    late = Message("w", "waits", {"certificate": "www", "reason": "limited"}, 3)
+    node.renewals.work([wish()])
+    node.renewals.work([sent()])
+    node.renewals.work([late])
+    assert (node.stages()[-1], node.records.get("www").fault) == ("seen", None)
+    assert "w" in node.done
+    node.renewals.work([wish("d2")])
+    node.renewals.work([late])
+    assert node.records.get("www").fault == "limited"
+
+
 def test_a_refusal_forgets_the_key_that_waited(tmp_path: Path) -> None:
     """Never the one that serves."""
     node = Node(tmp_path)

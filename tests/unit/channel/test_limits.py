@@ -67,6 +67,7 @@ class Door:
         node: str | None = None,
         is_claiming: bool = False,
         is_fit: bool = True,
+        is_found: bool = True,
     ) -> timedelta | int | None:
         """Send a request behind which *node* is found.
 
@@ -75,6 +76,8 @@ class Door:
         request = FakeRequest(remote=address, is_claiming=is_claiming or node is not None)
 
         async def handle(inner: web.Request) -> web.StreamResponse:
+            if not is_found:
+                raise web.HTTPNotFound
             if node is not None:
                 self.limits.believe(inner, node)
             elif is_claiming:
@@ -89,6 +92,8 @@ class Door:
             await middleware(request, handle)
         except Problem as problem:
             return problem.retry_after if problem.status == 429 else problem.status
+        except web.HTTPNotFound as answer:
+            return answer.status
         return None
 
 
@@ -108,6 +113,14 @@ async def test_who_claims_to_be_a_node_and_is_none_is_counted_all_the_same() -> 
     assert told[:-1] == [403] * ENOUGH
     assert isinstance(told[-1], timedelta)
     assert isinstance(await door.ask(), timedelta)
+
+
+async def test_a_claim_at_a_place_that_is_not_there_is_counted() -> None:
+    """Nobody looks at the claim there, so it may not be had for nothing."""
+    door = Door()
+    told = [await door.ask(is_claiming=True, is_found=False) for _ in range(ENOUGH + 1)]
+    assert told[:-1] == [404] * ENOUGH
+    assert isinstance(told[-1], timedelta)
 
 
 async def test_nodes_that_are_known_cost_their_address_nothing() -> None:

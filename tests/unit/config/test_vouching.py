@@ -70,6 +70,18 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "node of one label": (with_cluster(rules=[{**RULE, "node": "{pod}"}]), "single label"),
     "name that is no pattern": (with_cluster(rules=[{**RULE, "names": ["a..b"]}]), "a..b"),
     "pattern of namespaces": (with_cluster(rules=[{**RULE, "namespaces": ["ma*"]}]), "ma*"),
+    "two words in a label": (
+        with_cluster(rules=[{**RULE, "names": ["{service_account}-{namespace}.apps.example"]}]),
+        "write a label for each word, as '{service_account}.{namespace}'",
+    ),
+    "two words that touch": (
+        with_cluster(rules=[{**RULE, "names": ["{namespace}{service_account}.apps.example"]}]),
+        "'{namespace}{service_account}' has more than one word in a label",
+    ),
+    "node of two words in a label": (
+        with_cluster(rules=[{**RULE, "node": "{pod}-{namespace}.{cluster}"}]),
+        "write a label for each word, as '{pod}.{namespace}'",
+    ),
     "certificates without names": (
         agents(client_anchors="/a.pem", client_certificates=[{"owner": "x"}]),
         "expected names, or node with subjects",
@@ -107,6 +119,14 @@ def test_rule_of_a_pod_may_speak_of_services(parse: Parse) -> None:
     assert section is not None
     assert section.clusters["prod"].pods is not None
     assert section.clusters["prod"].rules[0].upstreams == ()
+
+
+def test_word_may_be_a_part_of_a_label(parse: Parse) -> None:
+    """One beside letters of ours is told apart, and so is each in a label of its own."""
+    names = ["web-{service_account}.{namespace}-x.apps.example", "{service_account}.{namespace}.a"]
+    section = parse(with_cluster(rules=[{**RULE, "names": names, "node": "n-{pod}.{cluster}"}]))
+    assert section.agents is not None
+    assert section.agents.clusters["prod"].rules[0].names == tuple(names)
 
 
 SERVED = {**RULE, "names": ["{service}.svc"]}

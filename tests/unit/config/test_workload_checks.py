@@ -7,7 +7,8 @@ import pytest
 
 from broker.config.policies import load_policies
 from broker.policy.yamlfile import Faults
-from tests.unit.config.conftest import Parse
+from tests.unit.config.conftest import FaultsOf, Parse
+from tests.unit.config.test_publishing import with_trust
 from tests.unit.config.test_vouching import CLUSTER, agents
 
 POLICY = """\
@@ -112,6 +113,42 @@ def test_built_in_cas_need_no_budget(tmp_path: Path, parse: Parse) -> None:
     """Nobody counts what they issue."""
     assert found(tmp_path, parse, "", upstreams=["local"]) == ""
     assert found(tmp_path, parse, "", upstreams=[]) == ""
+
+
+def with_upstreams(*upstreams: str, **more: Any) -> dict[str, Any]:
+    """Return a change with one rule of a cluster, and more."""
+    made = {"namespaces": ["shop"], "service_accounts": ["web"], "upstreams": list(upstreams)}
+    own = agents(clusters={"prod": {**CLUSTER, "rules": [made]}})
+    return own | {"upstreams.public": PUBLIC} | more
+
+
+def test_upstream_whose_roots_are_not_published_is_a_fault(faults_of: FaultsOf) -> None:
+    """Pods would refuse what it issued, and its budget would be spent for nothing."""
+    (fault,) = faults_of(with_upstreams("local", "public", **with_trust()))
+    assert "rules[0].upstreams[1]: upstream 'public' has no anchors" in fault
+
+
+ANCHORED: dict[str, dict[str, Any]] = {
+    "its own": {"upstreams.public.anchors": "/etc/penstock/public.pem", **with_trust()},
+    "its community's": {"communities.default.anchors": "/etc/penstock/a.pem", **with_trust()},
+    "nothing is published": {},
+    "another community is": {
+        "communities": {"default": {}, "lab": {}},
+        "upstreams.local.communities": ["default", "lab"],
+        **with_trust(communities=["lab"]),
+    },
+}
+
+
+@pytest.mark.parametrize("more", ANCHORED.values(), ids=ANCHORED)
+def test_upstream_whose_roots_pods_have_is_taken(parse: Parse, more: dict[str, Any]) -> None:
+    """Or where pods have theirs from elsewhere."""
+    assert parse(with_upstreams("local", "public", **more)).agents is not None
+
+
+def test_built_in_cas_have_roots_of_their_own(parse: Parse) -> None:
+    """They are published whatever is configured."""
+    assert parse(with_upstreams("local", **with_trust())).agents is not None
 
 
 def test_every_namespace_takes_a_rule_for_every_namespace(tmp_path: Path, parse: Parse) -> None:

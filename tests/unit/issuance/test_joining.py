@@ -193,17 +193,20 @@ async def test_method_without_a_voucher_lets_nobody_in(scene: NodeWorld) -> None
 class Pods:
     """A voucher that names the node and lets it take another's place."""
 
-    def __init__(self, *, takes_over: bool) -> None:
-        self.grant = Grant(community="default", node="pod-0", takes_over=takes_over)
+    def __init__(self, *, takes_over: bool, **more: Any) -> None:
+        wanted = {"cluster": "prod", "namespace": "shop", "service_account": "web", "pod": "pod-0"}
+        self.grant = Grant(
+            **{"community": "default", "node": "pod-0", **wanted, **more}, takes_over=takes_over
+        )
 
     async def vouch(self, asking: Asking) -> Grant:
         """Grant."""
         return self.grant
 
 
-def pods(scene: NodeWorld, *, takes_over: bool) -> None:
+def pods(scene: NodeWorld, *, takes_over: bool, **more: Any) -> None:
     """Have pods let in."""
-    scene.joining._vouchers[EnrolmentMethod.KUBERNETES] = Pods(takes_over=takes_over)
+    scene.joining._vouchers[EnrolmentMethod.KUBERNETES] = Pods(takes_over=takes_over, **more)
 
 
 async def test_credential_names_the_node(scene: NodeWorld) -> None:
@@ -214,7 +217,7 @@ async def test_credential_names_the_node(scene: NodeWorld) -> None:
 
 
 async def test_pod_that_starts_anew_takes_the_place_of_the_former_one(scene: NodeWorld) -> None:
-    """The former one is revoked, whoever it was."""
+    """The former one is revoked, whichever key it had."""
     pods(scene, takes_over=True)
     asking = scene.asking(AgentKey(), method=EnrolmentMethod.KUBERNETES)
     first = await joined(scene, asking)
@@ -224,6 +227,55 @@ async def test_pod_that_starts_anew_takes_the_place_of_the_former_one(scene: Nod
     assert former.status is NodeStatus.REVOKED
     assert scene.live.dropped == [former.node_id]
     assert (await scene.nodes.find("pod-0")).node_id == second.node.node_id
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"namespace": "evil"}, {"cluster": "test"}, {"pod": "pod-1"}, {"community": "lab"}],
+    ids=lambda other: "".join(other),
+)
+async def test_pod_takes_no_place_of_another_pod(scene: NodeWorld, other: dict[str, str]) -> None:
+    """One of the same name elsewhere is another workload's, however its rule calls both."""
+    pods(scene, takes_over=True)
+    asking = scene.asking(AgentKey(), method=EnrolmentMethod.KUBERNETES)
+    holder = await joined(scene, asking)
+    pods(scene, takes_over=True, **other)
+    with pytest.raises(Problem, match="not let in"):
+        await scene.joining.enrol(replace(asking, csr_der=AgentKey().csr_der))
+    assert (await scene.nodes.find("pod-0")).node_id == holder.node.node_id
+    assert scene.live.dropped == []
+
+
+FULL = "pod-0.shop.prod"
+
+
+@pytest.mark.parametrize(
+    ("node", "now", "is_in"),
+    [
+        (FULL, {}, True),
+        (FULL, {"namespace": "evil"}, False),
+        ("pod-0.prod", {}, False),
+        ("pod-0", {}, False),
+    ],
+    ids=["its name tells all", "another namespace", "no namespace in it", "pod alone"],
+)
+async def test_node_from_before_pods_were_kept_gives_way_only_where_its_name_tells_all(
+    scene: NodeWorld, node: str, now: dict[str, str], is_in: bool
+) -> None:
+    """What is unsure is another's."""
+    pods(scene, takes_over=True, node=node)
+    asking = scene.asking(AgentKey(), method=EnrolmentMethod.KUBERNETES)
+    holder = (await joined(scene, asking)).node
+    old = replace(holder, cluster=None, pod=None, pod_uid=None)
+    await scene.store.change_node(old, expected=(NodeStatus.ACTIVE,), events=())
+    pods(scene, takes_over=True, node=node, **now)
+    again = replace(asking, csr_der=AgentKey().csr_der)
+    if is_in:
+        await joined(scene, again)
+    else:
+        with pytest.raises(Problem, match="not let in"):
+            await scene.joining.enrol(again)
+    assert ((await scene.nodes.find(node)).node_id != holder.node_id) is is_in
 
 
 async def test_pod_takes_no_place_of_a_node_that_came_otherwise(scene: NodeWorld) -> None:

@@ -7,7 +7,7 @@ from broker.issuance.errors import Unreachable
 from broker.issuance.events import EventKind
 from broker.issuance.managed_ports import NodeOrders
 from broker.issuance.node_ports import DeliveryStage, NodeRecord
-from broker.issuance.ordering import order_id_of
+from broker.issuance.ordering import MAX_REASON_CHARS, order_id_of
 from broker.issuance.records import AccountRecord, OrderRecord
 from broker.policy.published_limits import LimitPer, PublishedLimit
 from broker.policy.units import Rate
@@ -177,6 +177,21 @@ async def test_ca_that_is_away_is_waited_for(hosts: DeliveryWorld) -> None:
     await node.work()
     assert await node.stage() is DeliveryStage.SEEN
     assert await hosts.count(EventKind.DELIVERY_FAILED) == 0
+
+
+async def test_long_reason_is_told_once_as_well(hosts: DeliveryWorld) -> None:
+    """It is kept cut off, and compared as it is kept."""
+    node = await hosts.node()
+    node.profile = "server"
+    hosts.ca.is_away = True
+    hosts.ca.name = "a" * 2 * MAX_REASON_CHARS
+    await node.wants("www")
+    await node.work()
+    await hosts.let_pass(timedelta(minutes=1))
+    (told,) = [one for one in await node.read() if one.kind == "waits"]
+    assert len(str(told.body["reason"])) == MAX_REASON_CHARS
+    await hosts.let_pass(timedelta(minutes=5))
+    assert [one for one in await node.read() if one.kind == "waits"] == []
 
 
 async def test_node_is_told_what_its_order_waits_for(hosts: DeliveryWorld) -> None:

@@ -84,9 +84,24 @@ async def test_pod_is_forgotten_a_day_after(scene: NodeWorld) -> None:
     assert await status_of(scene, node) is None
 
 
+async def test_broker_that_was_away_lets_pods_come_back_first(scene: NodeWorld) -> None:
+    """All their identities ended meanwhile, and their keys are what they come back by."""
+    node = await pod(scene)
+    scene.clock.advance(IDENTITY_LIFETIME + 5 * GRACE)
+    turns = ends(scene)
+    await turns.take_turn()
+    scene.clock.advance(GRACE - timedelta(seconds=1))
+    await turns.take_turn()
+    assert await status_of(scene, node) is NodeStatus.ACTIVE
+    scene.clock.advance(timedelta(seconds=1))
+    await turns.take_turn()
+    assert await status_of(scene, node) is NodeStatus.REVOKED
+
+
 async def test_looks_are_a_minute_apart(scene: NodeWorld) -> None:
     """A turn comes every five seconds."""
     turns = ends(scene)
+    scene.clock.advance(GRACE)
     await turns.take_turn()
     node = await pod(scene)
     scene.clock.advance(LOOK_EVERY - timedelta(seconds=1))
@@ -102,13 +117,14 @@ async def test_looks_are_a_minute_apart(scene: NodeWorld) -> None:
 async def test_one_that_somebody_else_ended_holds_up_no_other(scene: NodeWorld) -> None:
     """Each is tried for itself."""
     first, second = await pod(scene, "a-01"), await pod(scene, "b-01")
-    scene.clock.advance(IDENTITY_LIFETIME + 2 * GRACE)
 
     async def end(node: NodeRecord, actor: Actor) -> object:
         if node.name == first.name:
             raise Conflict("somebody was faster")
         return await scene.nodes.retire(node, actor)
 
-    await PodEnds(scene.store, scene.clock, end=end).take_turn()
+    turns = PodEnds(scene.store, scene.clock, end=end)
+    scene.clock.advance(IDENTITY_LIFETIME + 2 * GRACE)
+    await turns.take_turn()
     assert await status_of(scene, first) is NodeStatus.ACTIVE
     assert await status_of(scene, second) is NodeStatus.REVOKED

@@ -108,6 +108,19 @@ async def test_identity_of_what_is_nothing_any_more_is_not_renewed(
     assert await scene.world.store.find_node(node.node_id) == node
 
 
+async def test_pod_of_which_no_cluster_is_known_enrols_anew(scene: Scene) -> None:
+    """Kept before clusters were, or by a broker that does not know them: no rule would limit it."""
+    node = await scene.join()
+    old = replace(node, cluster=None, pod=None, pod_uid=None, upstreams=None)
+    await scene.world.store.change_node(old, expected=(node.status,), events=())
+    with pytest.raises(Problem, match="credential is refused"):
+        await scene.renew()
+    scene.key = AgentKey()
+    anew = await scene.join()
+    assert (anew.cluster, anew.pod, anew.upstreams) == ("prod", "postfix-0", ("local",))
+    assert (await scene.renew()).node_id == anew.node_id != node.node_id
+
+
 async def test_owner_that_somebody_set_stays(scene: Scene) -> None:
     """The rule names the first owner; people may have named another since."""
     node = await scene.join()

@@ -196,6 +196,33 @@ async def test_ca_that_refuses_what_is_replaced_is_asked_once_without(
     assert event.data["replaces"] == cert_id
 
 
+async def test_ca_that_fails_over_what_is_replaced_is_asked_without(world: World) -> None:
+    """At the second try: a CA that does not find the certificate may answer 500 for ever."""
+    await registered(world)
+    client = await world.client()
+    _, cert_id = await issued(world, client)
+    world.ca.fail("open_order", Unreachable("answered 500", is_fault=True))
+    order = await client.ready(NAME, replaces=cert_id)
+    done = await world.finish(await client.finalize(order))
+    assert (done.status, done.replaces) == (OrderStatus.VALID, cert_id)
+    assert [each.request.replaces for each in world.ca.issued] == [None, None]
+    (event,) = await world.events(EventKind.REPLACES_DROPPED)
+    assert event.data == {**event.data, "type": "serverInternal", "replaces": cert_id}
+
+
+async def test_ca_that_does_not_answer_is_asked_the_same_again(world: World) -> None:
+    """Its silence says nothing about what is replaced."""
+    await registered(world)
+    client = await world.client()
+    _, cert_id = await issued(world, client)
+    world.ca.fail("open_order", Unreachable("no answer"))
+    order = await client.ready(NAME, replaces=cert_id)
+    done = await world.finish(await client.finalize(order))
+    assert done.status is OrderStatus.VALID
+    assert [each.request.replaces for each in world.ca.issued] == [None, cert_id]
+    assert await world.count(EventKind.REPLACES_DROPPED) == 0
+
+
 async def test_other_refusals_are_refusals(world: World) -> None:
     """Asked once, and told to the client."""
     await registered(world)

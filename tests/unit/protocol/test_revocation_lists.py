@@ -21,6 +21,7 @@ ROOT = Authority.root("Machines")
 ISSUING = ROOT.intermediate("Machines 1")
 LEAF = ISSUING.leaf("web-01.hosts.corp.example")
 FULL_NAME = [x509.UniformResourceIdentifier("http://pki.example/1.crl")]
+OTHER_NAME = [x509.UniformResourceIdentifier("http://pki.example/2.crl")]
 
 
 def listed(
@@ -97,9 +98,61 @@ def distribution(**only: Any) -> tuple[x509.ExtensionType, bool]:
     return x509.IssuingDistributionPoint(**{**given, **only}), True
 
 
-def test_list_that_names_its_own_place_is_understood() -> None:
-    """Many CAs say so, critically; it says nothing of what the list leaves out."""
-    verify(listed(ISSUING, extensions=[distribution()]), GOOD[1])
+def leaf_of(*points: dict[str, Any]) -> x509.Certificate:
+    """Return a leaf that names these distribution points."""
+    empty = dict.fromkeys(("full_name", "relative_name", "reasons", "crl_issuer"))
+    made = [x509.DistributionPoint(**{**empty, **one}) for one in points]
+    extensions = [(x509.CRLDistributionPoints(made), False)] if made else []
+    return ISSUING.leaf("web-01.hosts.corp.example", extensions=extensions)
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [{"full_name": FULL_NAME}],
+        [{"full_name": OTHER_NAME + FULL_NAME}],
+        [{"full_name": OTHER_NAME}, {"full_name": FULL_NAME}],
+    ],
+    ids=["the only one", "one of its names", "the second"],
+)
+def test_list_speaks_for_what_names_its_distribution_point(points: Any) -> None:
+    """Many CAs say, critically, where a list is from; one name in common is enough."""
+    own = listed(ISSUING, extensions=[distribution()])
+    verify(own, GOOD[1], leaf=leaf_of(*points))
+    named_twice = listed(ISSUING, extensions=[distribution(full_name=OTHER_NAME + FULL_NAME)])
+    verify(named_twice, GOOD[1], leaf=leaf_of(*points))
+
+
+NOT_ITS_OWN: dict[str, list[dict[str, Any]]] = {
+    "no extension": [],
+    "another": [{"full_name": OTHER_NAME}],
+    "for some reasons": [
+        {"full_name": FULL_NAME, "reasons": frozenset({x509.ReasonFlags.key_compromise})}
+    ],
+    "of another issuer": [
+        {"full_name": FULL_NAME, "crl_issuer": [x509.DirectoryName(ROOT.certificate.subject)]}
+    ],
+}
+
+
+@pytest.mark.parametrize("points", NOT_ITS_OWN.values(), ids=NOT_ITS_OWN)
+def test_list_of_another_distribution_point_says_nothing(points: Any) -> None:
+    """A CA may cut its list into several, and the certificate stand on one that is not here."""
+    own, leaf = listed(ISSUING, extensions=[distribution()]), leaf_of(*points)
+    with pytest.raises(RevocationUnknown, match="distribution point that the certificate does not"):
+        verify(own, GOOD[1], leaf=leaf)
+    verify(own, *GOOD, leaf=leaf)
+
+
+def test_one_revoked_on_another_part_of_the_list_is_not_let_in() -> None:
+    """With only the first part at hand nobody knows; with both, that it was revoked."""
+    leaf = leaf_of({"full_name": OTHER_NAME})
+    first = listed(ISSUING, extensions=[distribution()])
+    second = listed(ISSUING, leaf, extensions=[distribution(full_name=OTHER_NAME)])
+    with pytest.raises(RevocationUnknown):
+        verify(first, GOOD[1], leaf=leaf)
+    with pytest.raises(ChainError, match="was revoked on"):
+        verify(first, second, GOOD[1], leaf=leaf)
 
 
 REVOKED = {
@@ -154,6 +207,23 @@ UNSURE: dict[str, tuple[Any, str]] = {
     ),
     "an indirect one": (
         (listed(ISSUING, extensions=[distribution(indirect_crl=True)]), GOOD[1]),
+        "not understood",
+    ),
+    "a name that is relative to the issuer's": (
+        (
+            listed(
+                ISSUING,
+                extensions=[
+                    distribution(
+                        full_name=None,
+                        relative_name=x509.RelativeDistinguishedName(
+                            [x509.NameAttribute(x509.NameOID.COMMON_NAME, "1")]
+                        ),
+                    )
+                ],
+            ),
+            GOOD[1],
+        ),
         "not understood",
     ),
     "a delta": (

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from broker.issuance.events import Actor
 from broker.issuance.node_ports import NodeRecord, NodeStatus
-from broker.storage.pods import _ENDED, _TO_FORGET
+from broker.storage.pods import _ENDED, _HALF_ENDED, _TO_FORGET
 from tests.fakes.delivery_world import DeliveryWorld, Node
 
 DAY = timedelta(days=1)
@@ -22,10 +23,19 @@ async def as_pod(world: DeliveryWorld, node: Node, *, pod: str | None = "web-0")
     return kept
 
 
-async def revoked(world: DeliveryWorld, record: NodeRecord) -> None:
-    """Have the node be a stranger."""
+async def revoked(world: DeliveryWorld, record: NodeRecord, *, is_closed: bool = True) -> None:
+    """Have the node be a stranger, with its account closed unless something came in between."""
     gone = replace(record, status=NodeStatus.REVOKED)
     await world.store.change_node(gone, expected=(NodeStatus.ACTIVE,), events=())
+    if is_closed:
+        await closed(world, record)
+
+
+async def closed(world: DeliveryWorld, record: NodeRecord) -> None:
+    """Have the node's account be closed."""
+    account = await world.store.find_account(record.account_id)
+    assert account is not None
+    await world.accounts.deactivate(account, Actor("system", "a test"))
 
 
 async def test_pods_end_with_their_identity_and_hosts_do_not(tmp_path: Path) -> None:
@@ -41,6 +51,20 @@ async def test_pods_end_with_their_identity_and_hosts_do_not(tmp_path: Path) -> 
         await revoked(world, record)
         assert await world.store.ended_pods(end + DAY, 10) == []
         assert host.record.status is NodeStatus.ACTIVE
+
+
+async def test_pod_whose_account_is_still_open_is_ended_again(tmp_path: Path) -> None:
+    """Whatever came in between: without its node nothing would narrow what the account may have."""
+    async with DeliveryWorld(tmp_path) as world:
+        record = await as_pod(world, await world.node("pod-01"))
+        late = record.identity_not_after + DAY
+        await revoked(world, record, is_closed=False)
+        assert [one.name for one in await world.store.ended_pods(late, 10)] == ["pod-01"]
+        assert await world.store.ended_pods(record.identity_not_after, 10) == []
+        assert await world.store.forget_pods(late, 10) == 0
+        await closed(world, record)
+        assert await world.store.ended_pods(late, 10) == []
+        assert await world.store.forget_pods(late, 10) == 1
 
 
 async def test_pod_is_forgotten_with_all_that_was_for_it(tmp_path: Path) -> None:
@@ -99,7 +123,9 @@ async def test_certificate_that_is_good_keeps_its_pod(tmp_path: Path) -> None:
         assert await world.store.forget_pods(certificate.not_after + DAY, 10) == 1
 
 
-@pytest.mark.parametrize("statement", [_ENDED, _TO_FORGET], ids=["ended", "forgotten"])
+@pytest.mark.parametrize(
+    "statement", [_ENDED, _HALF_ENDED, _TO_FORGET], ids=["ended", "half-ended", "forgotten"]
+)
 async def test_looking_reads_an_index_of_pods_alone(tmp_path: Path, statement: str) -> None:
     """A hundred thousand hosts cost nothing."""
     async with DeliveryWorld(tmp_path) as world:

@@ -117,6 +117,24 @@ async def test_each_answer_has_its_outcome(fault: Fault, outcome: type[Exception
         await read(known)
 
 
+@pytest.mark.parametrize(
+    ("fault", "is_fault"),
+    [
+        pytest.param(Fault.refusal(Resource.ACCOUNT, 500, "serverInternal"), True, id="500"),
+        pytest.param(Fault.refusal(Resource.ACCOUNT, 503, "serverInternal"), False, id="503"),
+        pytest.param(Fault.refusal(Resource.ACCOUNT, 502, "serverInternal"), False, id="502"),
+        pytest.param(Fault.lost(Resource.ACCOUNT), False, id="connection-lost"),
+    ],
+)
+async def test_ca_with_a_fault_is_told_from_one_that_is_away(fault: Fault, is_fault: bool) -> None:
+    """What it answers of this very request may be the request's doing."""
+    known = await given()
+    known.ca.script.faults.append(fault)
+    with pytest.raises(Unreachable) as caught:
+        await read(known)
+    assert caught.value.is_fault is is_fault
+
+
 async def test_after_503_with_a_time_nothing_is_sent_before_it() -> None:
     """Neither for this account nor for the directory; at the time all goes on."""
     known = await given()
