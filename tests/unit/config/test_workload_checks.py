@@ -119,7 +119,7 @@ def with_upstreams(*upstreams: str, **more: Any) -> dict[str, Any]:
     """Return a change with one rule of a cluster, and more."""
     made = {"namespaces": ["shop"], "service_accounts": ["web"], "upstreams": list(upstreams)}
     own = agents(clusters={"prod": {**CLUSTER, "rules": [made]}})
-    return own | {"upstreams.public": PUBLIC} | more
+    return own | {"upstreams.public": dict(PUBLIC)} | more
 
 
 def test_upstream_whose_roots_are_not_published_is_a_fault(faults_of: FaultsOf) -> None:
