@@ -191,6 +191,7 @@ def test_signature_for_one_request_is_none_for_another(place: Place) -> None:
     """Path and body are covered."""
     agent = place.agent()
     agent.is_signing = True
+    process.wait_until(lambda: agent.poll()[0] == 200, 5, "signatures were not taken")
     headers = agent.signed("POST", "messages", b"{}")
     assert agent.ask_raw("POST", "identity", b"{}", headers=headers)[0] == 403
 
@@ -277,8 +278,11 @@ def test_revoked_node_is_cut_off_at_once(place: Place) -> None:
         assert has_been_cut(stream)
     assert agent.poll()[0] == 403
     agent.is_signing = True
+    # What was signed in the second in which the broker started may be older than it.
+    process.wait_until(lambda: agent.poll()[0] != 401, 5, "signatures were not taken")
     assert agent.poll()[0] == 403
     assert agent.enrol(method="former")[0] == 403
+    agent.is_signing = False  # nobody signs who shows a token
     token = place.token(agent.name)
     assert agent.enrol(method="token", credential=token)[0] == 403
     successor = place.stranger(agent.name)
