@@ -1,6 +1,5 @@
 """Sessions: what comes out of them, what is told of Vault, and when it counts as returned."""
 
-import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +14,7 @@ from broker.keys.vault_settings import AppRoleSettings, Identity, TokenSettings,
 from tests.fakes.clock import START, FakeClock
 from tests.fakes.fake_time import FakeTime
 from tests.fakes.fake_vault import FakeVault, answer, made_token, refused
+from tests.fakes.stillness import Stillness
 
 SEALED = refused(503, "Vault is sealed")
 
@@ -45,6 +45,7 @@ class Bench:
     def __init__(self, state: Path) -> None:
         self.clock = FakeClock()
         self.time = FakeTime(self.clock)
+        self.stillness = Stillness()
         self.vault, self.told = FakeVault(), Told()
         self.vault.on("transit/sign", answer({"data": {"signature": "vault:v1:x"}}))
         token = TokenSettings(read_token=lambda: b"hvs.t", place="file:/t")
@@ -92,9 +93,7 @@ class Bench:
         """Let the watch go on for so long."""
         end = self.clock.now() + timedelta(seconds=seconds)
         while True:
-            for _ in range(30):
-                await asyncio.sleep(0)
-                await asyncio.to_thread(lambda: None)
+            await self.stillness.come()
             due = self.time.next_due
             if due is None or due > end:
                 break
@@ -301,7 +300,7 @@ async def test_end_closes_everything(tmp_path: Path) -> None:
         await bench.session.run(lambda client: client.token)
 
 
-def test_nothing_is_shown_of_a_token(tmp_path: Path) -> None:
+async def test_nothing_is_shown_of_a_token(tmp_path: Path) -> None:
     """Whoever prints these finds none."""
     bench = Bench(tmp_path)
     shown: list[Callable[[], str]] = [bench.session.__repr__, bench.connections.__repr__]

@@ -17,6 +17,7 @@ from broker.keys.vault_tokens import LOGIN, TokenKeeper
 from broker.keys.vault_wrapping import Intercepted, UsedUp
 from tests.fakes.clock import START, FakeClock
 from tests.fakes.fake_time import FakeTime
+from tests.fakes.stillness import Stillness
 
 
 class FakeLogin:
@@ -97,6 +98,7 @@ class Bench:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.time = FakeTime(self.clock)
+        self.stillness = Stillness()
         self.login, self.caller, self.told = FakeLogin(), FakeCaller(), Told()
         self.standing = Standing("default", self.clock)
         self.keeper = TokenKeeper(
@@ -109,25 +111,19 @@ class Bench:
             pause=self.time.pause,
         )
 
-    async def settle(self) -> None:
-        """Let everything that can run do so; evidence is read in a thread."""
-        for _ in range(20):
-            await asyncio.sleep(0)
-            await asyncio.to_thread(lambda: None)
-
     async def go(self, seconds: float) -> None:
         """Let so much time pass, timer by timer."""
         end = self.clock.now() + timedelta(seconds=seconds)
-        await self.settle()
+        await self.stillness.come()
         while self.time.next_due is not None and self.time.next_due <= end:
             self.time.go_to_next()
-            await self.settle()
+            await self.stillness.come()
         if end > self.clock.now():
             self.clock.advance(end - self.clock.now())
 
 
 @pytest.fixture
-def bench() -> Bench:
+async def bench() -> Bench:
     """All of it."""
     return Bench()
 
