@@ -16,10 +16,6 @@ export PYTHON
 CHECK_SUITES := tests/unit tests/property tests/standards tests/contract tests/bench
 PEER_SUITES := tests/unit tests/contract tests/interop tests/e2e tests/packaging tests/bench
 
-# Longest that one test against real peers may take, in seconds: some start three programs and
-# wait for a certificate from each.
-PEER_TIMEOUT_SECONDS := 300
-
 # What runs on a real cluster, by a command of its own, and the longest that one test there may
 # take, in seconds: one restarts a hundred pods.
 CLUSTER_SUITES := tests/kubernetes
@@ -86,7 +82,7 @@ test: ## Everything: dev, check, real peers, whole deployments, both wheels
 	@$(MAKE) --no-print-directory $(DEMO_VENV)/$(DEMO_STAMP)
 	$(VENV)/bin/pytest -q -n 2 --hypothesis-profile=whole tests/property
 	PYTHONDONTWRITEBYTECODE= $(VENV)/bin/pytest -q -p no:randomly -n 3 --dist loadfile \
-		--timeout=$(PEER_TIMEOUT_SECONDS) -m 'peers or e2e' $(PEER_SUITES)
+		-m 'peers or e2e' $(PEER_SUITES)
 
 .PHONY: interop
 interop: ready peers ## Every client at every CA with every verb; writes docs/interop.md

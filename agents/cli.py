@@ -224,7 +224,7 @@ def _run(path: str, log_format: str, timeout: int | None) -> int:
 
 
 def _ready(config: AgentConfig, seconds: int) -> int:
-    from agents.clock import SystemClock
+    from agents.clock import SystemClock, seconds_alive
     from agents.ready import check_ready
     from agents.state import Folder, StateFault
     from agents.waits import await_nothing, read_wait
@@ -234,7 +234,8 @@ def _ready(config: AgentConfig, seconds: int) -> int:
         return check_ready(config, _records(config), SystemClock().now(), read_wait(own))
 
     try:
-        found = await_nothing(look, seconds)
+        # Whoever waits for the answer began to when the process was begun.
+        found = await_nothing(look, seconds - seconds_alive())
     except StateFault as fault:
         return _failed(str(fault))
     if found:

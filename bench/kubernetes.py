@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from bench.figures import percentile
+from bench.kubernetes_cert_manager import measure_cert_manager
 from bench.kubernetes_field import WHERE, Field, Image, archives_of, image_of
 from bench.kubernetes_plain import measure_plain
+from bench.kubernetes_resources import Taken, control_groups, measure_own, number_in
 from bench.kubernetes_upgrade import Upgraded, load_values, measure_upgrade
 from bench.processes import MIB, usage_of
 from bench.scenarios import Tell
@@ -38,7 +40,8 @@ SETTLE_SECONDS: Final = 20.0
 """How long pods are left alone before what they take at rest is looked at."""
 
 OURS: Final = "Penstock: a key and a certificate for each pod"
-PLAIN: Final = "no Penstock: one Secret that is there already"
+THEIRS: Final = "cert-manager: one key and one certificate for all pods, in a Secret"
+PLAIN: Final = "neither: one Secret that is there already"
 
 WARM: Final = 10
 """Dry runs before those that count."""
@@ -63,7 +66,7 @@ EFFORTS: Final[Mapping[str, Effort]] = {
     "quick": Effort(singles=5, pods=30, rest_seconds=20.0, dry_runs=100, upgrade_pods=10),
     "smoke": Effort(singles=2, pods=4, rest_seconds=3.0, dry_runs=10, upgrade_pods=2),
 }
-"""About ten minutes, five, and three, on two idle cores, the images not counted."""
+"""About fifteen minutes, seven, and four, on two idle cores, the images not counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +114,8 @@ class OnCluster:
     install_seconds: float = 0.0
     started: list[Started] = field(default_factory=list)
     at_rest: AtRest | None = None
+    own: list[Taken] = field(default_factory=list)
+    """What the release's own containers take after those pods have started."""
     admitted: list[Admitted] = field(default_factory=list)
     images: list[Image] = field(default_factory=list)
     upgraded: Upgraded | None = None
@@ -143,6 +148,10 @@ def measure(home: Path, effort: Effort, tell: Tell, *, images: Path | None = Non
         alone, together = measure_plain(field_of, effort.singles, effort.pods)
         made.started.append(started(PLAIN, 1, alone))
         made.started.append(started(PLAIN, effort.pods, together))
+        # The last of all: its controllers stay, and look after their objects.
+        more = measure_cert_manager(field_of, home / "cert-manager", effort.singles, effort.pods)
+        made.started.append(started(THEIRS, 1, more[0]))
+        made.started.append(started(THEIRS, effort.pods, more[1]))
         tell(str(made.started[2:]))
     return made
 
@@ -159,6 +168,8 @@ def _measure_pods(made: OnCluster, field_of: Field, effort: Effort, tell: Tell) 
     time.sleep(SETTLE_SECONDS)
     made.at_rest = measure_at_rest(field_of, "many", effort.rest_seconds)
     tell(str(made.at_rest))
+    made.own = measure_own(field_of.cluster, effort.rest_seconds)
+    tell(str(made.own))
     made.admitted = measure_admission(field_of, "many", effort.dry_runs)
     tell(str(made.admitted))
     field_of.remove("many")
@@ -185,13 +196,17 @@ def measure_at_rest(field_of: Field, name: str, seconds: float) -> AtRest:
         for pod in pods
         for status in pod["status"]["initContainerStatuses"]
     ]
-    memory, cpu = (_groups(cluster.control_group(kind), ids) for kind in ("memory", "cpuacct"))
-    before = {one: _number(cpu[one] / "cpuacct.usage") for one in ids}
+    memory, cpu = (
+        control_groups(cluster.control_group(kind), ids) for kind in ("memory", "cpuacct")
+    )
+    before = {one: number_in(cpu[one] / "cpuacct.usage") for one in ids}
     begun = time.monotonic()
     time.sleep(seconds)
     passed = time.monotonic() - begun
-    used = [(_number(cpu[one] / "cpuacct.usage") - before[one]) / 1e9 / passed * 100 for one in ids]
-    charged = [_number(memory[one] / "memory.usage_in_bytes") / MIB for one in ids]
+    used = [
+        (number_in(cpu[one] / "cpuacct.usage") - before[one]) / 1e9 / passed * 100 for one in ids
+    ]
+    charged = [number_in(memory[one] / "memory.usage_in_bytes") / MIB for one in ids]
     processes = [(memory[one] / "cgroup.procs").read_text("ascii").split() for one in ids]
     usages = [usage_of(int(found[0])) for found in processes]
     return AtRest(
@@ -202,19 +217,6 @@ def measure_at_rest(field_of: Field, name: str, seconds: float) -> AtRest:
         cpu_percent=statistics.median(used),
         begun_cpu_seconds=statistics.median(before.values()) / 1e9,
     )
-
-
-def _groups(root: Path, containers: Sequence[str]) -> dict[str, Path]:
-    """Return the control group of each container, which has its name."""
-    wanted = set(containers)
-    found = {path.name: path for path in root.rglob("*") if path.name in wanted}
-    if missing := wanted - set(found):
-        raise ClusterFailed(f"no control group of {len(missing)} containers below {root}")
-    return found
-
-
-def _number(path: Path) -> int:
-    return int(path.read_text("ascii"))
 
 
 def measure_admission(field_of: Field, name: str, times: int) -> list[Admitted]:

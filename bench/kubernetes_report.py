@@ -11,6 +11,7 @@ from typing import Any, Final
 from bench.figures import Aim
 from bench.kubernetes import Admitted, AtRest, OnCluster, Started
 from bench.kubernetes_field import Image
+from bench.kubernetes_resources import Taken
 from bench.kubernetes_upgrade import Upgraded
 from bench.report import heading, now_and_here, table
 
@@ -87,6 +88,7 @@ def read_report(path: Path) -> KubernetesReport:
         install_seconds=found["install_seconds"],
         started=[Started(**each) for each in found["started"]],
         at_rest=None if at_rest is None else AtRest(**at_rest),
+        own=[Taken(**each) for each in found["own"]],
         admitted=[Admitted(**each) for each in found["admitted"]],
         images=[Image(**each) for each in found["images"]],
         upgraded=None if upgraded is None else Upgraded(**upgraded),
@@ -102,6 +104,7 @@ def render(report: KubernetesReport) -> str:
         _aims_table(found),
         _started_table(found.started),
         _at_rest_table(found.at_rest),
+        _own_table(found.own),
         _admitted_table(found.admitted),
         _images_table(found.images),
         _upgraded(found.upgraded),
@@ -181,6 +184,30 @@ def _at_rest_table(at_rest: AtRest | None) -> str:
     head = ["sidecars", "MiB charged", "MiB resident", "MiB private", "% of one core"]
     head.append("s of processor time to get there")
     return "### One sidecar at rest, the median\n\n" + table(head, [row])
+
+
+def _own_table(own: Sequence[Taken]) -> str:
+    rows = [
+        [
+            each.container,
+            f"{each.charged_mib:.0f}",
+            f"{each.peak_mib:.0f}",
+            f"{each.requested_mib:.0f}",
+            f"{each.limit_mib:.0f}",
+            f"{each.cpu_percent:.2f}",
+            f"{each.requested_cpu * 100:g}",
+        ]
+        for each in own
+    ]
+    head = ["container", "MiB at rest", "MiB at most", "MiB requested", "MiB allowed"]
+    head += ["% of one core at rest", "% requested"]
+    if not rows:
+        return ""
+    return (
+        "### The release's own containers, after those pods have started\n\n"
+        "Memory as the kernel charges it, page cache included; of replicas the one that took "
+        "most.\n\n" + table(head, rows)
+    )
 
 
 def _admitted_table(admitted: Sequence[Admitted]) -> str:

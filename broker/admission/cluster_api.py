@@ -1,8 +1,12 @@
 """The API server, as far as admission needs it: get, list, watch, create, patch.
 
-Answers are plain objects of JSON.  A list is read page by page; a watch is one request that brings
-a line for each change, and ends by itself after some minutes.  docs: Kubernetes API Concepts,
-"Efficient detection of changes".
+Answers are plain objects of JSON.  A list is read page by page, and of each page is kept what the
+caller makes of its objects; a watch is one request that brings a line for each change, and ends by
+itself after some minutes.  docs: Kubernetes API Concepts, "Efficient detection of changes".
+
+Whoever may make a Service or a ConfigMap anywhere decides how large it is.  So neither the size of
+what is read at once nor of what is kept depends on that: a page that is too large is asked for in
+smaller ones, and what others may write at will is dropped while it is parsed.
 """
 
 from __future__ import annotations
@@ -12,24 +16,35 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Generic, Protocol, TypeVar
 from urllib.parse import urlencode
 
 import aiohttp
 
-from broker.admission.https import Https, read_token
+from broker.admission.https import Https, TooLarge, read_token
 from broker.issuance.errors import Broken, Conflict, Unreachable
 
-__all__ = ["Cluster", "ClusterApi", "Gone", "Listed", "NotThere", "Selection"]
+__all__ = [
+    "Cluster",
+    "ClusterApi",
+    "Gone",
+    "Keep",
+    "Kept",
+    "Listed",
+    "NotThere",
+    "Selection",
+]
 
-PAGE: Final = 500
-"""Objects in one page of a list, as kubectl asks for them."""
+PAGE: Final = 40
+"""Most objects in one page of a list: 10,000 Services are 250 requests, some milliseconds each."""
 
-MAX_PAGE_BYTES: Final = 64 * 1024 * 1024
-"""Largest page that is read, in bytes: 500 objects of 100 KiB."""
+MAX_PAGE_BYTES: Final = 4 * 1024 * 1024
+"""Largest page that is read, in bytes: 40 objects of 100 KiB, where Services have 2 KiB.  A larger
+page is asked for again in smaller ones, down to one object."""
 
-MAX_LINE_BYTES: Final = 4 * 1024 * 1024
-"""Longest line of a watch, in bytes: no object is larger than etcd's 1.5 MiB, written as JSON."""
+MAX_OBJECT_BYTES: Final = 10 * 1024 * 1024
+"""Largest object that is read, in bytes, and with it the longest line of a watch: etcd's 1.5 MiB,
+each byte of which takes six in JSON at most."""
 
 WATCH_SECONDS: Final = 290
 """How long one watch lasts, in seconds: below the five minutes after which many load balancers end
@@ -46,8 +61,8 @@ STEPS: Final = "application/json-patch+json"
 """A patch as in RFC 6902."""
 
 
-class Gone(Exception):
-    """The version that a watch was to begin after is too old: list anew (410)."""
+class Gone(Unreachable):
+    """The version, or the page of a list, that was asked for is too old: list anew (410)."""
 
 
 class Invalid(Broken):
@@ -75,19 +90,26 @@ class Selection:
         return urlencode({name: value for name, value in asked.items() if value})
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """All objects of a selection as of one version."""
+Kept = TypeVar("Kept")
+"""What is kept of an object."""
 
-    items: Sequence[Mapping[str, Any]]
+Keep = Callable[[Mapping[str, Any]], Kept]
+"""Returns what is kept of an object; the object itself is let go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed(Generic[Kept]):
+    """What is kept of all objects of a selection, as of one version."""
+
+    items: Sequence[Kept]
     version: str
 
 
 class Cluster(Protocol):
     """What admission asks of a cluster.  Each raises Unreachable, and Broken when it may not."""
 
-    async def list(self, selection: Selection) -> Listed:
-        """Return all objects of *selection*."""
+    async def list(self, selection: Selection, keep: Keep[Kept]) -> Listed[Kept]:
+        """Return what *keep* makes of each object of *selection*; raises Gone."""
         ...
 
     def watch(
@@ -123,17 +145,24 @@ class ClusterApi:
         """Close all connections."""
         await self._https.close()
 
-    async def list(self, selection: Selection) -> Listed:
-        """Return all objects of *selection*; see ``Cluster``."""
-        items: list[Mapping[str, Any]] = []
-        following = ""
+    async def list(self, selection: Selection, keep: Keep[Kept]) -> Listed[Kept]:
+        """Return what is kept of each object of *selection*; see ``Cluster``."""
+        items: list[Kept] = []
+        following, count = "", PAGE
         while True:
-            query = selection.query(limit=str(PAGE), **{"continue": following})
-            page = await self._call("GET", f"{selection.path}?{query}")
-            items += _objects(page.get("items"))
+            query = selection.query(limit=str(count), **{"continue": following})
+            most = MAX_OBJECT_BYTES if count == 1 else MAX_PAGE_BYTES
+            try:
+                page = await self._call("GET", f"{selection.path}?{query}", most=most)
+            except TooLarge:
+                if count == 1:
+                    raise
+                count = max(1, count // 4)
+                continue
+            items += [keep(one) for one in _objects(page.get("items"))]
             metadata = page.get("metadata")
             found = metadata if isinstance(metadata, dict) else {}
-            following = str(found.get("continue") or "")
+            following, count = str(found.get("continue") or ""), min(PAGE, count * 2)
             if not following:
                 return Listed(items, str(found.get("resourceVersion") or ""))
 
@@ -154,7 +183,7 @@ class ClusterApi:
                 url, headers=self._headers(), timeout=timeout, allow_redirects=False
             ) as answer:
                 if answer.status != 200:
-                    _judge(answer.status, await self._https.read(answer, MAX_LINE_BYTES), url)
+                    _judge(answer.status, await self._https.read(answer, MAX_OBJECT_BYTES), url)
                 async for line in _lines(answer.content):
                     yield _change(line)
         except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
@@ -181,7 +210,13 @@ class ClusterApi:
         return {"Authorization": f"Bearer {read_token(self._token)}"}
 
     async def _call(
-        self, method: str, target: str, body: object = None, *, kind: str = _JSON
+        self,
+        method: str,
+        target: str,
+        body: object = None,
+        *,
+        kind: str = _JSON,
+        most: int = MAX_OBJECT_BYTES,
     ) -> dict[str, Any]:
         url = self._server + target
         headers = self._headers()
@@ -193,7 +228,7 @@ class ClusterApi:
             async with self._https.session().request(
                 method, url, data=data, headers=headers, allow_redirects=False
             ) as answer:
-                read = await self._https.read(answer, MAX_PAGE_BYTES)
+                read = await self._https.read(answer, most)
         except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
             reason = str(error) or type(error).__name__
             raise Unreachable(f"{method} {target.partition('?')[0]}: {reason}") from error
@@ -203,7 +238,7 @@ class ClusterApi:
 def _judge(status: int, body: bytes, what: str) -> dict[str, Any]:
     """Return the object of an answer, or raise what its status says."""
     try:
-        found = json.loads(body)
+        found = json.loads(body, object_hook=_needed)
     except (ValueError, RecursionError):
         found = None
     said = found if isinstance(found, dict) else {}
@@ -225,7 +260,7 @@ def _judge(status: int, body: bytes, what: str) -> dict[str, Any]:
 
 def _change(line: bytes) -> tuple[str, Mapping[str, Any]]:
     try:
-        found = json.loads(line)
+        found = json.loads(line, object_hook=_needed)
     except (ValueError, RecursionError):
         raise Unreachable("a watch brought a line that is no JSON") from None
     kind = found.get("type") if isinstance(found, dict) else None
@@ -239,6 +274,15 @@ def _change(line: bytes) -> tuple[str, Mapping[str, Any]]:
     return kind, changed
 
 
+def _needed(found: dict[str, Any]) -> dict[str, Any]:
+    """Return an object without what nobody here reads and anybody may fill, while it is parsed."""
+    if isinstance(found.get("annotations"), dict):
+        del found["annotations"]
+    if isinstance(found.get("managedFields"), list):
+        del found["managedFields"]
+    return found
+
+
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
     waiting = bytearray()
     async for part in content.iter_any():
@@ -248,8 +292,8 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
             del waiting[: end + 1]
             if line.strip():
                 yield line
-        if len(waiting) > MAX_LINE_BYTES:
-            raise Unreachable(f"a watch brought a line past the limit of {MAX_LINE_BYTES} bytes")
+        if len(waiting) > MAX_OBJECT_BYTES:
+            raise Unreachable(f"a watch brought a line past the limit of {MAX_OBJECT_BYTES} bytes")
 
 
 def _objects(found: object) -> Sequence[Mapping[str, Any]]:

@@ -15,17 +15,21 @@ import aiohttp
 
 from broker.issuance.errors import Broken, Unreachable
 
-__all__ = ["Https", "read_token"]
+__all__ = ["Https", "TooLarge", "read_token"]
 
 CONNECT_SECONDS: Final = 5.0
 """How long a connection may take to be made, in seconds; within a cluster it takes milliseconds."""
 
 REQUEST_SECONDS: Final = 30.0
-"""How long a request may take in all, in seconds, where nothing else is said: a list of 500
-objects from an API server that is busy."""
+"""How long a request may take in all, in seconds, where nothing else is said: a page of a list from
+an API server that is busy."""
 
 CONNECTIONS: Final = 64
 """Most connections at once."""
+
+
+class TooLarge(Unreachable):
+    """The answer has more bytes than are read: ask for less at once."""
 
 
 def read_token(read: Callable[[], bytes]) -> str:
@@ -83,13 +87,13 @@ class Https:
 
     @staticmethod
     async def read(answer: aiohttp.ClientResponse, limit: int) -> bytes:
-        """Return the body of *answer*; raises Unreachable when it has more than *limit* bytes."""
+        """Return the body of *answer*; raises TooLarge when it has more than *limit* bytes."""
         octets = bytearray()
         async for part in answer.content.iter_any():
             octets += part
             if len(octets) > limit:
                 answer.close()
-                raise Unreachable(f"{answer.url}: answer is larger than {limit} bytes")
+                raise TooLarge(f"{answer.url}: answer is larger than {limit} bytes")
         return bytes(octets)
 
     def _let_go(self, session: aiohttp.ClientSession) -> None:

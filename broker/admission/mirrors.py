@@ -125,12 +125,10 @@ class Mirror(Generic[Kept]):
                 await self._sleep(pause)
 
     async def _list(self) -> str:
-        listed = await self._cluster.list(self._selection)
-        fresh = {}
-        for document in listed.items:
-            kept = self._reduce(document)
-            if kept is not None:
-                fresh[_key(document)] = kept
+        listed = await self._cluster.list(
+            self._selection, lambda one: (_key(one), self._reduce(one))
+        )
+        fresh = {key: kept for key, kept in listed.items if kept is not None}
         former, self._kept = self._kept, fresh
         self._known.set()
         self.fault = None

@@ -95,10 +95,11 @@ class Policies:
     async def _after(self, asked: Asked) -> dict[str, Files]:
         """Return the files of each ConfigMap as they would be after the change."""
         path = f"/api/v1/namespaces/{self._namespace}/configmaps"
-        listed = await self._cluster.list(Selection(path, labels=self._label))
-        found: dict[str, Files] = {
-            text_of(members(one, "metadata"), "name"): files_of(one) for one in listed.items
-        }
+        listed = await self._cluster.list(
+            Selection(path, labels=self._label),
+            lambda one: (text_of(members(one, "metadata"), "name"), files_of(one)),
+        )
+        found: dict[str, Files] = dict(listed.items)
         found.pop(asked.name, None)
         if self._has_label(asked.document):
             found[asked.name] = files_of(asked.document)
@@ -114,9 +115,11 @@ class Policies:
             return None
         name, key = self._config
         path = f"/api/v1/namespaces/{self._namespace}/configmaps"
-        listed = await self._cluster.list(Selection(path, fields=f"metadata.name={name}"))
-        for one in listed.items:
-            text = members(one, "data").get(key)
+        listed = await self._cluster.list(
+            Selection(path, fields=f"metadata.name={name}"),
+            lambda one: members(one, "data").get(key),
+        )
+        for text in listed.items:
             if isinstance(text, str):
                 return text.encode("utf-8", "surrogatepass")
         return None

@@ -1,8 +1,10 @@
 """Where the API server asks: ``/mutate`` about pods, ``/validate`` about ConfigMaps with policies.
 
-One line in the log for each request, without annotations or names of certificates that were
-refused.  Nothing that is sent here makes anything happen but a question to the broker; who sends it
-is kept apart by network policy, since API servers show no certificate unless told to.
+One line in the log for each request: who was asked about, how it ended and, where it was refused,
+the sentence that was answered.  That names what was asked for and the rule that refuses it; nothing
+else of the object is told.  Nothing that is sent here makes anything happen but a question to the
+broker; who sends it is kept apart by network policy, since API servers show no certificate unless
+told to.
 """
 
 from __future__ import annotations
@@ -19,7 +21,15 @@ from aiohttp import web
 
 from broker.admission.denials import Malformed
 from broker.admission.metrics import AdmissionMetrics
-from broker.admission.reviews import Admitted, Asked, Outcome, format_review, parse_review
+from broker.admission.reviews import (
+    MAX_MESSAGE_CHARS,
+    Admitted,
+    Asked,
+    Outcome,
+    format_review,
+    parse_review,
+)
+from broker.protocol.problems import printable
 
 __all__ = ["MAX_REVIEW_BYTES", "Answer", "create_admission_app", "seconds_left"]
 
@@ -130,7 +140,7 @@ class _Desk:
             namespace=asked.namespace if asked else None,
             name=asked.name if asked else None,
             is_dry_run=asked.is_dry_run if asked else None,
-            reason=reason,
+            reason=printable(reason, MAX_MESSAGE_CHARS) if reason else None,
         )
 
 

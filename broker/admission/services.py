@@ -14,6 +14,10 @@ __all__ = ["SERVICES", "Selector", "Services", "reduce_service"]
 SERVICES: Final = Selection("/api/v1/services")
 """All Services of the cluster."""
 
+MAX_LABELS: Final = 64
+"""Most labels that a selector may have: none that means pods has ten, and one with 100,000, which
+an API server takes, would be kept here for as long as it is there.  A longer one selects nobody."""
+
 
 @dataclass(frozen=True, slots=True)
 class Selector:
@@ -32,7 +36,7 @@ def reduce_service(document: Mapping[str, Any]) -> Selector | None:
     if not isinstance(spec, dict) or spec.get("type") == "ExternalName":
         return None
     found = spec.get("selector")
-    if not isinstance(found, dict) or not found:
+    if not isinstance(found, dict) or not 0 < len(found) <= MAX_LABELS:
         return None
     return Selector(tuple(sorted((str(name), str(value)) for name, value in found.items())))
 

@@ -25,14 +25,16 @@ PROGRAM: Final = "/usr/local/bin/penstock-agent"
 """Where the image has the agent."""
 
 WAIT_SECONDS: Final = 8
-"""How long one probe waits for the certificate, in seconds: it answers as soon as that is there.
-Starting a process each second in each of a hundred pods would be more work than all they wait for.
+"""How long one probe waits for the certificate, in seconds from when its process was begun: it
+answers as soon as that is there.  Starting a process each second in each of a hundred pods would be
+more work than all they wait for.
 """
 
 PROBE_SECONDS: Final = 15
-"""How long the kubelet lets a probe take, in seconds: the wait, and the start of the process, which
-took more than two on a node where a hundred pods started at once.  Past it the event tells of a
-time-out and not of what is waited for."""
+"""How long the kubelet lets a probe take, in seconds: the wait, and seven for what the container
+runtime and a last look take; the start of the process alone took more than two on a node where a
+hundred pods started at once.  Past it the event tells of a time-out and not of what is waited for.
+"""
 
 PERIOD_SECONDS: Final = 1
 """How long lies between the end of a probe and the next, in seconds."""

@@ -14,14 +14,15 @@ from broker.admission.asking import BrokerReviews
 from broker.admission.cluster_api import ClusterApi, Selection
 from broker.admission.injecting import Injecting
 from broker.admission.metrics import AdmissionMetrics
-from broker.admission.mirrors import Mirror
+from broker.admission.mirrors import Key, Mirror
 from broker.admission.policies import Policies, Trial
 from broker.admission.reviews import Admitted, Asked
 from broker.admission.roots import (
-    KEY,
     CaBundles,
     Copies,
+    Copy,
     Webhooks,
+    reduce_copy,
     reduce_roots,
     reduce_webhooks,
 )
@@ -133,11 +134,11 @@ class _Parts:
             reduce=_is_alive,
             on_change=self._hurry,
         )
-        self._copied: Mirror[str] = Mirror(
+        self._copied: Mirror[Copy] = Mirror(
             "copies",
             cluster,
             Selection("/api/v1/configmaps", fields=_named(trust.copy_name)),
-            reduce=_copied,
+            reduce=reduce_copy,
             on_change=self._hurry,
         )
         wanted = ((MUTATING, config.webhooks.mutating), (VALIDATING, config.webhooks.validating))
@@ -175,9 +176,9 @@ class _Parts:
     def _current_roots(self) -> str | None:
         return self._roots.get((self._config.namespace, self._config.trust.source))
 
-    def _hurry(self, _key: object) -> None:
-        self._copies.hurry()
-        self._bundles.hurry()
+    def _hurry(self, key: Key) -> None:
+        self._copies.hurry(key)
+        self._bundles.hurry(key)
 
     # ------------------------------------------------------------------------------ answers
 
@@ -189,7 +190,7 @@ class _Parts:
             settings=_settings(config),
             reviewer=self._broker,
             services=Services(self._services),
-            on_namespace=self._hurry,
+            on_namespace=lambda _namespace: self._copies.hurry(),
         )
         app = create_admission_app(
             mutate=injecting.answer,
@@ -250,7 +251,7 @@ class _Parts:
         self._metrics.show(
             end=self._tls.not_after,
             following={one.what: one.is_known and one.fault is None for one in self._mirrors()},
-            due=len(self._copies.due()),
+            due=len(self._copies.lacking()),
         )
         return self._metrics.render()
 
@@ -333,11 +334,6 @@ def _named(name: str) -> str:
 def _is_alive(document: Mapping[str, Any]) -> bool:
     metadata = document.get("metadata")
     return isinstance(metadata, dict) and not metadata.get("deletionTimestamp")
-
-
-def _copied(document: Mapping[str, Any]) -> str:
-    data = document.get("data")
-    return str(data.get(KEY) or "") if isinstance(data, dict) else ""
 
 
 def _told(mirror: Mirror[Any]) -> Any:

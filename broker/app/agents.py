@@ -250,6 +250,7 @@ async def start_agents(
             on_refused=lambda: outside.telemetry.limit_reached(Limit.CONNECTIONS),
             is_unbounded=origins.is_proxy,
         ),
+        sockets=outside.lasting.sockets,
     )
     stack.push_async_callback(listener.stop)
     _log.info("listening for agents", address=str(listen.address))

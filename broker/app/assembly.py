@@ -13,6 +13,7 @@ from broker.app.inspecting import DATABASE
 from broker.app.outside import Outside, go_outside, make_state
 from broker.app.policies import first_look, open_policies
 from broker.app.recovering import own_certificates
+from broker.app.turns import Lasting
 from broker.app.upgrading import open_store
 from broker.app.workshop import furnished
 from broker.clock import SystemClock
@@ -105,8 +106,10 @@ class Broker:
 
 
 @asynccontextmanager
-async def assembled(config: Config) -> AsyncIterator[Broker]:
+async def assembled(config: Config, lasting: Lasting | None = None) -> AsyncIterator[Broker]:
     """Assemble a broker over its store, whose exclusive lock is held for as long.
+
+    *lasting* is what it finds of the turns before it.
 
     Raises:
         Broken: Something in the configuration or the state cannot be used, or another process
@@ -120,7 +123,7 @@ async def assembled(config: Config) -> AsyncIterator[Broker]:
     store = await open_store(config, SystemClock())
     try:
         policies = await open_policies(config, found, store, SystemClock())
-        outside = go_outside(config, policies, store)
+        outside = go_outside(config, policies, store, lasting)
         try:
             broker = await _assemble(outside)
             try:

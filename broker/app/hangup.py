@@ -7,7 +7,47 @@ import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-__all__ = ["listening_for_hangup"]
+__all__ = ["Hangups", "listening_for_hangup"]
+
+
+class Hangups:
+    """Hands a hang-up on to the turn of the broker that serves; between two turns it is kept."""
+
+    def __init__(self) -> None:
+        self._reload: Callable[[], Awaitable[None]] | None = None
+        self._hooks: Sequence[Callable[[], None]] = ()
+        self._is_waiting = False
+
+    @contextmanager
+    def led_to(
+        self, reload: Callable[[], Awaitable[None]], hooks: Sequence[Callable[[], None]]
+    ) -> Iterator[None]:
+        """Hand hang-ups to these; one that came before is handed on at once."""
+        self._reload, self._hooks = reload, hooks
+        task = asyncio.create_task(self._go_on()) if self._is_waiting else None
+        try:
+            yield
+        finally:
+            self._reload, self._hooks = None, ()
+            if task is not None:
+                task.cancel()
+
+    async def reload(self) -> None:
+        """Have whoever serves read everything again."""
+        if self._reload is None:
+            self._is_waiting = True
+            return
+        await self._reload()
+
+    def call_hooks(self) -> None:
+        """Do what is done beside."""
+        for hook in self._hooks:
+            hook()
+
+    async def _go_on(self) -> None:
+        self._is_waiting = False
+        self.call_hooks()
+        await self.reload()
 
 
 @contextmanager

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import structlog
 
+from broker.app.config_keeping import ReadConfig
 from broker.app.operator_tls import read_anchors
-from broker.config import Config, load_config
+from broker.config import Config
+from broker.config.load import parse_config, read_text
 from broker.config.operators import Operators, PersonSection, TokenIssuerSection
 from broker.issuance.errors import Broken
 from broker.issuance.ports import Clock
@@ -67,6 +69,8 @@ class OperatorAccess:
         # Looked at before it is read, for the same reason as later.
         self._stamp = self._look()
         self._known = self._read(config.operators)
+        self.reading: ReadConfig | None = None
+        """What people were read from; None while they are those of the start."""
         self._reading = asyncio.Lock()
         self.failures = 0
         """How often in a row the configuration could not be read again."""
@@ -113,7 +117,8 @@ class OperatorAccess:
     async def _read_again(self, path: Path) -> str | None:
         """Take in what is there now, or return why everybody stays as they were."""
         try:
-            config = await asyncio.to_thread(load_config, path)
+            reading = await asyncio.to_thread(_read_whole, path)
+            config = reading.config
             known = await asyncio.to_thread(self._read, config.operators)
         except (Broken, Faults) as error:
             self.failures += 1
@@ -121,6 +126,7 @@ class OperatorAccess:
         self.failures = 0
         self._anchor_file = config.operators.anchors if config.operators else None
         self._known = known
+        self.reading = reading
         return None
 
     def _look(self) -> Stamp:
@@ -168,6 +174,11 @@ def summaries() -> Mapping[str, str]:
         name: " ".join((inspect.getdoc(getattr(OperatorDesk, name)) or "").split("\n\n")[0].split())
         for name in sorted(COMMANDS)
     }
+
+
+def _read_whole(path: Path) -> ReadConfig:
+    text = read_text(path)
+    return ReadConfig(config=parse_config(text, str(path)), text=text)
 
 
 def _stamp(path: Path | None) -> tuple[int, int, int, int] | None:

@@ -16,6 +16,7 @@ from broker.app.operator_access import OperatorAccess, summaries
 from broker.app.operator_metrics import OperatorMetrics
 from broker.app.operator_tls import OperatorTls
 from broker.app.outside import VERSION, Outside
+from broker.app.turns import Lasting
 from broker.issuance.events import Event
 from broker.operations.belonging import StoredBelonging
 from broker.web.authorizing import Gate
@@ -82,6 +83,7 @@ async def open_operator_doors(
     access = OperatorAccess(outside.config, outside.clock, user_agent=USER_AGENT, path=config_path)
     metrics = OperatorMetrics(outside.telemetry.registry)
     access.after_reading.append(lambda: metrics.show_failures(access.failures))
+    await _meet_people(access, outside.lasting)
     doors = OperatorDoors(
         access=access,
         gate=operator_gate(outside, broker.operations, access, broker.communities_of_cluster),
@@ -90,7 +92,12 @@ async def open_operator_doors(
     app = create_operator_app(broker.operations, gate=doors.gate, users=access)
     section = outside.config.operators
     is_shared = section is not None and any(one.users for one in section.people.values())
-    listener = await start_unix(app, outside.config.operator_socket, is_shared=is_shared)
+    listener = await start_unix(
+        app,
+        outside.config.operator_socket,
+        is_shared=is_shared,
+        sockets=outside.lasting.sockets,
+    )
     stack.push_async_callback(listener.stop)
     task = asyncio.create_task(_keep_fresh(access))
     stack.callback(task.cancel)
@@ -101,6 +108,19 @@ async def open_operator_doors(
 
     broker.on_hangup.append(read_again)
     return doors
+
+
+async def _meet_people(access: OperatorAccess, lasting: Lasting) -> None:
+    """Have readings told, and read at once where the file says other than what is in force."""
+
+    def tell() -> None:
+        if access.reading is not None:
+            lasting.people_read(access.reading)
+
+    access.after_reading.append(tell)
+    keeper = lasting.configuration
+    if keeper is not None and keeper.refusal is not None:
+        await access.refresh(is_asked=True)
 
 
 async def _keep_fresh(access: OperatorAccess) -> None:
@@ -154,6 +174,7 @@ async def start_operator_api(
             connections=limits.connections_per_address,
             on_refused=lambda: outside.telemetry.limit_reached(Limit.CONNECTIONS),
         ),
+        sockets=outside.lasting.sockets,
     )
     stack.push_async_callback(listener.stop)
     _log.info("listening for operators", address=str(listen.address))

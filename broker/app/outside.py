@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Final, NamedTuple
 
@@ -19,6 +19,7 @@ from broker.app.policy_metrics import PolicyMetrics
 from broker.app.publishing import AuthorityPublishing
 from broker.app.quotas import make_budget
 from broker.app.secrets import Secrets
+from broker.app.turns import Lasting
 from broker.app.upstreams import ConfiguredUpstreams
 from broker.app.vault import open_vault
 from broker.clock import SystemClock
@@ -66,6 +67,8 @@ class Outside:
     publishing: AuthorityPublishing
     budget: RenewalBudget
     audit: AuditRooms
+    lasting: Lasting = field(default_factory=Lasting)
+    """What outlives this turn of the broker."""
 
     @property
     def policies(self) -> PolicyKeeper:
@@ -102,7 +105,9 @@ class _Tables(NamedTuple):
     node_answers: NodeAnswers
 
 
-def go_outside(config: Config, policies: PolicyKeeper, store: SqliteStore) -> Outside:
+def go_outside(
+    config: Config, policies: PolicyKeeper, store: SqliteStore, lasting: Lasting | None = None
+) -> Outside:
     """Return the adapters of one broker over its store; nothing is asked of anybody yet."""
     clock = SystemClock()
     telemetry = _telemetry(config, store, clock, policies)
@@ -142,6 +147,7 @@ def go_outside(config: Config, policies: PolicyKeeper, store: SqliteStore) -> Ou
         publishing=_publishing(config, upstreams, clock, telemetry),
         budget=make_budget(config, policies.facts, store, clock),
         audit=_audit(config, store, keys, vault, telemetry),
+        lasting=lasting or Lasting(),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, NoReturn
@@ -35,7 +35,7 @@ from broker.issuance.policy_keeping import (
 from broker.issuance.policy_ports import LoadedPolicies, PolicyHistory, PolicyTexts
 from broker.issuance.ports import Clock
 from broker.policy.expressions import Expression
-from broker.policy.yamlfile import Faults
+from broker.policy.yamlfile import Faults, Lines
 from broker.storage.sqlite import SqliteStore
 
 __all__ = [
@@ -79,9 +79,11 @@ class Directories:
 class ApartMaker:
     """Implements ``policy_ports.PolicyMaker``: a child parses what changed, a thread joins it."""
 
-    def __init__(self, config: Config, clock: Clock) -> None:
+    def __init__(self, config: Config, clock: Clock, lines: Lines | None = None) -> None:
+        """Hold policies against *config*; *lines* places its faults."""
         self._config = config
         self._clock = clock
+        self._lines = lines
 
     async def make(self, texts: PolicyTexts, earlier: LoadedPolicies) -> LoadedPolicies:
         """Return the policies that *texts* are."""
@@ -107,6 +109,8 @@ class ApartMaker:
         parsed = parse_apart({n: octets for n, octets in texts.files.items() if n not in known})
         whole = ParsedFiles({**known, **parsed.made}, parsed.faults)
         beside = Beside(earlier=earlier, today=self._clock.now().date())
+        if self._lines is not None:
+            beside = replace(beside, lines=self._lines)
         return join_policies(self._config, texts, whole, seal, beside)
 
 

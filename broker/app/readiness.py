@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
@@ -49,37 +49,28 @@ def _warnings(broker: Broker, identity: Identity) -> Mapping[str, ReadyCheck]:
     )
     outside.telemetry.before_render.append(foresight.show)
 
-    async def foreseen() -> str | None:
-        return foresight.warning()
-
-    async def own_certificate() -> str | None:
-        return identity.warning()
-
-    async def accounts() -> str | None:
-        return outside.account_health.warning()
-
-    async def cas() -> str | None:
-        return outside.upstreams.breakers.warning()
+    vault = outside.vault
 
     async def frozen() -> str | None:
         return await freeze_warning(broker.freezes)
 
-    async def keys() -> str | None:
-        return outside.keys.watch.warning()
-
-    async def policies() -> str | None:
-        return outside.policies.warning()
-
-    async def vault() -> str | None:
-        return None if outside.vault is None else outside.vault.health().warning()
-
     return {
-        "own-certificate": own_certificate,
-        "accounts": accounts,
-        "cas": cas,
+        "own-certificate": _told(identity.warning),
+        "accounts": _told(outside.account_health.warning),
+        "cas": _told(outside.upstreams.breakers.warning),
+        "configuration": _told(outside.lasting.warning),
         "frozen": frozen,
-        "keys": keys,
-        "policies": policies,
-        "policy-dates": foreseen,
-        "vault": vault,
+        "keys": _told(outside.keys.watch.warning),
+        "policies": _told(outside.policies.warning),
+        "policy-dates": _told(foresight.warning),
+        "vault": _told(lambda: None if vault is None else vault.health().warning()),
     }
+
+
+def _told(find: Callable[[], str | None]) -> ReadyCheck:
+    """Return a check of what is known already."""
+
+    async def check() -> str | None:
+        return find()
+
+    return check

@@ -17,8 +17,11 @@ from aiohttp import web
 from broker.app.agents import start_agents
 from broker.app.assembly import Broker, assembled
 from broker.app.beside import begin_beside, tolerant
+from broker.app.config_keeping import ReadConfig
+from broker.app.config_watch import ConfigWatch
 from broker.app.hangup import listening_for_hangup
 from broker.app.identity import Identity
+from broker.app.kept_config import Beginning
 from broker.app.operator_api import OperatorDoors, open_operator_doors, start_operator_api
 from broker.app.outside import Outside
 from broker.app.readiness import health_app
@@ -27,6 +30,7 @@ from broker.app.service_manager import tell_service_manager
 from broker.app.settings import web_rates
 from broker.app.stopping import told_to_stop
 from broker.app.trust import make_trust_publishing
+from broker.app.turns import Turns
 from broker.config import Config, Endpoint
 from broker.issuance.events import Event
 from broker.policy.document import PolicyDocument
@@ -98,10 +102,10 @@ async def open_offline(config: Config) -> AsyncIterator[Operations]:
         yield broker.operations
 
 
-async def serve(config: Config, path: Path | None = None) -> None:
+async def serve(first: Beginning) -> None:
     """Serve until SIGTERM or SIGINT, then let clients have their answers and stop.
 
-    *path* is where the people who operate are read again when the file changes.
+    Another configuration is taken up on the way, in a turn of its own.
 
     Raises:
         Broken: The broker cannot start as configured.
@@ -109,32 +113,58 @@ async def serve(config: Config, path: Path | None = None) -> None:
     """
     # A crash must not lay tokens and keys down on the disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with told_to_stop() as stopping:
-        async with assembled(config) as broker, AsyncExitStack() as stack:
-            await broker.outside.policy_watch.begin()
-            read_again = tolerant("policies", broker.outside.policy_watch.on_hangup)
-            stack.enter_context(listening_for_hangup(read_again, broker.on_hangup))
-            _watch_vault(broker)
-            await broker.outside.audit.begin(stack)
-            also_tell(broker.outside.store, broker.outside.audit.on_events)
-            also_tell(
-                broker.outside.store, RuleMetrics(broker.outside.telemetry.registry).on_events
-            )
-            await _start(broker, stack, path)
-            await broker.go_on()
-            await broker.outside.publishing.warn_of_ends()
-            await broker.outside.keys.watch.warn_of_files()
-            begin_beside(broker, stack)
-            documents = broker.outside.policies.documents
-            log.info(
-                "serving",
-                external_url=config.external_url,
-                policies={name: made.sha256 for name, made in documents.items()},
-            )
-            tell_service_manager("READY=1")
-            await stopping.wait()
-            tell_service_manager("STOPPING=1")
-            log.info("stopping")
+    turns = Turns(first)
+    hangups = turns.hangups
+
+    async def take_turn(config: Config) -> ReadConfig | None:
+        return None if stopping.is_set() else await _take_turn(config, turns, stopping)
+
+    with told_to_stop() as stopping, listening_for_hangup(hangups.reload, [hangups.call_hooks]):
+        await turns.run(take_turn)
+
+
+async def _take_turn(config: Config, turns: Turns, stopping: asyncio.Event) -> ReadConfig | None:
+    """Serve by *config*; return what the next turn is to serve by, None at the end."""
+    async with assembled(config, turns.lasting) as broker, AsyncExitStack() as stack:
+        outside = broker.outside
+        await outside.policy_watch.begin()
+        watch = turns.watch(outside)
+        _watch_vault(broker)
+        await outside.audit.begin(stack)
+        also_tell(outside.store, outside.audit.on_events)
+        also_tell(outside.store, RuleMetrics(outside.telemetry.registry).on_events)
+        await _start(broker, stack, turns.path)
+        await broker.go_on()
+        await outside.publishing.warn_of_ends()
+        await outside.keys.watch.warn_of_files()
+        begin_beside(broker, stack)
+        if watch is not None and turns.is_following:
+            task = asyncio.create_task(watch.run(tolerant("configuration", watch.look)))
+            stack.callback(task.cancel)
+        await turns.begun(outside)
+        documents = outside.policies.documents
+        log.info(
+            "serving",
+            external_url=config.external_url,
+            policies={name: made.sha256 for name, made in documents.items()},
+        )
+        stack.enter_context(turns.hangups.led_to(_reading_again(broker, watch), broker.on_hangup))
+        tell_service_manager("READY=1")
+        return await turns.until(stopping)
+
+
+def _reading_again(broker: Broker, watch: ConfigWatch | None) -> Callable[[], Awaitable[None]]:
+    """Return what reads everything again because the process was told to."""
+    policies = tolerant("policies", broker.outside.policy_watch.on_hangup)
+
+    async def read_again() -> None:
+        if watch is not None:
+            await tolerant("configuration", watch.look_now)()
+            if watch.found.is_set():
+                return  # the next turn reads the policies
+        await policies()
+
+    return read_again
 
 
 async def _start(broker: Broker, stack: AsyncExitStack, path: Path | None) -> None:
@@ -148,7 +178,7 @@ async def _start(broker: Broker, stack: AsyncExitStack, path: Path | None) -> No
     stack.callback(scheduler.stop)
     doors = await open_operator_doors(broker, stack, path)
     if listen.plain is not None:
-        await _start_at(stack, listen.plain.address, _plain_app(outside))
+        await _start_at(outside, stack, listen.plain.address, _plain_app(outside))
     await _start_tls_alpn(outside, stack)
     opened = asyncio.Event()
     if identity.is_usable:
@@ -158,7 +188,7 @@ async def _start(broker: Broker, stack: AsyncExitStack, path: Path | None) -> No
     else:
         task = asyncio.create_task(_open_later(broker, identity, stack, opened, doors))
         stack.callback(task.cancel)
-    await _start_at(stack, listen.health.address, health_app(broker, identity, opened))
+    await _start_at(outside, stack, listen.health.address, health_app(broker, identity, opened))
 
 
 def _identity(broker: Broker) -> Identity:
@@ -214,14 +244,18 @@ async def _start_acme(
             on_refused=lambda: outside.telemetry.limit_reached(Limit.CONNECTIONS),
             is_unbounded=Origins(listen.acme.proxies).is_proxy,
         ),
+        sockets=outside.lasting.sockets,
     )
     _stop_with(stack, acme)
     if broker.agents is not None:
         await start_agents(broker.agents, outside, identity, stack)
 
 
-async def _start_at(stack: AsyncExitStack, address: Endpoint, app: web.Application) -> None:
-    _stop_with(stack, await start_tcp(app, host=address.host, port=address.port))
+async def _start_at(
+    outside: Outside, stack: AsyncExitStack, address: Endpoint, app: web.Application
+) -> None:
+    sockets = outside.lasting.sockets
+    _stop_with(stack, await start_tcp(app, host=address.host, port=address.port, sockets=sockets))
 
 
 def _watch_vault(broker: Broker) -> None:
@@ -237,7 +271,10 @@ async def _start_tls_alpn(outside: Outside, stack: AsyncExitStack) -> None:
     if listen is None:
         return
     listener = await start_tls_alpn(
-        host=listen.address.host, port=listen.address.port, find=outside.tls_answers.find
+        host=listen.address.host,
+        port=listen.address.port,
+        find=outside.tls_answers.find,
+        sockets=outside.lasting.sockets,
     )
     stack.push_async_callback(listener.stop)
 

@@ -99,6 +99,7 @@ class Workshop:
                 planner=self.planner,
                 policies=outside.policies,
                 policy_reloads=outside.policy_watch,
+                configuration=outside.lasting.configuration,
                 upstreams=outside.upstreams,
                 upstream_keys=outside.upstream_keys,
                 key_rotation=outside.key_rotation,

@@ -28,11 +28,15 @@ MAX_POD_BYTES: Final = 3 * 1024 * 1024
 MAX_PAGE_BYTES: Final = 8 * 1024 * 1024
 """Largest page of Services that is read, in bytes; one Service has about 2 KiB."""
 
-PAGE: Final = 500
-"""Services in a page, as clients of Kubernetes ask for them."""
+PAGE: Final = 25
+"""Services in a page: with all the annotations that an API server takes, 256 KiB each, they are
+below the limit, so that nobody keeps others of the namespace from their names by large ones."""
 
-MAX_PAGES: Final = 20
+MAX_PAGES: Final = 400
 """Most pages that are read: no namespace has ten thousand Services."""
+
+MAX_LABELS: Final = 64
+"""Most labels that a selector may have, as admission sees it: a longer one selects nobody."""
 
 KEPT_TIME: Final = timedelta(seconds=5)
 """How long the Services of a namespace are used: a hundred pods that start at once cost the API
@@ -150,7 +154,7 @@ def _selecting(item: object) -> Mapping[str, Mapping[str, str]]:
     spec = _mapping(service.get("spec"))
     selector = _mapping(spec.get("selector"))
     # One that is not read whole would select more than it does.
-    wanted = selector if _texts(selector) == selector else {}
+    wanted = selector if _texts(selector) == selector and len(selector) <= MAX_LABELS else {}
     is_alias = spec.get("type") == "ExternalName"
     if not isinstance(name, str) or not _SERVICE.fullmatch(name) or not wanted or is_alias:
         return {}

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from broker.commands.failures import CommandFailed, readable
+from broker.commands.options import LAST_GOOD
 from broker.commands.remote import ask_server, chosen
 
 __all__ = ["ask", "ask_running", "working"]
@@ -60,18 +61,40 @@ def ask(
         with working(f"{command.replace('_', ' ')} …"):
             return ask_server(server, command, given, reason, ANSWER_SECONDS)
     from broker.config import load_config
+    from broker.issuance.errors import Broken
+    from broker.policy.yamlfile import Faults
 
-    with readable():
-        config = load_config(config_path)
     body = json.dumps({"command": command, "arguments": given, "reason": reason})
+    with readable():
+        try:
+            config = load_config(config_path)
+        except (Broken, Faults):
+            answer = _ask_past_the_file(body)
+            if answer is None:
+                raise
+            return answer["result"]
     with working(f"{command.replace('_', ' ')} …"):
-        answer = _ask_running(config.operator_socket, body)
+        answer = _ask_running(config.operator_socket, body) or _ask_past_the_file(body)
         if answer is not None:
             return answer["result"]
         import asyncio
 
         with readable():
             return asyncio.run(_do_here(config, command, given, reason))
+
+
+def _ask_past_the_file(body: str) -> dict[str, Any] | None:
+    """Return what a broker answers that serves by the kept configuration and not by the file.
+
+    None where none is kept, or nobody serves by it.
+    """
+    named = os.environ.get(LAST_GOOD)
+    if not named:
+        return None
+    from broker.app.kept_config import KeptConfig
+
+    kept = KeptConfig(Path(named)).read()
+    return None if kept is None else _ask_running(kept.reading.config.operator_socket, body)
 
 
 def ask_running(path: Path, command: str) -> Any | None:

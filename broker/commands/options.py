@@ -8,7 +8,14 @@ from typing import Any, Final, TypeVar
 
 import click
 
-__all__ = ["as_json", "config_option", "page_options", "reason_option"]
+__all__ = [
+    "LAST_GOOD",
+    "as_json",
+    "config_option",
+    "last_good_option",
+    "page_options",
+    "reason_option",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,6 +31,19 @@ config_option: Final = click.option(
     help=f"Configuration file, also PENSTOCK_CONFIG.  [default: {DEFAULT_CONFIG}]",
 )
 """Where the configuration lies."""
+
+LAST_GOOD: Final = "PENSTOCK_LAST_GOOD"
+"""Names the file in which the configuration that served last is kept."""
+
+last_good_option: Final = click.option(
+    "--last-good",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar=LAST_GOOD,
+    help=f"Where the configuration that served last is kept, and taken from where the file is no "
+    f"use; also {LAST_GOOD}.",
+)
+"""What there is beside the configuration file."""
 
 as_json: Final = click.option("--json", "is_json", is_flag=True, help="Print JSON instead of text.")
 """For programs that read the output."""

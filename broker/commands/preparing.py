@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from broker.commands.failures import CommandFailed, readable
-from broker.commands.options import as_json, config_option, reason_option
+from broker.commands.options import as_json, config_option, last_good_option, reason_option
 from broker.commands.output import print_json
 
 if TYPE_CHECKING:
@@ -31,19 +31,23 @@ __all__ = ["prepare"]
 )
 @reason_option
 @config_option
+@last_good_option
 @as_json
 def prepare(
-    wanted: tuple[str, ...], reason: str | None, config_path: Path, *, is_json: bool
+    wanted: tuple[str, ...],
+    reason: str | None,
+    config_path: Path,
+    *,
+    last_good: Path | None,
+    is_json: bool,
 ) -> None:
     """Bring the store up to date and make built-in CAs, so that the broker can serve.
 
     A sealed backup precedes each migration, see upgrade.backup. What is there already stays as it
     is: a second run changes nothing. No broker may run meanwhile.
     """
-    from broker.config import load_config
-
     with readable():
-        config = load_config(config_path)
+        config = _read(config_path, last_good)
         asked = dict(_parse_wish(one) for one in wanted)
         made = [] if _is_prepared(config, asked) else _prepare(config, asked, reason)
     if is_json:
@@ -51,6 +55,26 @@ def prepare(
     else:
         for name in made:
             click.echo(f"built-in CA '{name}' made")
+
+
+def _read(path: Path, last_good: Path | None) -> Config:
+    """Return the configuration, or the kept one where the file is no use."""
+    from broker.config import load_config
+    from broker.issuance.errors import Broken
+    from broker.policy.yamlfile import Faults
+
+    try:
+        return load_config(path)
+    except (Broken, Faults) as error:
+        if last_good is None:
+            raise
+        from broker.app.kept_config import KeptConfig
+
+        kept = KeptConfig(last_good).read()
+        if kept is None:
+            raise
+        click.echo(f"penstock: warning: {path} is no use, what served last is: {error}", err=True)
+        return kept.reading.config
 
 
 def _parse_wish(text: str) -> tuple[str, tuple[str, ...]]:

@@ -8,32 +8,41 @@ from pathlib import Path
 import click
 
 from broker.commands.failures import CommandFailed, readable
-from broker.commands.options import config_option
+from broker.commands.options import config_option, last_good_option
 
 __all__ = ["demo", "serve"]
 
 
 @click.command("serve", short_help="Run the broker until it is told to stop.")
 @config_option
-def serve(config_path: Path) -> None:
+@click.option(
+    "--follow",
+    is_flag=True,
+    help="Take changes of the configuration up as they are made, not on SIGHUP alone.",
+)
+@last_good_option
+def serve(config_path: Path, *, follow: bool, last_good: Path | None) -> None:
     """Run the broker until SIGTERM or SIGINT.
 
-    Clients that are being answered then have 15 seconds to get their answer.
+    Clients that are being answered then have 15 seconds to get their answer. On SIGHUP policies,
+    people and the configuration are read again; what is refused changes nothing, and 'penstock
+    status' tells why.
     """
-    from broker.app import StoreLocked, run_to_end
+    from broker.app import StoreLocked, begin_with, run_to_end
     from broker.app import serve as run
     from broker.app.memory import hold_memory_apart
-    from broker.config import load_all, load_config
+    from broker.config import load_all
     from broker.issuance.errors import Unreachable
     from broker.policy.yamlfile import Faults
     from broker.telemetry import set_up_log
 
     hold_memory_apart()
     with readable():
-        config = load_config(config_path)
-        set_up_log(form=config.log.format, level=config.log.level)
+        first = begin_with(config_path, is_following=follow, last_good=last_good)
+        log = first.reading.config.log
+        set_up_log(form=log.format, level=log.level)
         try:
-            run_to_end(run(config, config_path))
+            run_to_end(run(first))
         except (StoreLocked, Unreachable) as error:
             raise CommandFailed(error.reason) from error
         except Faults:

@@ -24,7 +24,14 @@ from broker.policy.yamlfile import MAX_TEXT_BYTES, Fault, Faults, KeyPath, Lines
 if TYPE_CHECKING:
     from broker.config.policies import LoadedPolicies
 
-__all__ = ["DEFAULT_PATH", "load_all", "load_config", "parse_config", "read_text"]
+__all__ = [
+    "DEFAULT_PATH",
+    "load_all",
+    "load_config",
+    "parse_config",
+    "parse_with_lines",
+    "read_text",
+]
 
 DEFAULT_PATH: Final = Path("/etc/penstock/penstock.yaml")
 """Where the configuration lies unless a command says otherwise."""
@@ -40,7 +47,7 @@ def load_config(path: Path) -> Config:
         Broken: It cannot be read.
         Faults: All that is wrong with it, with lines.
     """
-    return _parse(read_text(path), str(path))[0]
+    return parse_with_lines(read_text(path), str(path))[0]
 
 
 def load_all(path: Path) -> tuple[Config, LoadedPolicies]:
@@ -53,7 +60,7 @@ def load_all(path: Path) -> tuple[Config, LoadedPolicies]:
     # A command that asks the running broker reads the configuration and no policy.
     from broker.config.policies import load_policies
 
-    config, lines = _parse(read_text(path), str(path))
+    config, lines = parse_with_lines(read_text(path), str(path))
     return config, load_policies(config, lines)
 
 
@@ -79,10 +86,15 @@ def parse_config(text: str, source: str) -> Config:
     Raises:
         Faults: All that is wrong with it, with lines.
     """
-    return _parse(text, source)[0]
+    return parse_with_lines(text, source)[0]
 
 
-def _parse(text: str, source: str) -> tuple[Config, Lines]:
+def parse_with_lines(text: str, source: str) -> tuple[Config, Lines]:
+    """Return the configuration that *text* holds, and where each of its keys stands.
+
+    Raises:
+        Faults: All that is wrong with it, with lines.
+    """
     config, lines = load_model(text, source, Config)
     faults = list(_check_references(config, lines))
     if faults:

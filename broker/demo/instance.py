@@ -24,13 +24,13 @@ __all__ = ["NODE_CA", "Instance", "Ports"]
 NODE_CA: Final = "nodes"
 """The built-in CA that certifies nodes to the broker."""
 
-START_TIME: Final = timedelta(seconds=30)
+START_TIME: Final = timedelta(minutes=2)
 """Longest wait for a broker to say that it is ready; on an idle core it takes about a second."""
 
 STOP_TIME: Final = timedelta(seconds=20)
 """Longest wait after SIGTERM; the broker itself gives its clients 15 s."""
 
-COMMAND_TIME: Final = timedelta(seconds=30)
+COMMAND_TIME: Final = timedelta(minutes=2)
 """Longest run of a command; on an idle core it takes about a second."""
 
 LOOK_AGAIN_SECONDS: Final = 0.05

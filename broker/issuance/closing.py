@@ -213,7 +213,12 @@ class Closing:
         await self._log.append(event, durable=False)
 
     def replacement(self, order: OrderRecord, work: WorkRecord) -> WorkRecord:
-        """Return fresh work for the same request, taken by *order*."""
+        """Return fresh work for the same request, taken by *order*.
+
+        It is no older than the finalize that it is for, though the clock was put back since then:
+        what the CA says of it is an answer to that.
+        """
+        now = self._clock.now()
         return replace(
             work,
             work_id=new_id(),
@@ -221,7 +226,7 @@ class Closing:
             order_url=None,
             taken_by=order.order_id,
             is_sent=False,
-            created_at=self._clock.now(),
+            created_at=max(now, order.finalized_at or now),
         )
 
     async def _refuse(

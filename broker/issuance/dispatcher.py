@@ -170,11 +170,19 @@ class Dispatcher:
             if run.is_put_off and run.task is None and run.waiting is not None:
                 self.kick(run.waiting)
 
-    async def settled(self, kind: JobKind, subject: str, timeout: timedelta) -> None:
-        """Wait until the job is finished, or for *timeout*; returns at once when none is known."""
+    async def settled(
+        self, kind: JobKind, subject: str, timeout: timedelta, *, aside: JobKind | None = None
+    ) -> None:
+        """Wait until the job is finished, or for *timeout*; returns at once when none is known.
+
+        A handler that waits names its own kind as *aside*: others have its slot meanwhile, or
+        enough who wait would keep out the very job that they wait for.
+        """
         run = self._runs.get((kind, subject))
         if run is None:
             return
+        if aside is not None:
+            self._slots[aside].release()
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         timer = self._call_later(timeout.total_seconds(), partial(_release, waiter))
         run.waiters.append(waiter)
@@ -183,6 +191,8 @@ class Dispatcher:
         finally:
             run.waiters.remove(waiter)
             timer.cancel()
+            if aside is not None:
+                await self._slots[aside].acquire()
 
     async def paused(self, kind: JobKind, subject: str) -> None:
         """Wait until no run of the job is under way, whatever its outcome.

@@ -143,6 +143,21 @@ class EventKind(StrEnum):
     OPERATOR_REFUSED = "operator-refused"
     POLICY_ACTIVATED = "policy-activated"
     POLICY_REFUSED = "policy-refused"
+    CONFIGURATION_TAKEN = "configuration-taken"
+
+    @classmethod
+    def written(cls, name: str) -> EventKind:
+        """Return the kind that a store holds as *name*.
+
+        A later version may have written kinds that this one does not know; it is read all the same
+        after a return from there, or nobody could look at what happened.
+        """
+        try:
+            return cls(name)
+        except ValueError:
+            unknown = str.__new__(cls, name)
+            unknown._name_ = unknown._value_ = name
+            return unknown
 
 
 @dataclass(frozen=True, slots=True)

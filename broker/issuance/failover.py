@@ -92,7 +92,16 @@ class Failover:
         decision, plan = found
         if await self._is_kept_out(account, order, plan):
             return False
-        return await self._move(order, work, decision, plan)
+        move = self._move(order, work, decision, plan)
+        if self._quotas is not None:
+            taking = await self._quotas.moved(account, move.order, decision.quotas)
+            move = replace(move, taking=taking)
+        try:
+            await self._moves.move_order(move)
+        except Conflict:
+            # It went on meanwhile, or the other CA's limits leave no room: it waits where it is.
+            return False
+        return True
 
     async def _plan(
         self, account: AccountRecord, order: OrderRecord, work: WorkRecord
@@ -129,9 +138,9 @@ class Failover:
             return False
         return bool((await self._caa.answer(account, order, plan.upstream)).findings)
 
-    async def _move(
+    def _move(
         self, order: OrderRecord, work: WorkRecord, decision: NewOrderDecision, plan: CapPlan
-    ) -> bool:
+    ) -> OrderMove:
         now = self._clock.now()
         changed = replace(
             with_upstream(order, plan.upstream, plan.upstream_profile),
@@ -140,19 +149,13 @@ class Failover:
             ask_not_after=plan.ask_not_after,
         )
         planned = self._planner.plan_work(changed, plan, taken_by=order.order_id)
-        move = OrderMove(
+        return OrderMove(
             order=changed,
             left=work,
             work=planned.work,
-            taking=None if self._quotas is None else await self._quotas.moved(changed),
+            taking=None,
             event=self._event(order, work, plan, now),
         )
-        try:
-            await self._moves.move_order(move)
-        except Conflict:
-            # It went on meanwhile, or the other CA's limits leave no room: it waits where it is.
-            return False
-        return True
 
     def _event(self, order: OrderRecord, work: WorkRecord, plan: CapPlan, at: datetime) -> Event:
         return Event(

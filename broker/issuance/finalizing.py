@@ -36,7 +36,8 @@ from broker.issuance.ports import (
     OrderStore,
     Policies,
 )
-from broker.issuance.quotas import Quotas, limited, with_upstream
+from broker.issuance.quota_ports import Taking
+from broker.issuance.quotas import Quotas, with_upstream
 from broker.issuance.records import AccountRecord, Job, JobKind, OrderRecord
 from broker.issuance.refusals import Refusals
 from broker.issuance.rule_warnings import warning_events
@@ -127,9 +128,10 @@ class Finalizing:
         caa = await self._look_at_caa(account, order, plan, document)
         claim = self._make_claim(order, csr_der, decision, plan, facts)
         claim = replace(claim, decision=resting_on(claim.decision, approvals))
-        attached = _with(await self._retaken(order, plan, claim.attached), caa, told)
+        taking = await self._retaken(account, order, plan, decision)
+        attached = _with(replace(claim.attached, taking=taking), caa, told)
         claim = replace(claim, spki_sha256=csr.spki_sha256, attached=attached)
-        claimed = await self._claimed(claim)
+        claimed = await self._claimed(account, order, claim)
         if self._caa is not None:
             self._caa.begin(caa)
         return claimed, claim.attached.jobs[0]
@@ -165,20 +167,31 @@ class Finalizing:
             raise decision.problem()
         return decision.plan
 
-    async def _claimed(self, claim: FinalizeClaim) -> OrderRecord:
+    async def _claimed(
+        self, account: AccountRecord, order: OrderRecord, claim: FinalizeClaim
+    ) -> OrderRecord:
         try:
             claimed, _ = await self._orders.claim_finalize(claim)
         except OverLimit as over:
-            raise limited(over) from over
+            if self._quotas is None:  # nobody else has it take anything
+                raise
+            there = with_upstream(order, claim.upstream, claim.upstream_profile)
+            raise await self._quotas.refusal(account, there, over, is_kept=True) from over
         return claimed
 
-    async def _retaken(self, order: OrderRecord, plan: CapPlan, attached: Attached) -> Attached:
-        """Return *attached* with what the order takes of the limits of another CA than it was made
-        for, in place of what it took of that one's."""
+    async def _retaken(
+        self,
+        account: AccountRecord,
+        order: OrderRecord,
+        plan: CapPlan,
+        decision: NewOrderDecision,
+    ) -> Taking | None:
+        """Return what the order takes at another CA than it was made for, in place of what it took
+        of that one's; None where it stays."""
         if self._quotas is None or plan.upstream == order.upstream:
-            return attached
+            return None
         moved = with_upstream(order, plan.upstream, plan.upstream_profile)
-        return replace(attached, taking=await self._quotas.moved(moved))
+        return await self._quotas.moved(account, moved, decision.quotas, is_heard_of=True)
 
     async def _look_at_caa(
         self, account: AccountRecord, order: OrderRecord, plan: CapPlan, document: PolicyDocument

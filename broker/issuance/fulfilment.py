@@ -149,10 +149,10 @@ class Fulfilment:
             raise Broken(f"order {order.order_id} is processing without upstream work")
         await self._dispatcher.paused(JobKind.PREPARE, work.work_id)
         await self._hold.of_requester(order, work)
-        if self._young is not None and await self._young.has_answered(order, work):
-            return Ending.WRITTEN
         if self._failover is not None and job.attempts > 0:
             await self._failover.leave_if_away(order.order_id)
+        if self._young is not None and await self._young.has_answered(order, work):
+            return Ending.WRITTEN
         await self._hold.of_work(work)
         if self._approvals is not None and await self._approvals.has_ended(order, work):
             return Ending.WRITTEN
@@ -163,9 +163,9 @@ class Fulfilment:
             upstream_order = await self._poll(upstream, work, upstream_order, job.attempts)
             await self._fetch(upstream, order, work, upstream_order, job.attempts)
         except Held as held:
-            # The CA gave us an order that another of ours is using: after that one ends, the CA
-            # has to make a new one.
-            await self._dispatcher.settled(JobKind.FULFIL, held.order_id, HELD_WAIT)
+            # Another of ours is using what the CA gave us: once that ends, it has to make another.
+            kind = JobKind.FULFIL
+            await self._dispatcher.settled(kind, held.order_id, HELD_WAIT, aside=kind)
             pause = _grown(job.attempts, LONGEST_HELD_PAUSE_SECONDS) - 1
             at = self._clock.now() + timedelta(seconds=pause)
             raise Postponed(at, "another order was using the CA's order for these names") from held

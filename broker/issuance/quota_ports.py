@@ -49,11 +49,13 @@ class GivesBack(StrEnum):
     """When a token comes back after its order was made.
 
     UNSENT: the order ended before the CA had heard of it.  UNISSUED: it ended without a
-    certificate.  NEVER: what is counted is the asking.
+    certificate.  MOVED: it went to another CA, for which it is not counted there.  NEVER: what is
+    counted is the asking.
     """
 
     UNSENT = "unsent"
     UNISSUED = "unissued"
+    MOVED = "moved"
     NEVER = "never"
 
 
@@ -83,7 +85,11 @@ class Taking:
     at: datetime
     takes: tuple[Take, ...]
     is_instead: bool = False
-    """Whether the order gives back first what it took of a CA that it leaves."""
+    """Whether the order goes to another CA: what it took of the one that it leaves comes back
+    first, and a quota of policy that counts it here as there is not taken from twice."""
+    is_heard_of: bool = False
+    """Whether that one may have heard of it, by work that was begun ahead and is nobody's; else
+    the order's own work tells."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,9 +254,8 @@ class YoungStore(Protocol):
         for exactly these."""
         ...
 
-    async def sibling_orders(
-        self, account_id: str, csr_sha256: str, since: datetime
-    ) -> Sequence[str]:
-        """Return the ids of the account's orders that were finalized with this CSR since then: the
-        valid ones, then those in processing, the first first."""
+    async def sibling_orders(self, order: OrderRecord, since: datetime) -> Sequence[str]:
+        """Return the ids of the account's orders that were finalized with the CSR of *order* under
+        its profile since then: valid ones, the last first and one for each certificate, then those
+        in processing that were claimed before *order* was, the first first."""
         ...

@@ -1,7 +1,8 @@
 """Which tokens an order takes: those of the CA's limits, and those of policy's quotas.
 
 They are taken in the transaction that keeps the order.  Where one bucket has too few, no order is
-made and nothing is taken: the client is told how long to wait (RFC 8555 §6.6).
+made and nothing is taken: the client is told how long to wait (RFC 8555 §6.6).  An order that goes
+to another CA takes there what counts by CA, in the transaction that moves it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final
 from broker.issuance.errors import OverLimit
 from broker.issuance.events import Actor, Event, EventKind
 from broker.issuance.ports import Clock, EventLog, PublicSuffixes
-from broker.issuance.quota_ports import BucketKind, BucketStore, Take, Taking
+from broker.issuance.quota_ports import BucketKind, BucketStore, GivesBack, Take, Taking
 from broker.issuance.records import AccountRecord, OrderRecord
 from broker.issuance.renewal_budget import Judged, RenewalBudget, names_key
 from broker.issuance.requesting import decided_requester
@@ -56,6 +57,31 @@ class Quotas:
     ) -> Taking:
         """Return what *order* takes when it is made."""
         takes = await self._budget.takes(order)
+        takes += await self._of_policy(account, order, demands)
+        return Taking(order_id=order.order_id, at=self._clock.now(), takes=takes)
+
+    async def moved(
+        self,
+        account: AccountRecord,
+        order: OrderRecord,
+        demands: tuple[QuotaDemand, ...],
+        *,
+        is_heard_of: bool = False,
+    ) -> Taking:
+        """Return what *order* takes instead when it goes to another CA than it was made for.
+
+        That is all of the CA's own limits, and those quotas of policy that count by CA.  What
+        counts the asking was taken when it was made.  *is_heard_of* tells whether the CA that it
+        leaves may have been asked ahead of its finalize.
+        """
+        made = await self.taking(account, order, demands)
+        by_ca = tuple(one for one in made.takes if one.gives_back is not GivesBack.NEVER)
+        return replace(made, takes=by_ca, is_instead=True, is_heard_of=is_heard_of)
+
+    async def _of_policy(
+        self, account: AccountRecord, order: OrderRecord, demands: tuple[QuotaDemand, ...]
+    ) -> tuple[Take, ...]:
+        takes: list[Take] = []
         judged = Judged(self._store, order)
         names = _counted_under(demands)
         for demand, name in zip(demands, names, strict=True):
@@ -65,7 +91,7 @@ class Quotas:
             floor = demand.limit * demand.kept_for_renewals
             if floor and await judged.is_renewal():
                 floor = 0.0
-            takes += tuple(
+            takes += [
                 Take(
                     bucket="|".join(
                         (BucketKind.POLICY, order.community, name, demand.per, subject)
@@ -73,24 +99,24 @@ class Quotas:
                     kind=BucketKind.POLICY,
                     rate=rate,
                     floor=floor,
+                    gives_back=GivesBack.MOVED if _is_by_ca(demand) else GivesBack.NEVER,
                     is_enforced=demand.is_enforced,
                     told=None if demand.is_enforced else self._told(order, demand),
                 )
                 for subject in self._subjects(account, order, demand)
-            )
-        return Taking(order_id=order.order_id, at=self._clock.now(), takes=takes)
+            ]
+        return tuple(takes)
 
-    async def moved(self, order: OrderRecord) -> Taking:
-        """Return what *order* takes instead when it goes to another CA than it was made for."""
-        return Taking(
-            order_id=order.order_id,
-            at=self._clock.now(),
-            takes=await self._budget.takes(order),
-            is_instead=True,
-        )
-
-    async def refusal(self, account: AccountRecord, order: OrderRecord, over: OverLimit) -> Problem:
-        """Keep that *account* came too often, and return what it is told."""
+    async def refusal(
+        self,
+        account: AccountRecord,
+        order: OrderRecord,
+        over: OverLimit,
+        *,
+        is_kept: bool = False,
+    ) -> Problem:
+        """Keep that *account* came too often, and return what it is told; *is_kept* tells whether
+        there is such an order."""
         problem = limited(over)
         event = Event(
             kind=EventKind.QUOTA_EXCEEDED,
@@ -98,6 +124,7 @@ class Quotas:
             actor=Actor(f"account:{account.account_id}"),
             community=account.community,
             account_id=account.account_id,
+            order_id=order.order_id if is_kept else None,
             upstream=order.upstream,
             data={
                 "bucket": over.bucket,
@@ -144,6 +171,11 @@ class Quotas:
                 "enforced": False,
             },
         )
+
+
+def _is_by_ca(demand: QuotaDemand) -> bool:
+    """Return whether it matters to *demand* which CA an order goes to."""
+    return demand.upstreams is not None or demand.per is QuotaPer.UPSTREAM
 
 
 def workload_of(order: OrderRecord) -> str | None:

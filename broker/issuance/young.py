@@ -7,11 +7,13 @@ key is kept for this; who sends the CSR has it.
 How young is young says policy, by profile.  A certificate that is revoked, replaced, to be renewed
 now or too long for the cap of today is never handed out again, nor one that was asked for under
 another policy: its CA or its usages may not be allowed any more.
+
+Of several orders at once the one that was claimed first is issued, and the others wait for it; not
+for ever, and hardly at all where they would go to another CA than the one that keeps it waiting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -22,7 +24,6 @@ from broker.issuance.ports import CertificateStore, Clock, OrderStore, Policies
 from broker.issuance.quota_ports import YoungStore
 from broker.issuance.records import CertificateRecord, JobKind, OrderRecord, WorkRecord
 from broker.issuance.renewal_ports import RenewalStore
-from broker.protocol.identifiers import Identifier
 from broker.protocol.resources import OrderStatus
 
 __all__ = ["Young"]
@@ -33,6 +34,14 @@ gets it again would lose more of it."""
 
 SIBLING_WAIT: Final = timedelta(seconds=60)
 """How long an order waits at a time for an earlier one with the same CSR."""
+
+WAIT_ELSEWHERE: Final = timedelta(seconds=60)
+"""How long an order waits for one that is with another CA: longer than a CA that answers takes,
+and shorter than clients wait.  That CA may be gone for days, with a finalize that it has heard."""
+
+WAIT_THERE: Final = timedelta(days=1)
+"""How long an order waits for one that is with its own CA, which keeps both waiting while it is
+away; also how old that one may be.  By then somebody was told that it stands still."""
 
 SIBLING_PAUSE: Final = timedelta(seconds=5)
 """Pause before that one is looked at again."""
@@ -74,38 +83,37 @@ class Young:
             return False
         if not is_unfinalized(order, work, since=self._since):
             return False
-        since = self._clock.now() - within
-        for sibling in await self._siblings(order, since):
+        now = self._clock.now()
+        # A certificate is young that came a moment ago, however long its order took.
+        earliest = now - max(within, WAIT_THERE)
+        for order_id in await self._store.sibling_orders(order, earliest):
+            sibling = await self._orders.load_order(order_id)
+            if sibling is None or not _is_alike(sibling, order):
+                continue
             if sibling.status is OrderStatus.PROCESSING:
-                await self._dispatcher.settled(JobKind.FULFIL, sibling.order_id, SIBLING_WAIT)
-                at = self._clock.now() + SIBLING_PAUSE
-                now = await self._orders.load_order(sibling.order_id)
-                if now is not None and now.status is not OrderStatus.PROCESSING:
-                    at = self._clock.now()
-                raise Postponed(at, "another order of the account has this CSR")
-            certificate = await self._fitting(order, sibling, since)
+                if _is_worth_waiting(order, sibling, now):
+                    await self._wait_for(sibling)
+                continue
+            certificate = await self._fitting(order, sibling, now - within)
             if certificate is not None:
                 await self._closing.answered_again(order, work, certificate)
                 return True
         return False
 
+    async def _wait_for(self, sibling: OrderRecord) -> None:
+        """Wait until *sibling* has ended, for a time; always raises Postponed."""
+        kind = JobKind.FULFIL
+        await self._dispatcher.settled(kind, sibling.order_id, SIBLING_WAIT, aside=kind)
+        at = self._clock.now() + SIBLING_PAUSE
+        seen = await self._orders.load_order(sibling.order_id)
+        if seen is not None and seen.status is not OrderStatus.PROCESSING:
+            at = self._clock.now()
+        raise Postponed(at, "another order of the account has this CSR")
+
     def _within(self, order: OrderRecord) -> timedelta | None:
         profile = self._policies.current(order.community).profiles.get(order.profile)
         is_as_usual = order.not_before is None and order.not_after is None
         return profile.same_csr_within if profile is not None and is_as_usual else None
-
-    async def _siblings(self, order: OrderRecord, since: datetime) -> Sequence[OrderRecord]:
-        """Return the account's orders with this CSR that came before *order*, for the same names
-        under the same profile."""
-        found = []
-        csr = order.csr_sha256 or ""
-        for order_id in await self._store.sibling_orders(order.account_id, csr, since):
-            if order_id == order.order_id:
-                break
-            one = await self._orders.load_order(order_id)
-            if one is not None and one.community == order.community and _is_alike(one, order):
-                found.append(one)
-        return found
 
     async def _fitting(
         self, order: OrderRecord, sibling: OrderRecord, since: datetime
@@ -144,10 +152,20 @@ class Young:
 
 
 def _is_alike(one: OrderRecord, other: OrderRecord) -> bool:
-    def facts(order: OrderRecord) -> tuple[str, frozenset[Identifier]]:
-        return order.profile, frozenset(order.identifiers)
+    """Return whether both ask for the same: a certificate for an end that was asked for is right
+    for whoever asked for that end."""
 
-    return facts(one) == facts(other)
+    def facts(order: OrderRecord) -> tuple[str, str, datetime | None, datetime | None]:
+        return order.community, order.profile, order.not_before, order.not_after
+
+    return facts(one) == facts(other) and set(one.identifiers) == set(other.identifiers)
+
+
+def _is_worth_waiting(order: OrderRecord, sibling: OrderRecord, now: datetime) -> bool:
+    """Return whether *order* waits on for *sibling*, which is under way."""
+    since = order.finalized_at or now
+    longest = WAIT_THERE if sibling.upstream == order.upstream else WAIT_ELSEWHERE
+    return now - since < longest
 
 
 def _is_under_same_policy(one: OrderRecord, other: OrderRecord) -> bool:

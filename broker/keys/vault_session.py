@@ -369,7 +369,7 @@ class VaultConnections:
                 reason=after.reason,
             )
         elif not before.is_up:
-            log.info("Vault can be used again", identity=after.identity, state=before.state)
+            log.info("Vault can be used again", identity=after.identity, state=after.state)
             if self.on_return is not None:
                 self.on_return()
 

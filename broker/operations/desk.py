@@ -65,8 +65,10 @@ class OperatorDesk(
         """Return what a person looks at first."""
         suspensions = await self._store.suspensions()
         policies = {name: self._rooms.policies.current(name) for name in self._rooms.communities}
+        configuration = self._rooms.configuration
         return {
             "version": self._rooms.version,
+            "configuration": None if configuration is None else configuration.view(),
             "policies": {name: made.sha256 for name, made in policies.items()},
             "restored": self.restoration_view(),
             "counts": await self._store.outcome_counts(),

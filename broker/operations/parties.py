@@ -17,6 +17,7 @@ __all__ = [
     "AuditKeeper",
     "AuditParty",
     "AuthorityKeeper",
+    "ConfigurationInForce",
     "KeysInUse",
     "PolicyReloads",
     "SecretsInUse",
@@ -112,6 +113,14 @@ class AuthorityKeeper(Protocol):
         self, upstream: str, *, issuer: str | None, actor: Actor
     ) -> Mapping[str, object]:
         """Destroy the key of a past issuing CA on which nothing depends any more."""
+        ...
+
+
+class ConfigurationInForce(Protocol):
+    """Knows which configuration serves, and why the file is not in force where it is not."""
+
+    def view(self) -> Mapping[str, object]:
+        """Return what an operator is told."""
         ...
 
 

@@ -34,6 +34,7 @@ from broker.issuance.workload_review import WorkloadReviews
 from broker.operations.parties import (
     AuditParty,
     AuthorityKeeper,
+    ConfigurationInForce,
     KeysInUse,
     PolicyReloads,
     SecretsInUse,
@@ -108,6 +109,8 @@ class Rooms:
     """Knows what CAs let us order; None where a desk is tried without."""
     policy_reloads: PolicyReloads | None = None
     """Knows which policies are in force; None where a desk is tried without."""
+    configuration: ConfigurationInForce | None = None
+    """Knows which configuration is in force; None where none can change, as without a broker."""
     workloads: WorkloadReviews | None = None
     """Knows what pods would get; None where the configuration has no nodes."""
     audit: AuditParty | None = None

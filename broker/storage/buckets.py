@@ -6,7 +6,7 @@ one database cannot take the same token.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -77,12 +77,11 @@ def take(transaction: Transaction, taking: Taking) -> None:
     Raises:
         OverLimit: One bucket has too few; the one that takes longest to have enough is named.
     """
-    if taking.is_instead:
-        is_sent = _has_been_sent(transaction, taking.order_id)
-        kinds = (GivesBack.UNISSUED,) if is_sent else tuple(GivesBack)
-        give_back(transaction, taking.order_id, kinds, of=BucketKind.CA)
+    counted = _leave(transaction, taking) if taking.is_instead else frozenset()
     short: list[OverLimit] = []
     for one in taking.takes:
+        if one.bucket in counted:
+            continue
         bucket = _bucket(transaction, one, taking.at)
         if bucket.is_enough(1, floor=one.floor):
             _keep(transaction, one.bucket, one.kind, bucket.without(1))
@@ -105,17 +104,18 @@ def give_back(
     order_id: str,
     kinds: Sequence[GivesBack],
     *,
-    of: BucketKind | None = None,
+    but: Collection[str] = (),
 ) -> None:
-    """Put back the tokens of an order that come back in these cases, and forget all of them.
+    """Put back the tokens of an order that come back in these cases, and forget all of them; those
+    of buckets in *but* stay as they are.
 
     No time is needed: what a bucket has since been filled up by is added when it is next looked at.
     """
     rows = transaction.all(
-        "SELECT bucket, kind, gives_back FROM taken_tokens WHERE order_id = ?", order_id
+        "SELECT bucket, gives_back FROM taken_tokens WHERE order_id = ?", order_id
     )
-    for bucket, kind, gives_back in rows:
-        if of is not None and kind != of.value:
+    for bucket, gives_back in rows:
+        if bucket in but:
             continue
         transaction.change(
             "DELETE FROM taken_tokens WHERE order_id = ? AND bucket = ?", order_id, bucket
@@ -125,6 +125,22 @@ def give_back(
             # One that is gone was full again.
             if found is not None:
                 _keep(transaction, bucket, found.kind, _filled(found, found.at).with_back(1))
+
+
+def _leave(transaction: Transaction, taking: Taking) -> frozenset[str]:
+    """Give back what was taken for the CA that the order leaves, and return the buckets of policy
+    that count it at the next one too."""
+    rows = transaction.all(
+        "SELECT bucket FROM taken_tokens WHERE order_id = ? AND kind = ?",
+        taking.order_id,
+        BucketKind.POLICY.value,
+    )
+    wanted = {one.bucket for one in taking.takes}
+    counted = frozenset(str(row[0]) for row in rows if row[0] in wanted)
+    is_sent = taking.is_heard_of or _has_been_sent(transaction, taking.order_id)
+    kinds = (GivesBack.UNISSUED, GivesBack.MOVED) if is_sent else tuple(GivesBack)
+    give_back(transaction, taking.order_id, kinds, but=counted)
+    return counted
 
 
 def give_back_unissued(transaction: Transaction, order_id: str, *, is_unsent: bool) -> None:

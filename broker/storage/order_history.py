@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from broker.issuance.approval_resting import RENEWED_UNDER, RESTING_ON
+from broker.issuance.ports import FinalizeClaim
+from broker.issuance.records import OrderRecord
 from broker.protocol.identifiers import Identifier
 from broker.storage.part import Part
 from broker.storage.rows import ORDERS, json_of, moment_of, time_of
 from broker.storage.transaction import Snapshot
 
-__all__ = ["OrderHistories"]
+__all__ = ["OrderHistories", "behind_siblings"]
 
 MAX_LOOKED_AT: Final = 2_000
 """Most orders of one account in which names are looked for, the newest first: 10 ms."""
@@ -37,11 +40,25 @@ _YOUNG: Final = " ".join(
         "AND status = 'valid' ORDER BY created_at DESC LIMIT ?",
     )
 )
-_SIBLINGS: Final = (
-    "SELECT order_id FROM orders INDEXED BY orders_by_csr WHERE account_id = ? AND csr_sha256 = ?"
-    " AND finalized_at >= ? AND status IN ('processing', 'valid')"
-    " ORDER BY status = 'valid' DESC, finalized_at, order_id LIMIT 50"
+_OF_CSR: Final = "FROM orders INDEXED BY orders_by_csr WHERE account_id = ? AND csr_sha256 = ?"
+
+# Several that were answered with one certificate stand for each other.
+_VALID_SIBLINGS: Final = (
+    f"SELECT order_id, max(finalized_at) {_OF_CSR} AND finalized_at >= ? AND status = 'valid'"
+    " AND profile = ? GROUP BY certificate_id ORDER BY 2 DESC LIMIT 50"
 )
+_SIBLINGS_BEFORE: Final = (
+    f"SELECT order_id {_OF_CSR} AND finalized_at >= ? AND status = 'processing'"
+    " AND profile = ? AND (finalized_at, order_id) < (?, ?)"
+    " ORDER BY finalized_at, order_id LIMIT 50"
+)
+_LAST_SIBLING: Final = (
+    "SELECT max(one.finalized_at) FROM orders AS own, orders AS one INDEXED BY orders_by_csr"
+    " WHERE own.order_id = ? AND one.account_id = own.account_id AND one.csr_sha256 = ?"
+)
+
+TICK: Final = timedelta(microseconds=1)
+"""The least by which two times in the store differ."""
 
 _HELD: Final = (
     "SELECT c.identifiers, o.profile, o.created_at, o.decision"
@@ -97,14 +114,19 @@ class OrderHistories(Part):
 
         return await self._database.read(is_had)
 
-    async def sibling_orders(
-        self, account_id: str, csr_sha256: str, since: datetime
-    ) -> Sequence[str]:
-        """Return the account's orders that were finalized with this CSR; see the port."""
-        rows = await self._database.read(
-            lambda snapshot: snapshot.all(_SIBLINGS, account_id, csr_sha256, time_of(since))
-        )
-        return [str(row[0]) for row in rows]
+    async def sibling_orders(self, order: OrderRecord, since: datetime) -> Sequence[str]:
+        """Return what *order* may be answered with, or waits for; see the port."""
+        if order.finalized_at is None:
+            return []
+        given = (order.account_id, order.csr_sha256, time_of(since), order.profile)
+        place = (time_of(order.finalized_at), order.order_id)
+
+        def siblings(snapshot: Snapshot) -> list[str]:
+            valid = snapshot.all(_VALID_SIBLINGS, *given)
+            before = snapshot.all(_SIBLINGS_BEFORE, *given, *place)
+            return [str(row[0]) for row in (*valid, *before)]
+
+        return await self._database.read(siblings)
 
     async def has_certificate_of(
         self,
@@ -140,6 +162,21 @@ class OrderHistories(Part):
             return list(dict.fromkeys(str(one) for one in told))
 
         return await self._database.read(behind)
+
+
+def behind_siblings(snapshot: Snapshot, claim: FinalizeClaim) -> FinalizeClaim:
+    """Return *claim* at a time after every earlier claim of the account with this CSR.
+
+    The one whose transaction comes first is the first, whatever the clock said when each was made:
+    ``sibling_orders`` could otherwise find none before either of two, and both would be issued.
+    What is begun with the claim is no older than it.
+    """
+    ((last,),) = snapshot.all(_LAST_SIBLING, claim.order_id, claim.csr_sha256)
+    if last is None or time_of(claim.at) > last:
+        return claim
+    at = moment_of(last) + TICK
+    work = replace(claim.new_work, created_at=max(claim.new_work.created_at, at))
+    return replace(claim, at=at, new_work=work)
 
 
 def _held(

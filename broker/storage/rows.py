@@ -255,7 +255,7 @@ def event_of(row: tuple[Any, ...]) -> tuple[int, Event]:
     seq, kind, at, actor, reason, community, account_id, order_id, upstream, data = row
     try:
         return seq, Event(
-            kind=EventKind(kind),
+            kind=EventKind.written(kind),
             at=moment_of(at),
             actor=Actor(actor, reason),
             community=community,

@@ -40,6 +40,7 @@ class Status(TypedDict):
     """How the broker is."""
 
     version: str
+    configuration: dict[str, Json] | None
     policies: dict[str, str]
     restored: Json
     counts: dict[str, Json]

@@ -24,6 +24,9 @@ MAX_KEYS: Final = 100_000
 SWEEP: Final = 8
 """Old buckets looked at when one more is needed, so that no call takes long."""
 
+MOST_OWED: Final = 1
+"""Most that a bucket can owe, in whole buckets: whoever came in by the hundred waits so long."""
+
 NOTHING: Final = timedelta()
 """No wait at all, in any unit: there is a token."""
 
@@ -35,6 +38,7 @@ class Buckets:
         self._rate = rate
         self._max_keys = max_keys
         self._step = rate.period / rate.count if rate is not None else NOTHING
+        self._longest = rate.period * (1 + MOST_OWED) if rate is not None else NOTHING
         self._full_at: OrderedDict[str, datetime] = OrderedDict()
         self._shared: datetime | None = None
 
@@ -49,20 +53,28 @@ class Buckets:
         wait = self.wait(key, now)
         if wait or self._rate is None:
             return wait
-        before = self._look(key)
-        self._keep(key, max(before, now) + self._step if before else now + self._step, now)
+        self._add(key, now)
         return NOTHING
+
+    def charge(self, key: str, now: datetime) -> None:
+        """Take a token whether there is one or not; what is owed is paid before the next is given.
+
+        For who was let in by `wait` beside others, before any of them was counted.
+        """
+        if self._rate is None:
+            return
+        if key not in self._full_at:
+            self._forget_full(now)
+        self._add(key, now)
 
     def wait(self, key: str, now: datetime) -> timedelta:
         """Return how long it takes until there is a token; zero when there is one."""
         if self._rate is None:
             return NOTHING
-        full_at = self._look(key)
+        full_at = self._look(key, now)
         if full_at is None:
             return NOTHING
-        # The clock may have been set back: nobody waits longer than for a whole empty bucket.
-        missing = min(full_at - now, self._rate.period)
-        return max(missing - self._rate.period + self._step, NOTHING)
+        return max(full_at - now - self._rate.period + self._step, NOTHING)
 
     def give_back(self, key: str) -> None:
         """Put a token back that was taken for nothing."""
@@ -70,15 +82,22 @@ class Buckets:
         if full_at is not None:
             self._full_at[key] = full_at - self._step
 
-    def _look(self, key: str) -> datetime | None:
+    def _look(self, key: str, now: datetime) -> datetime | None:
         full_at = self._full_at.get(key)
         if full_at is None and len(self._full_at) >= self._max_keys:
-            return self._shared
-        return full_at
+            full_at = self._shared
+        if full_at is None or self._rate is None or full_at - now <= self._longest:
+            return full_at
+        # The clock was set back: nobody waits longer than for a whole empty bucket.
+        self._keep(key, now + self._rate.period)
+        return now + self._rate.period
 
-    def _keep(self, key: str, full_at: datetime, now: datetime) -> None:
-        if self._rate is not None and full_at - now > self._rate.period:
-            full_at = now + self._rate.period
+    def _add(self, key: str, now: datetime) -> None:
+        before = self._look(key, now)
+        full_at = max(before, now) + self._step if before else now + self._step
+        self._keep(key, min(full_at, now + self._longest))
+
+    def _keep(self, key: str, full_at: datetime) -> None:
         if key not in self._full_at and len(self._full_at) >= self._max_keys:
             self._shared = full_at
             return

@@ -12,7 +12,7 @@ import errno
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -70,50 +70,33 @@ class _Acceptor:
 
 
 class GuardedSite(web.BaseSite):
-    """Serves a runner at an address, under a `Guard`."""
+    """Serves a runner at sockets that listen, under a `Guard`, and closes them in the end."""
 
     def __init__(
         self,
         runner: web.AppRunner,
         guard: Guard,
         *,
-        host: str,
-        port: int,
+        name: str,
+        listening: Sequence[socket.socket],
         tls: ssl.SSLContext,
-        backlog: int,
     ) -> None:
-        super().__init__(runner, ssl_context=tls, backlog=backlog)
+        super().__init__(runner, ssl_context=tls)
         self._guard = guard
-        self._address = (host, port)
+        self._name = name
         self._tls = tls
-        self._length = backlog
-        self._acceptor = _Acceptor([])
+        self._acceptor = _Acceptor(list(listening))
         self._open: Counter[str] = Counter()
         self._handshakes = HandshakeLog(self.name)
 
     @property
     def name(self) -> str:
         """Return where it listens."""
-        host, port = self._address
-        return f"https://{host}:{port}"
+        return self._name
 
     async def start(self) -> None:
-        """Bind and accept.
-
-        Raises:
-            OSError: The address cannot be used.
-        """
+        """Accept."""
         await super().start()
-        host, port = self._address
-        infos = await asyncio.get_running_loop().getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        try:
-            for family, _, _, _, address in dict.fromkeys(infos):
-                self._acceptor.sockets.append(_listen(family, address, self._length))
-        except OSError:
-            self._acceptor.close()
-            raise
         self._server = self._acceptor  # type: ignore[assignment]  # has what aiohttp asks of it
         for listening in self._acceptor.sockets:
             self._acceptor.run(self._accept(listening))
@@ -187,18 +170,3 @@ class _Place:
         self._open[self._address] -= 1
         if not self._open[self._address]:
             del self._open[self._address]
-
-
-def _listen(family: int, address: Any, backlog: int) -> socket.socket:
-    made = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        made.settimeout(0)
-        made.bind(address)
-        made.listen(backlog)
-    except OSError:
-        made.close()
-        raise
-    return made

@@ -21,7 +21,8 @@ ReadyCheck = Callable[[], Awaitable[str | None]]
 """Returns None when all is well, or the reason why not; it raises nothing."""
 
 CHECK_TIME: Final = timedelta(seconds=2)
-"""Longest that one check may take: orchestrators give the whole probe a few seconds."""
+"""Longest that one check may take, and with it all of them, for none waits for another:
+orchestrators give the whole probe a few seconds."""
 
 METRICS_CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """The Prometheus text format that ``/metrics`` is written in."""
@@ -44,15 +45,14 @@ def create_health_app(
         return _text("ok\n")
 
     async def readyz(request: web.Request) -> web.StreamResponse:
-        names = list(checks)
-        faults = await asyncio.gather(*(_run(checks[name]) for name in names))
+        found = await asyncio.gather(*map(_run, [*checks.values(), *told.values()]))
+        faults, odd = found[: len(checks)], found[len(checks) :]
         is_ready = not any(faults)
         lines = [
             f"[{'-' if fault else '+'}] {name} {fault or 'ok'}\n"
-            for name, fault in zip(names, faults, strict=True)
+            for name, fault in zip(checks, faults, strict=True)
             if fault or "verbose" in request.query
         ]
-        odd = await asyncio.gather(*(_run(told[name]) for name in told))
         lines += [
             f"[!] {name} {why}\n" for name, why in zip(told, odd, strict=True) if why is not None
         ]

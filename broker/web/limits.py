@@ -159,8 +159,12 @@ class Gatekeeper:
         self._refuse(Limit.ACCOUNT, self._wait(Limit.ACCOUNT, account_id))
 
     def count_account(self, account_id: str) -> None:
-        """Count a request that the account has signed; it is not refused for it any more."""
-        self._buckets[Limit.ACCOUNT].take(account_id, self._clock.now())
+        """Count a request that the account has signed; it is not refused for it any more.
+
+        Others of the account may have been let in since it was: they are all counted, so that who
+        asks on many connections gets no more than who asks on one.
+        """
+        self._buckets[Limit.ACCOUNT].charge(account_id, self._clock.now())
 
     def count_order(self, account_id: str, identifiers: Sequence[Identifier]) -> None:
         """Count a newOrder or newAuthz of the account.

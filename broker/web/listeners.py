@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import ssl
-import stat
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +12,7 @@ from aiohttp import web
 
 from broker.issuance.errors import Broken
 from broker.web.guarded import Guard, GuardedSite
+from broker.web.sockets import BACKLOG, ListeningSockets, bind_tcp, bind_unix
 from broker.web.wirefaults import PoliteRunner
 
 __all__ = ["Listener", "hide_software", "start_tcp", "start_unix"]
@@ -32,9 +30,6 @@ in a reset connection."""
 SHUTDOWN_TIME: Final = timedelta(seconds=15)
 """How long handlers may finish after SIGTERM; orchestrators kill after 30 s."""
 
-BACKLOG: Final = 1024
-"""Connections that wait to be accepted, as many as Linux allows for a burst of renewals."""
-
 
 @dataclass(frozen=True, slots=True)
 class Listener:
@@ -44,7 +39,7 @@ class Listener:
     port: int
     """The TCP port, also where the system chose it; 0 for a Unix socket."""
     path: Path | None = None
-    """The Unix socket, None for a TCP one."""
+    """The Unix socket whose file goes with the listener; None for others."""
 
     async def stop(self) -> None:
         """Accept no more, let handlers finish, close; a Unix socket leaves no file behind."""
@@ -61,22 +56,30 @@ async def start_tcp(
     tls: ssl.SSLContext | None = None,
     idle_time: timedelta = IDLE_TIME,
     guard: Guard | None = None,
+    sockets: ListeningSockets | None = None,
 ) -> Listener:
     """Serve *app* at *host* and *port*; port 0 lets the system choose.
 
-    A *guard*, which needs *tls*, bounds what one client address may hold.
+    A *guard*, which needs *tls*, bounds what one client address may hold.  *sockets* are those that
+    outlive the listener.
 
     Raises:
         Broken: The address cannot be used.
     """
     runner = await _set_up(app, idle_time)
-    site: web.BaseSite
-    if guard is not None and tls is not None:
-        site = GuardedSite(runner, guard, host=host, port=port, tls=tls, backlog=BACKLOG)
-    else:
-        site = web.TCPSite(runner, host, port, ssl_context=tls, backlog=BACKLOG, reuse_address=True)
+    bind = bind_tcp if sockets is None else sockets.tcp
+    sites: list[web.BaseSite]
     try:
-        await site.start()
+        listening = await bind(host, port)
+        if guard is not None and tls is not None:
+            name = f"https://{host}:{port}"
+            sites = [GuardedSite(runner, guard, name=name, listening=listening, tls=tls)]
+        else:
+            sites = [
+                web.SockSite(runner, one, ssl_context=tls, backlog=BACKLOG) for one in listening
+            ]
+        for site in sites:
+            await site.start()
     except OSError as error:
         await runner.cleanup()
         reason = error.strerror or str(error)
@@ -84,24 +87,31 @@ async def start_tcp(
     return Listener(runner, int(runner.addresses[0][1]))
 
 
-async def start_unix(app: web.Application, path: Path, *, is_shared: bool = False) -> Listener:
+async def start_unix(
+    app: web.Application,
+    path: Path,
+    *,
+    is_shared: bool = False,
+    sockets: ListeningSockets | None = None,
+) -> Listener:
     """Serve *app* at a Unix socket that its owner alone can reach (mode 0600).
 
     A socket file that nobody answers at is a leftover and is replaced.  One that *is_shared* every
     user of the host can reach whom its directory lets through; who they are is asked of the kernel.
+    *sockets* are those that outlive the listener, and with them the file.
 
     Raises:
         Broken: Another process answers there, or the path cannot be used.
     """
+    mode = 0o666 if is_shared else 0o600
     try:
-        _remove_leftover(path)
-        bound = _bind(path, 0o111 if is_shared else 0o177)
+        bound = bind_unix(path, mode) if sockets is None else sockets.unix(path, mode)
     except OSError as error:
         reason = error.strerror or str(error)
         raise Broken(f"cannot listen at {path}: {reason.lower()}") from error
     runner = await _set_up(app, IDLE_TIME)
     await web.SockSite(runner, bound).start()
-    return Listener(runner, 0, path)
+    return Listener(runner, 0, path if sockets is None else None)
 
 
 async def hide_software(_request: web.Request, response: web.StreamResponse) -> None:
@@ -121,35 +131,3 @@ async def _set_up(app: web.Application, idle_time: timedelta) -> web.AppRunner:
     )
     await runner.setup()
     return runner
-
-
-def _remove_leftover(path: Path) -> None:
-    try:
-        is_socket = stat.S_ISSOCK(path.lstat().st_mode)
-    except FileNotFoundError:
-        return
-    if not is_socket:
-        raise Broken(f"cannot listen at {path}: a file that is no socket is there")
-    if _has_listener(path):
-        raise Broken(f"cannot listen at {path}: another process answers there")
-    path.unlink()
-
-
-def _has_listener(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        return probe.connect_ex(str(path)) == 0
-
-
-def _bind(path: Path, mask: int) -> socket.socket:
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # The mask holds before bind makes the file, so it is never more open, not even shortly.
-    before = os.umask(mask)
-    try:
-        bound.bind(str(path))
-    except OSError:
-        bound.close()
-        raise
-    finally:
-        os.umask(before)
-    bound.settimeout(0)
-    return bound

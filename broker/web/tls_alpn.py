@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
 
 from broker.issuance.errors import Broken
+from broker.web.sockets import ListeningSockets, bind_tcp
 
 __all__ = ["FindContext", "TlsAlpnListener", "start_tls_alpn"]
 
@@ -27,25 +28,30 @@ FindContext = Callable[[str], ssl.SSLContext | None]
 class TlsAlpnListener:
     """A listener at work."""
 
-    def __init__(self, server: asyncio.Server) -> None:
-        self._server = server
+    def __init__(self, servers: Sequence[asyncio.Server]) -> None:
+        self._servers = servers
 
     @property
     def port(self) -> int:
         """Return the port that was bound."""
-        port: int = self._server.sockets[0].getsockname()[1]
+        port: int = self._servers[0].sockets[0].getsockname()[1]
         return port
 
     async def stop(self) -> None:
         """Stop listening."""
-        self._server.close()
+        for server in self._servers:
+            server.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HANDSHAKE_TIME.total_seconds()):
-                await self._server.wait_closed()
+                await asyncio.gather(*(server.wait_closed() for server in self._servers))
 
 
-async def start_tls_alpn(*, host: str, port: int, find: FindContext) -> TlsAlpnListener:
+async def start_tls_alpn(
+    *, host: str, port: int, find: FindContext, sockets: ListeningSockets | None = None
+) -> TlsAlpnListener:
     """Listen at *host* and *port* and answer handshakes with what *find* returns.
+
+    *sockets* are those that outlive the listener.
 
     Raises:
         Broken: The address cannot be listened at.
@@ -56,19 +62,23 @@ async def start_tls_alpn(*, host: str, port: int, find: FindContext) -> TlsAlpnL
         with contextlib.suppress(OSError, ssl.SSLError):
             await writer.wait_closed()
 
+    bind = bind_tcp if sockets is None else sockets.tcp
+    seconds = HANDSHAKE_TIME.total_seconds()
     try:
-        server = await asyncio.start_server(
-            hang_up,
-            host,
-            port,
-            ssl=_front(find),
-            ssl_handshake_timeout=HANDSHAKE_TIME.total_seconds(),
-            ssl_shutdown_timeout=HANDSHAKE_TIME.total_seconds(),
-        )
+        servers = [
+            await asyncio.start_server(
+                hang_up,
+                sock=one,
+                ssl=_front(find),
+                ssl_handshake_timeout=seconds,
+                ssl_shutdown_timeout=seconds,
+            )
+            for one in await bind(host, port)
+        ]
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise Broken(f"cannot listen at {host}:{port}: {reason}") from error
-    return TlsAlpnListener(server)
+    return TlsAlpnListener(servers)
 
 
 def _front(find: FindContext) -> ssl.SSLContext:

@@ -7,6 +7,7 @@ import pytest
 from bench.kubernetes import Admitted, AtRest, OnCluster, started
 from bench.kubernetes_field import Image
 from bench.kubernetes_report import END, START, aims, read_report, render, take, write_report
+from bench.kubernetes_resources import Taken, quantity
 from bench.kubernetes_upgrade import Upgraded
 from bench.report import write_docs
 
@@ -27,6 +28,17 @@ def measured(*, charged_mib: float = 12.1, lost: int = 0, image_mib: float = 1.5
             cpu_percent=0.02,
             begun_cpu_seconds=1.1,
         ),
+        own=[
+            Taken(
+                container="broker: broker",
+                requested_mib=192.0,
+                limit_mib=768.0,
+                charged_mib=141.0,
+                peak_mib=180.0,
+                requested_cpu=0.1,
+                cpu_percent=0.8,
+            )
+        ],
         admitted=[Admitted(what="past the webhook", times=200, median_ms=5.0, p99_ms=9.0)],
         images=[Image(name="penstock-agent", above_base_mib=image_mib, base_mib=130.0)],
         upgraded=Upgraded(
@@ -88,3 +100,18 @@ def test_report_lands_between_its_marks(tmp_path: Path) -> None:
     assert "of long ago" not in whole
     assert "| ours | 100 | 100 | 20.0 | 40.0 | 60.0 |" in whole
     assert "| orders lost while the broker is replaced | 0 | 0 | met |" in whole
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("0", 0.0), ("2", 2.0), ("5m", 0.005), ("64Mi", 64 * 1024**2), ("1Gi", 1024**3)],
+)
+def test_quantities_are_kubernetes(text: str, number: float) -> None:
+    """With the units that the chart has."""
+    assert quantity(text) == number
+
+
+def test_unknown_unit_is_an_error() -> None:
+    """It is not taken for bytes."""
+    with pytest.raises(ValueError, match="5X"):
+        quantity("5X")

@@ -28,7 +28,7 @@ ACCOUNT: Final = "penstock.default.ca"
 CHECKPOINTS: Final = "penstock.audit"
 MOUNT: Final = "transit-penstock"
 
-SEEN_SECONDS: Final = 30.0
+SEEN_SECONDS: Final = 90.0
 """Longest wait for what was committed to be at the collector: it is sent at once, and made certain
 within five seconds."""
 

@@ -18,7 +18,7 @@ from typing import Final
 
 from tests.fakes.hostile_ca import Ledger
 
-READ_SECONDS: Final = 5.0
+READ_SECONDS: Final = 30.0
 """How long a look at the database waits for a lock of the broker's; a commit takes milliseconds."""
 
 OPEN_ORDERS: Final = ("pending", "ready", "processing")

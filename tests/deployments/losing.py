@@ -41,7 +41,7 @@ ZONE: Final = "web.example.test"
 MOUNT: Final = "transit-penstock"
 KEY: Final = "penstock.default.pebble"
 
-MEETING_SECONDS: Final = 30.0
+MEETING_SECONDS: Final = 90.0
 """By when a broker has found what became of its account: it looks every 5 s at what has failed."""
 
 

@@ -34,7 +34,7 @@ GROUPS: Final = {"web": {"nodes": ["*.web.example.test"], "at_once": 1}}
 PROFILE: Final = "inside"
 """The profile of all certificates here."""
 
-PATIENCE_SECONDS: Final = 30.0
+PATIENCE_SECONDS: Final = 120.0
 """Longest wait for a step of the broker; each takes under a tenth of it on a busy machine."""
 
 

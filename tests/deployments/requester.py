@@ -17,7 +17,7 @@ from tests.fakes.acme_client import AcmeClient, Answer, make_csr
 from tests.fakes.hostile_ca.envelope import b64, unb64
 from tests.peers.process import PeerFailed
 
-SETTLE_SECONDS: Final = 45.0
+SETTLE_SECONDS: Final = 120.0
 """Longest wait for an order's end: the broker meets a CA that came back within 15 s."""
 
 POLL_SECONDS: Final = 0.1

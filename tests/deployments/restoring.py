@@ -40,7 +40,7 @@ STEP_CA_PROFILES: Final = {
     }
 }
 
-READ_ONLY_SECONDS: Final = 40.0
+READ_ONLY_SECONDS: Final = 120.0
 """By when a restored broker has reconciled itself: it tries at once and every 30 s."""
 
 

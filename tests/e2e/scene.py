@@ -42,10 +42,10 @@ POLL_INTERVAL: Final = "50ms"
 PROVABLE: Final = 600
 """Names that lead to the http-01 answers of a test; each order takes fresh ones."""
 
-ATTACH_SECONDS: Final = 10.0
+ATTACH_SECONDS: Final = 60.0
 """Longest wait for strace to let go of a process; it needs a few milliseconds."""
 
-END_SECONDS: Final = 10.0
+END_SECONDS: Final = 60.0
 """Longest wait for a process that is on its way out."""
 
 

@@ -28,10 +28,10 @@ from tests.fakes.hostile_ca.envelope import b64, thumbprint
 PAUSE_SECONDS: Final = 0.05
 """Pause between two looks, far ruder than the Retry-After that the broker names."""
 
-OBTAIN_SECONDS: Final = 60.0
+OBTAIN_SECONDS: Final = 120.0
 """Longest way to a certificate, crashes included: threats are answered within a minute."""
 
-EXCHANGE_SECONDS: Final = 15.0
+EXCHANGE_SECONDS: Final = 30.0
 """Longest wait for one answer: the broker holds finalize back for 5 s."""
 
 

@@ -26,7 +26,7 @@ from tests.peers.pebble import ChallTestSrv, Pebble
 from tests.peers.stepca import StepCa
 from tests.peers.vault import Vault
 
-pytestmark = [pytest.mark.e2e, pytest.mark.peers, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.peers]
 
 KEY: Final = "penstock.default.pebble"
 TRANSIT_KINDS: Final = {"ec-p256": "ecdsa-p256", "ec-p384": "ecdsa-p384", "rsa-2048": "rsa-2048"}
@@ -190,7 +190,7 @@ async def test_key_that_rotates_by_itself_is_refused_until_it_is_mended(scene: S
     scene.transit.configure(KEY, auto_rotate_period="30d")
     penstock.start()
     mend = f"vault write transit-penstock/keys/{KEY}/config auto_rotate_period=0"
-    process.wait_until(lambda: mend in readyz(penstock), 10.0, "the page tells of the key")
+    process.wait_until(lambda: mend in readyz(penstock), 60.0, "the page tells of the key")
     assert mend in penstock.run("check", "--online", status=2).stderr
     assert mend in penstock.run("check", status=2).stderr
     assert mend in penstock.run("upstream", "check", "pebble", status=1).stdout

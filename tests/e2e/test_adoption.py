@@ -28,7 +28,7 @@ from tests.peers.certbot import Certbot
 from tests.peers.lego import Lego
 from tests.peers.stepca import StepCa
 
-pytestmark = [pytest.mark.e2e, pytest.mark.peers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.peers]
 
 KEY_CHANGE: Final = r"/rollover-account-key$"
 

@@ -15,7 +15,7 @@ from tests.peers.haproxy import HAProxy
 from tests.peers.nginx import Nginx
 from tests.peers.tls_server import TlsServer
 
-pytestmark = [pytest.mark.e2e, pytest.mark.peers, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.e2e, pytest.mark.peers]
 
 SECONDS: Final = 60.0
 """Longest wait for a certificate, in seconds; half of it goes by before a stream is given up."""

@@ -14,7 +14,7 @@ from tests.deployments.node_agents import NodeAgent, TrustingPenstock, Wanted
 
 pytestmark = pytest.mark.e2e
 
-PATIENCE_SECONDS: Final = 40.0
+PATIENCE_SECONDS: Final = 120.0
 """Longest wait for a step; each takes about two seconds."""
 
 NODE: Final = "web-01.nodes.example.test"

@@ -18,7 +18,7 @@ from tests.deployments.penstock import Penstock, secret
 from tests.deployments.requester import Requester
 from tests.peers import process
 
-pytestmark = [pytest.mark.e2e, pytest.mark.peers, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.peers]
 
 
 @pytest.fixture(scope="module")

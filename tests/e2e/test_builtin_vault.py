@@ -186,7 +186,7 @@ def forms_of(key: ec.EllipticCurvePrivateKey) -> dict[str, bytes]:
 
 async def settled(requester: Requester, url: str) -> dict[str, Any]:
     """Return the order once it has ended."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while True:
             order: dict[str, Any] = (await requester.post(url, None)).json()
             if order["status"] != "processing":

@@ -250,7 +250,6 @@ def compare_and_sign(ceremony: Ceremony) -> None:
     assert fingerprints(signed) == fingerprints(accepted) != []
 
 
-@pytest.mark.timeout(180)  # some thirty commands, each a process of its own
 async def test_ceremony_makes_a_ca_and_its_next_issuer(room: Room, ceremony: Ceremony) -> None:
     """From nothing; what both issuers sign verifies under Ben's root, and the first one ends."""
     written, read, _ = await asyncio.to_thread(ceremony.do, "1. Mount and policies")

@@ -25,7 +25,7 @@ from tests.peers.pebble import Pebble, PebbleOptions
 pytestmark = [pytest.mark.e2e, pytest.mark.peers]
 
 IDENTITY = "ca.example.net"
-SECONDS = 20.0
+SECONDS = 60.0
 """Longest wait for a report, in seconds; it is there within one."""
 
 

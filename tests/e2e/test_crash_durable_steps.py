@@ -15,7 +15,7 @@ from tests.e2e.scene import Scene, Strace, killing
 from tests.e2e.survivor import Survivor
 from tests.fakes.hostile_ca import Script
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 MOST_SYNCS = 12
 """Bound of the loops: an order has at most five durable commits, and ends well before it."""

@@ -13,7 +13,7 @@ from tests.e2e.survivor import Survivor
 from tests.fakes.hostile_ca import Fault, Resource, Script
 from tests.peers import process
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.e2e
 
 STOP_SECONDS = 20.0
 """By when a broker that is told to stop is gone; orchestrators kill after 30 s."""

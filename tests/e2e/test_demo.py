@@ -16,7 +16,7 @@ from broker.demo.node_story import NODE_STEPS
 from broker.demo.story import STEPS
 from tests.peers import process
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.e2e
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PENSTOCK = Path(sys.executable).parent / "penstock"

@@ -20,7 +20,7 @@ from tests.fakes.hostile_ca.envelope import b64
 from tests.fakes.hostile_ca.script import FOREVER, Resource
 from tests.peers.pebble import Pebble, PebbleOptions
 
-pytestmark = [pytest.mark.e2e, pytest.mark.peers, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.e2e, pytest.mark.peers]
 
 HONEST = Behaviour(authorizations_valid=True)
 ZONE = "farm.example.test"
@@ -33,6 +33,13 @@ FEW = {
     "because": "hosts there are rare",
     "names": [f"**.few.{ZONE}"],
     "quotas": [{"per": "eab", "limit": "1/1d"}],
+}
+
+DEAR = {
+    "name": "dear",
+    "because": "the next CA bills us for them",
+    "names": [f"**.dear.{ZONE}"],
+    "quotas": [{"per": "eab", "limit": "1/1d", "upstreams": ["next"]}],
 }
 
 
@@ -83,7 +90,7 @@ class Place:
                     "again": {**profile, "same_csr_within": "1h"},
                     "alone": {**profile, "upstreams": [{"upstream": "first"}]},
                 },
-                policy={"trusted": [trusted], "rules": [FEW]},
+                policy={"trusted": [trusted], "rules": [FEW, DEAR]},
                 limits={"finalize_wait": "200ms"},
                 more={"external_account_bindings": [key]},
             )
@@ -137,7 +144,7 @@ class Place:
     async def until_all_answer(self) -> None:
         """Wait until no CA is left alone."""
         gauge = 'penstock_upstream_breaker_state{upstream="first"} 0.0'
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(120):
             while gauge not in self.broker.metrics():  # noqa: ASYNC110 - of another process
                 await asyncio.sleep(0.5)
 
@@ -186,6 +193,49 @@ async def test_order_goes_to_the_next_pebble_when_the_first_has_stopped(
     assert place.upstreams_of_orders() == ["first", "next", "next"]
     (left,) = place.shown()["left_alone"]
     assert left["upstream"] == "first"
+
+
+async def test_quota_of_the_next_pebble_counts_what_moves_there(
+    home: Path, stack: ExitStack
+) -> None:
+    """One order has room there, by failover; the other is told when to finalize again."""
+    first = stack.enter_context(pebble(home / "first"))
+    place = Place(home, stack, first)
+    async with place.client() as client:
+        made = [Survivor(client, f"{host}.dear.{ZONE}") for host in "ab"]
+        for one in made:
+            assert (await one.carry_to("ready"))["status"] == "ready"
+        assert "rule dear" not in {row["of"] for row in place.shown()["buckets"]}
+        first.kill()
+        await made[0].obtain()
+        assert place.issued() == (0, 1)
+        answer = await client.finalize(await made[1].look(), made[1].csr)
+        assert (answer.status, answer.problem) == (429, "rateLimited")
+        assert int(answer.headers["Retry-After"]) > 20 * 3600
+        assert "orders under rule 'dear' are limited to 1/1d" in answer.json()["detail"]
+        assert (await made[1].look())["status"] == "ready"
+    assert place.issued() == (0, 1)
+    assert place.upstreams_of_orders() == ["next", "first"]
+    (row,) = [row for row in place.shown()["buckets"] if row["of"] == "rule dear"]
+    assert (row["per"], row["subject"], round(row["left"])) == ("eab", "farm", 0)
+
+
+async def test_ten_orders_for_one_csr_at_once_get_one_certificate(
+    home: Path, stack: ExitStack
+) -> None:
+    """Pebble signs once, however the ten meet; each order is answered with it."""
+    first = stack.enter_context(pebble(home / "first"))
+    place = Place(home, stack, first)
+    async with place.client() as client:
+        made = [Survivor(client, f"ten.{ZONE}") for _ in range(10)]
+        for one in made:
+            one._request["profile"] = "again"
+            one.key, one.csr = made[0].key, made[0].csr
+            await one.carry_to("ready")
+        delivered = await asyncio.gather(*(one.obtain() for one in made))
+    assert len({one.order_url for one in made}) == 10
+    assert len(set(delivered)) == 1
+    assert place.issued() == (1, 0)
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +312,7 @@ async def test_refusal_for_the_names_goes_to_nobody_else(place: Place) -> None:
 
 async def until_over(survivor: Survivor) -> dict[str, Any]:
     """Return the order once it is valid or invalid."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while (order := await survivor.look())["status"] not in (  # noqa: ASYNC110 - another's
             "valid",
             "invalid",

@@ -13,7 +13,7 @@ from cryptography import x509
 
 from tests.deployments.node_agents import NodeAgent, TrustingPenstock, Wanted
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 
 PATIENCE_SECONDS: Final = 120.0
 """Longest wait for anything; most of it takes two seconds.  An agent that has met a broker which is

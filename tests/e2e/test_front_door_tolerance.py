@@ -168,7 +168,7 @@ def test_finalized_order_is_processing_until_the_ca_is_done(thinking: Thinking) 
         statuses.add(client.post(url).json()["status"])
         return "valid" in statuses
 
-    process.wait_until(is_done, 20, "the order is valid")
+    process.wait_until(is_done, 60, "the order is valid")
     assert statuses <= {"processing", "valid"}
     assert client.post(url).all("Retry-After") == []
 
@@ -180,7 +180,7 @@ def test_refused_order_is_invalid_and_says_why(thinking: Thinking) -> None:
     client = thinking.door.trusted()
     url, reply = finalized(client)
     process.wait_until(
-        lambda: client.post(url).json()["status"] == "invalid", 20, "the order is invalid"
+        lambda: client.post(url).json()["status"] == "invalid", 60, "the order is invalid"
     )
     assert reply.json()["status"] in {"processing", "invalid"}
     document = client.post(url).json()
@@ -191,4 +191,4 @@ def test_refused_order_is_invalid_and_says_why(thinking: Thinking) -> None:
     # The twin: the same CA, not told to refuse.
     thinking.tell()
     url, _ = finalized(client)
-    process.wait_until(lambda: client.post(url).json()["status"] == "valid", 20, "it is valid")
+    process.wait_until(lambda: client.post(url).json()["status"] == "valid", 60, "it is valid")

@@ -23,9 +23,9 @@ from tests.peers import authority, process
 from tests.simulator.behaviour import Behaviour
 from tests.simulator.fleet import Fleet, certificate
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.e2e
 
-PATIENCE_SECONDS: Final = 30.0
+PATIENCE_SECONDS: Final = 120.0
 
 NAME: Final = "www.example.test"
 

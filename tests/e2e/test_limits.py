@@ -72,14 +72,15 @@ def test_client_in_a_tight_loop_delays_nobody(door: FrontDoor) -> None:
         for _ in range(GOOD_ORDERS):
             good.certificate(fresh_name())
         # Long enough for the loops to be refused, however fast the orders were.
-        while time.monotonic() - started < 3:
+        while time.monotonic() - started < 3 or not any(loop.statuses[429] for loop in loops):
+            assert time.monotonic() - started < 60, "nobody was refused"
             good.post(good.kid or "")
             time.sleep(0.2)
     finally:
         for loop in loops:
             loop.has_to_end = True
         for loop in loops:
-            loop.join(10)
+            loop.join(60)
         seconds = time.monotonic() - started
         for wire in wires:
             wire.close()
@@ -94,13 +95,12 @@ def test_client_that_waits_as_told_is_served(door: FrontDoor) -> None:
     """429 with whole seconds, help, and a nonce; after that time the request passes."""
     client = door.trusted()
     assert client.kid is not None
-    nonce = client.nonce()
-    for _ in range(POLLS):
-        reply = client.post(client.kid, nonce=nonce)
+    reply = client.post(client.kid)
+    # More than there are at first: on a busy machine some come back meanwhile.
+    for _ in range(10 * POLLS):
         if reply.status == 429:
             break
-        nonce = reply.nonce
-    reply = client.post(client.kid, nonce=reply.nonce)
+        reply = client.post(client.kid, nonce=reply.nonce)
     assert (reply.status, reply.problem) == (429, "rateLimited")
     helping = [one for one in reply.all("Link") if 'rel="help"' in one]
     page = door.wire.send("GET", target_of(helping[0].split(">")[0].lstrip("<")))
@@ -145,7 +145,7 @@ def test_connections_of_one_address_are_bounded(tmp_path_factory: pytest.TempPat
         assert limited(door, "connections") == 2
         for wire in wires[1:4]:
             wire.close()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             again = Wire(door.penstock)
             try:

@@ -14,7 +14,7 @@ from tests.deployments.adopting import FILE, MOUNT, TRUSTED, Adopting
 from tests.deployments.requester import Requester
 from tests.peers import process
 
-pytestmark = [pytest.mark.e2e, pytest.mark.peers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.peers]
 
 KEY_CHANGE: Final = r"/rollover-account-key$"
 NEW_ACCOUNT: Final = r"/sign-me-up$"

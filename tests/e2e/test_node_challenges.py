@@ -18,7 +18,7 @@ from tests.peers.pebble import ChallTestSrv, Pebble
 
 pytestmark = pytest.mark.e2e
 
-PATIENCE_SECONDS: Final = 40.0
+PATIENCE_SECONDS: Final = 120.0
 """Longest wait: Pebble takes some seconds to look and to issue."""
 
 NODE: Final = "web-01.nodes.example.test"

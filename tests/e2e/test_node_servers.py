@@ -33,7 +33,7 @@ pytestmark = pytest.mark.e2e
 NODE: Final = "host-1.nodes.example.test"
 KINDS: Final = (Nginx, Httpd, HAProxy, Postfix, Dovecot, Slapd)
 
-PATIENCE_SECONDS: Final = 40.0
+PATIENCE_SECONDS: Final = 120.0
 """Longest wait for the certificates of all servers; on an idle machine it takes four seconds."""
 
 

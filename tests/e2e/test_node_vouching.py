@@ -162,7 +162,7 @@ def test_real_agent_comes_by_the_token_of_its_pod(scene: Scene) -> None:
     )
     with agent:
         process.wait_until(
-            lambda: bool(scene.node("postfix-5.mail.prod")["connected"]), 30, "the agent"
+            lambda: bool(scene.node("postfix-5.mail.prod")["connected"]), 90, "the agent"
         )
     assert scene.node("postfix-5.mail.prod")["method"] == "kubernetes"
 
@@ -353,7 +353,7 @@ def test_real_agent_comes_by_the_certificate_of_its_machine(scene: Scene) -> Non
     )
     agent = HostAgent(folder, name, url=scene.broker.agents_url, anchors=scene.broker.ca_bundle)
     with agent:
-        process.wait_until(lambda: bool(scene.node(name)["connected"]), 30, "the agent")
+        process.wait_until(lambda: bool(scene.node(name)["connected"]), 90, "the agent")
     found = scene.node(name)
     assert (found["method"], found["names"]) == ("certificate", ["www.corp.example"])
 

@@ -425,7 +425,7 @@ def reload(operated: Operated, text: str) -> None:
     before = asked(penstock.log_text())
     penstock.config.write_text(text, "utf-8")
     os.kill(penstock.pid, signal.SIGHUP)
-    process.wait_until(lambda: asked(penstock.log_text()) > before, 20.0, "it was read")
+    process.wait_until(lambda: asked(penstock.log_text()) > before, 60.0, "it was read")
 
 
 def asked(log: str) -> int:

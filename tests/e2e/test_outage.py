@@ -18,7 +18,7 @@ from tests.fakes.hostile_ca import Behaviour, Fault, Script
 from tests.fakes.hostile_ca.envelope import b64
 from tests.peers.moved_clock import MovedClock
 
-pytestmark = [pytest.mark.e2e, pytest.mark.peers, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.peers]
 
 LIFETIME = timedelta(hours=3)
 RENEW_AFTER = LIFETIME * 2 / 3

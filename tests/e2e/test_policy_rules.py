@@ -268,7 +268,7 @@ def test_a_new_rule_strands_no_fleet(door: FrontDoor) -> None:
     before = len(events(door, "rule-warned"))
     file.write_text(json.dumps(document, indent=1), "utf-8")
     os.kill(door.penstock.pid, signal.SIGHUP)
-    process.wait_until(lambda: client.order(other).status == 400, 15, "the new rule is in force")
+    process.wait_until(lambda: client.order(other).status == 400, 60, "the new rule is in force")
     client.certificate(name)
     assert len(events(door, "rule-warned")) > before
     stranger = door.trusted()

@@ -17,7 +17,7 @@ from tests.deployments.requester import Requester
 from tests.peers import process
 from tests.unit.protocol.builders import Authority, pem
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.e2e
 
 TRUSTED = {
     "eab": ["farm"],

@@ -20,7 +20,7 @@ from tests.e2e.test_vault_newcomer import Shell, steps, variables
 from tests.peers import process
 from tests.peers.installation import installed
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "policy.md"
 

@@ -18,7 +18,7 @@ from tests.peers.pebble import ChallTestSrv, Pebble
 
 pytestmark = pytest.mark.e2e
 
-PATIENCE_SECONDS: Final = 40.0
+PATIENCE_SECONDS: Final = 120.0
 """Longest wait for a certificate; it takes two seconds, and a renewal two thirds of its life."""
 
 LIFE_SECONDS: Final = 24

@@ -27,7 +27,7 @@ from tests.peers.certbot import Certbot
 from tests.peers.client import ClientFailed, ExternalAccount
 from tests.peers.lego import Lego
 
-pytestmark = [pytest.mark.peers, pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.peers, pytest.mark.e2e]
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ async def test_restored_broker_orders_nothing_twice(place: Restoring) -> None:
             counts = (await place.operator.ask("status"))["counts"]
             return len(shown) == 2 and counts["work_opened"] == 2 and counts["jobs_prepare"] == 0
 
-        await wait_for(is_prepared, 20, "upstream orders are open")
+        await wait_for(is_prepared, 60, "upstream orders are open")
         place.freeze()
         try:
             going = await finish(requester, underway)

@@ -272,7 +272,6 @@ CUT: dict[str, tuple[tuple[str, ...], str, dict[str, str]]] = {
 """What comes before a step, the event that ends it, and the roles after it."""
 
 
-@pytest.mark.timeout(180)  # five processes under strace, one after another
 @pytest.mark.parametrize("step", CUT)
 def test_step_whose_process_is_killed_is_done_or_undone(tmp_path: Path, step: str) -> None:
     """At each of its first writes to the disk; the next command finds it as before or finished."""

@@ -23,7 +23,7 @@ from tests.deployments.systemd_host import (
 from tests.peers.machine import Machine
 from tests.peers.process import wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 
 SECONDS: Final = 60.0
 """Longest wait for what takes one or two on an idle machine, in seconds."""
@@ -342,6 +342,36 @@ def test_broker_that_is_told_to_reload_while_it_starts_goes_on(host: SystemdHost
     machine.run("systemctl", "reload", BROKER)
     wait_until(lambda: host.policy_sha256() != before, SECONDS, "the policy is read")
     assert main_pid(host, BROKER) == pid
+
+
+def test_reload_takes_another_configuration_up_in_the_same_process(host: SystemdHost) -> None:
+    """The service manager sees it reload and run; a broken file, the twin, changes nothing."""
+    machine = host.machine
+
+    def configuration() -> dict[str, Any]:
+        found: dict[str, Any] = host.penstock_json("status")["configuration"]
+        return found
+
+    pid, before = main_pid(host, BROKER), configuration()["sha256"]
+    host.change_broker(limits={"body": "100KiB"})
+    machine.run("systemctl", "reload", BROKER)
+    wait_until(lambda: configuration()["sha256"] != before, SECONDS, "it is taken up")
+    wait_until(lambda: is_active(host, BROKER), SECONDS, "systemd knows that it serves")
+    assert main_pid(host, BROKER) == pid
+    taken = configuration()["sha256"]
+    host.change_broker(limits={"order_lifetime": "1h", "body": "1B", "colour": "red"})
+    machine.run("systemctl", "reload", BROKER)
+    wait_until(lambda: "configuration refused" in machine.journal(BROKER), SECONDS, "it is told")
+    assert is_active(host, BROKER)
+    assert main_pid(host, BROKER) == pid
+    host.change_broker(limits={"body": "100KiB"})
+    machine.run("systemctl", "reload", BROKER)
+    assert configuration()["sha256"] == taken
+    wait_until(
+        lambda: bool(host.penstock_json("node", "show", NODE)["connected"]),
+        SECONDS,
+        "the agent is back",
+    )
 
 
 def test_broker_stops_cleanly_and_starts_with_a_secret_that_systemd_hands_it(

@@ -25,7 +25,7 @@ from tests.peers import process
 from tests.peers.installation import installed
 from tests.peers.pebble import ChallTestSrv, Pebble, PebbleOptions
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "vault.md"
 

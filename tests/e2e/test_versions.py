@@ -13,7 +13,7 @@ from tests.deployments.restoring import EAB_KEY, MAC_KEY, ZONE, finish, ready_or
 from tests.deployments.versions import GENTLE, HARSH, NEXT, Versioned, next_version
 from tests.peers import process
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture

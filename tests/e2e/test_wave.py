@@ -13,7 +13,7 @@ from tests.deployments.node_agents import TrustingPenstock
 from tests.simulator.behaviour import Behaviour
 from tests.simulator.fleet import Fleet, certificate
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 
 PATIENCE_SECONDS: Final = 120.0
 """Longest wait for two hundred orders and reloads; it takes a tenth of that on an idle machine."""

@@ -24,7 +24,7 @@ from tests.peers.vault import Vault
 from tests.simulator.behaviour import Behaviour
 from tests.simulator.fleet import Fleet, certificate
 
-pytestmark = [pytest.mark.e2e, pytest.mark.peers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.peers]
 
 PATIENCE_SECONDS: Final = 120.0
 """Longest wait for a hundred orders; it takes a tenth of that on an idle machine."""

@@ -24,7 +24,7 @@ from tests.deployments.node_agents import NodeAgent, TrustingPenstock, Wanted
 from tests.peers.nginx import Nginx
 from tests.peers.wall_clock import WallClock
 
-pytestmark = [pytest.mark.e2e, pytest.mark.peers, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.peers]
 
 NODE: Final = "web-01.nodes.example.test"
 NAME: Final = "www.example.test"

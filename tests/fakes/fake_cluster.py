@@ -7,7 +7,7 @@ import copy
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
-from broker.admission.cluster_api import Gone, Listed, NotThere, Selection
+from broker.admission.cluster_api import Gone, Keep, Kept, Listed, NotThere, Selection
 from broker.issuance.errors import Conflict
 
 __all__ = ["FakeCluster", "until"]
@@ -31,8 +31,10 @@ class FakeCluster:
         self.objects: dict[str, Object] = {}
         """By path, such as ``/api/v1/namespaces/shop/configmaps/a``."""
         self.version = 1
-        self.failing: dict[str, list[Exception]] = {}
-        """What the next calls of a method raise."""
+        self.failing: dict[str, Sequence[Exception | None]] = {}
+        """What the next calls of a method raise; None: nothing."""
+        self.refusing: dict[str, Exception] = {}
+        """What all that is asked of a path, or below it, raises."""
         self.did: list[tuple[str, str]] = []
         self._watches: list[tuple[Selection, asyncio.Queue[tuple[str, Object] | Exception]]] = []
 
@@ -70,11 +72,11 @@ class FakeCluster:
 
     # -------------------------------------------------------------------------- the port
 
-    async def list(self, selection: Selection) -> Listed:
-        """Return all objects of *selection*."""
+    async def list(self, selection: Selection, keep: Keep[Kept]) -> Listed[Kept]:
+        """Return what is kept of all objects of *selection*."""
         self._begin("list", selection.path)
         found = [one for path, one in self.objects.items() if _is_of(selection, path, one)]
-        return Listed(copy.deepcopy(found), str(self.version))
+        return Listed([keep(copy.deepcopy(one)) for one in found], str(self.version))
 
     async def watch(
         self, selection: Selection, version: str
@@ -106,6 +108,9 @@ class FakeCluster:
         self._begin("merge", path)
         if path not in self.objects:
             raise NotThere(path)
+        expected = document.get("metadata", {}).get("resourceVersion")
+        if expected not in {None, self.objects[path]["metadata"]["resourceVersion"]}:
+            raise Conflict(f"{path} has been modified")
         self.put(path, **_merged(self.objects[path], document))
 
     async def change(self, path: str, steps: Sequence[Mapping[str, Any]]) -> None:
@@ -123,9 +128,14 @@ class FakeCluster:
 
     def _begin(self, what: str, path: str) -> None:
         self.did.append((what, path))
+        for place, error in self.refusing.items():
+            if f"{path}/".startswith(f"{place}/"):
+                raise error
         waiting = self.failing.get(what)
         if waiting:
-            raise waiting.pop(0)
+            first, self.failing[what] = waiting[0], waiting[1:]
+            if first is not None:
+                raise first
 
     def _tell(self, kind: str, path: str, document: Object) -> None:
         for selection, queue in self._watches:

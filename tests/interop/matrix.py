@@ -61,7 +61,7 @@ CLIENTS: Final[Mapping[str, type[StockClient]]] = {
     )
 }
 
-WAIT_SECONDS: Final = 10.0
+WAIT_SECONDS: Final = 60.0
 """Longest wait for a CA's record of what was just done."""
 
 

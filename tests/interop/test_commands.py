@@ -590,7 +590,6 @@ def test_text_is_plain(running: Scene, line: str) -> None:
     assert not [letter for letter in done.stdout if ord(letter) < 32 and letter != "\n"]
 
 
-@pytest.mark.timeout(180)
 def test_changes_leave_the_name_and_the_reason(scene: Scene) -> None:
     """Each command that changes something writes one event, with who and why."""
     for command in CHANGING:

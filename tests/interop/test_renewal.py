@@ -234,7 +234,7 @@ async def test_longer_certificate_is_retired_once_its_successor_is_in_use(
     await lego.run(["--domains", name, *lego._http(scene.client_port), *renew])
     renewed = lego.obtained(name).leaf()
     assert renewed != leaf
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         # Another process does it, and tells nobody.
         while not scene.pebble.status(f"{leaf.serial_number:x}").is_revoked:  # noqa: ASYNC110
             await asyncio.sleep(0.2)

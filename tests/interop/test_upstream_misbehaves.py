@@ -37,10 +37,10 @@ pytestmark = [pytest.mark.peers, pytest.mark.asyncio(loop_scope="module")]
 WATCHED_SECONDS: Final = 4.0
 """How long an order is watched that ought not to end: three or four tries of the broker."""
 
-MENDED_SECONDS: Final = 30.0
+MENDED_SECONDS: Final = 90.0
 """Longest wait for an order whose CA was mended: the next try is due within half of that."""
 
-ENDED_SECONDS: Final = 30.0
+ENDED_SECONDS: Final = 90.0
 """Longest wait for an order that ought to end."""
 
 SUPERSEDED: Final = 4

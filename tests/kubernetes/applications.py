@@ -140,8 +140,12 @@ def address_of(cluster: Cluster, service: str, where: str) -> str:
     return str(cluster.get("service", service, namespace=where)["spec"]["clusterIP"])
 
 
-def wait_served(cluster: Cluster, roots: str, service: str, where: str, *, seconds: float) -> float:
+def wait_served(
+    cluster: Cluster, roots: str, service: str, where: str, *, seconds: float, name: str = ""
+) -> float:
     """Wait until a Service serves a certificate that verifies; return how long it took.
+
+    It is for the Service's own name, unless another *name* is given.
 
     Raises:
         ClusterFailed: It did not in time; with why it failed last.
@@ -150,13 +154,37 @@ def wait_served(cluster: Cluster, roots: str, service: str, where: str, *, secon
     address = address_of(cluster, service, where)
     while True:
         try:
-            look(cluster, roots, address, f"{service}.{where}.svc")
+            look(cluster, roots, address, name or f"{service}.{where}.svc")
         except ClusterFailed as error:
             if time.monotonic() - begun > seconds:
                 raise ClusterFailed(f"not within {seconds:g} s: {error}") from error
             time.sleep(0.1)
         else:
             return time.monotonic() - begun
+
+
+def wait_admitted(cluster: Cluster, service: str, where: str, *, seconds: float) -> None:
+    """Wait until admission would let an application's pod in; no pod is made.
+
+    Raises:
+        ClusterFailed: It did not in time; with what it said last.
+    """
+    asked = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        **pod_template(service, {f"{PREFIX}/inject": "true"}),
+    }
+    asked["metadata"] |= {"name": "asked", "namespace": where}
+    begun = time.monotonic()
+    while True:
+        try:
+            cluster.kubectl("create", "--dry-run=server", "-f", "-", text=json.dumps(asked))
+        except ClusterFailed:
+            if time.monotonic() - begun > seconds:
+                raise
+            time.sleep(0.5)
+        else:
+            return
 
 
 def events(cluster: Cluster, where: str) -> list[str]:

@@ -50,6 +50,51 @@ def write_image(
         shutil.move(part, target)
 
 
+def extend_image(source: Path, target: Path, variants: Mapping[str, Mapping[str, bytes]]) -> None:
+    """Write an archive of images that have more files than the one in *source*.
+
+    *variants* names each image by its tag, and its further files by their paths.  What they have in
+    common is in the archive once.
+    """
+    with tarfile.open(source) as given, tarfile.open(target, "w") as archive:
+        (was,) = json.loads(_read(given, "manifest.json"))
+        config = json.loads(_read(given, was["Config"]))
+        for name in was["Layers"]:
+            archive.addfile(given.getmember(name), given.extractfile(name))
+        manifest = []
+        for tag, files in variants.items():
+            layer = _layer(files)
+            digest = hashlib.sha256(layer).hexdigest()
+            _add(archive, f"{digest}/layer.tar", layer)
+            described = _extended(config, digest)
+            name = f"{hashlib.sha256(described).hexdigest()}.json"
+            _add(archive, name, described)
+            layers = [*was["Layers"], f"{digest}/layer.tar"]
+            manifest.append({"Config": name, "RepoTags": [tag], "Layers": layers})
+        _add(archive, "manifest.json", json.dumps(manifest).encode())
+
+
+def _extended(config: Mapping[str, Any], digest: str) -> bytes:
+    layers = [*config["rootfs"]["diff_ids"], f"sha256:{digest}"]
+    history = [*config["history"], {"created": config["created"], "comment": "further files"}]
+    rootfs = {**config["rootfs"], "diff_ids": layers}
+    return json.dumps({**config, "rootfs": rootfs, "history": history}).encode()
+
+
+def _layer(files: Mapping[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as layer:
+        for path, content in sorted(files.items()):
+            _add(layer, path, content)
+    return packed.getvalue()
+
+
+def _read(archive: tarfile.TarFile, name: str) -> bytes:
+    found = archive.extractfile(name)
+    assert found is not None
+    return found.read()
+
+
 def _description(digest: str, entrypoint: Sequence[str], user: int) -> bytes:
     config: dict[str, Any] = {
         "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]

@@ -141,7 +141,7 @@ class Cluster:
 
     def tag_image(self, name: str, other: str) -> None:
         """Give an image of the node another name, under which its owner publishes it."""
-        self.node.run([*self._ctr(), "images", "tag", name, other])
+        self.node.run([*self._ctr(), "images", "tag", "--force", name, other])
 
     def attempt(
         self, command: Sequence[str | Path], *, folder: Path, seconds: float = RUN_SECONDS

@@ -107,12 +107,16 @@ class ImageStore:
     def build(
         self, tree: Path, *, prefix: str = "local.test/penstock-", more: tuple[str, ...] = ()
     ) -> dict[str, Built]:
-        """Build the images of a source tree by its own script; return them by target."""
+        """Build the images of a source tree by its own script; return them by target.
+
+        Each *prefix* has archives of its own: another build does not replace those of the first.
+        """
+        archives = self.folder / "archives" / prefix.replace("/", "-")
         words = [
             *(sys.executable, "deploy/images.py", f"--engine={' '.join(self.command())}"),
             *("--build-option=--isolation=chroot", "--build-option=--pull-never"),
             *(f"--build-option=--signature-policy={self._policy}", f"--base={PYTHON_TREE.tag}"),
-            *(f"--prefix={prefix}", "--tag=test", f"--archives={self.folder / 'archives'}"),
+            *(f"--prefix={prefix}", "--tag=test", f"--archives={archives}"),
             *more,
         ]
         done = subprocess.run(

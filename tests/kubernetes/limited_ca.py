@@ -17,9 +17,10 @@ from tests.kubernetes.images import REPOSITORY
 from tests.peers.process import wait_until
 
 PORT: Final = 14000
-CONTROL_PORT: Final = 14001
 PER_NAMES: Final = 5
 """What Let's Encrypt publishes for one set of names in a week."""
+
+NO_PROOF: Final = Behaviour(authorizations_valid=True)
 
 FETCH: Final = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).read().decode())"
 SEND: Final = """\
@@ -32,13 +33,16 @@ r.urlopen(r.Request(sys.argv[1], sys.stdin.buffer.read(), content))
 class LimitedCa:
     """The CA, as long as its cluster lasts."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, name: str = "limited-ca", port: int = PORT) -> None:
+        """Be called *name* on the node; *port* and the one after it are its own."""
         self._cluster = cluster
-        self._state = cluster.state / "limited-ca" / "state.json"
-        self.directory_url = f"https://{cluster.address}:{PORT}/directory"
+        self._name = name
+        self._port = port
+        self._state = cluster.state / name / "state.json"
+        self.directory_url = f"https://{cluster.address}:{port}/directory"
 
-    def start(self) -> None:
-        """Start it on the node, and have it ask for no proof."""
+    def start(self, behaviour: Behaviour = NO_PROOF) -> None:
+        """Start it on the node; if not told otherwise, it asks for no proof."""
         self._state.parent.mkdir()
         command = [
             "env",
@@ -47,12 +51,12 @@ class LimitedCa:
             "-m",
             "tests.fakes.hostile_ca",
         ]
-        command += [f"--state={self._state}", f"--port={PORT}", f"--control-port={CONTROL_PORT}"]
-        command += [f"--address={self._cluster.address}"]
-        self._cluster.node.start("limited-ca", command)
+        command += [f"--state={self._state}", f"--port={self._port}"]
+        command += [f"--control-port={self._port + 1}", f"--address={self._cluster.address}"]
+        self._cluster.node.start(self._name, command)
         wait_until(self._state.exists, 30, "the limited CA serves")
-        ready = Script(Behaviour(authorizations_valid=True), certificates_per_names=PER_NAMES)
-        url = f"http://127.0.0.1:{CONTROL_PORT}/script"
+        ready = Script(behaviour, certificates_per_names=PER_NAMES)
+        url = f"http://127.0.0.1:{self._port + 1}/script"
         self._cluster.run(["python3", "-c", SEND, url], text=json.dumps(ready.to_json()))
 
     def files(self) -> dict[str, str]:
@@ -60,7 +64,19 @@ class LimitedCa:
         told: dict[str, Any] = json.loads(self._state.read_text("utf-8"))
         return {"tls.pem": Path(told["ca_bundle"]).read_text("ascii"), "root.pem": told["root_pem"]}
 
+    def upstream(self, mounted: str = "public") -> dict[str, Any]:
+        """Return the broker's configuration of it, with its files mounted under that name."""
+        return {
+            "kind": "acme",
+            "directory": self.directory_url,
+            "ca_bundle": f"/etc/penstock/files/{mounted}/tls.pem",
+            "anchors": f"/etc/penstock/files/{mounted}/root.pem",
+            "facts": {"honours_not_after": True, "max_lifetime": "90d"},
+            "solvers": [],
+            "poll_interval": "1s",
+        }
+
     def ledger(self) -> Ledger:
         """Return what it has done."""
-        url = f"http://127.0.0.1:{CONTROL_PORT}/ledger"
+        url = f"http://127.0.0.1:{self._port + 1}/ledger"
         return Ledger.from_json(json.loads(self._cluster.run(["python3", "-c", FETCH, url])))

@@ -17,6 +17,8 @@ NAME: Final = "penstock"
 NAMESPACE: Final = "penstock"
 CLAIM: Final = "penstock-state"
 
+FETCH: Final = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).read().decode())"
+
 INSTALL_SECONDS: Final = 120
 """Longest wait for broker and admission to be ready; 30 s on an idle machine."""
 
@@ -100,6 +102,22 @@ class Release:
         return self.cluster.kubectl(
             "exec", f"{NAME}-0", "-n", NAMESPACE, "-c", "broker", "--", "penstock", *arguments
         )
+
+    def life(self) -> tuple[str, int]:
+        """Return what is another after a restart: the broker's pod, and how often it began anew."""
+        pod = self.cluster.get("pod", f"{NAME}-0", namespace=NAMESPACE)
+        (broker,) = pod["status"]["containerStatuses"]
+        return str(pod["metadata"]["uid"]), int(broker["restartCount"])
+
+    def health(self, path: str) -> str:
+        """Return a page of the broker's port for probes and metrics.
+
+        Raises:
+            ClusterFailed: Its answer says no, as `/readyz` of a broker that cannot serve.
+        """
+        pod = self.cluster.get("pod", f"{NAME}-0", namespace=NAMESPACE)
+        url = f"http://{pod['status']['podIP']}:8081{path}"
+        return self.cluster.run(["python3", "-c", FETCH, url], seconds=10)
 
     def trust(self) -> str:
         """Return the roots that the broker published, in PEM."""

@@ -26,6 +26,7 @@ from tests.kubernetes.applications import (
     look,
     pod_template,
     settings,
+    wait_served,
 )
 from tests.kubernetes.cert_manager import CertManager
 from tests.kubernetes.cluster import Cluster
@@ -210,7 +211,9 @@ def test_certificate_of_the_page_is_issued_and_served(
     assert made_on_the_way(cluster, "shop") == (1, 1)
     cluster.apply(settings(WHERE), exposed("shop", WHERE), served_by_nginx("shop-tls"))
     cluster.kubectl("rollout", "status", "deployment/shop", "-n", WHERE, "--timeout=90s")
-    served = look(cluster, issuer.trust(), address_of(cluster, "shop", WHERE), "shop.corp.example")
+    name = "shop.corp.example"
+    wait_served(cluster, issuer.trust(), "shop", WHERE, seconds=ISSUE_SECONDS, name=name)
+    served = look(cluster, issuer.trust(), address_of(cluster, "shop", WHERE), name)
     assert served.serial_number == leaf.serial_number
     report.figure(HEADING, "Certificate applied until its Secret is there", f"{took:.1f} s")
 

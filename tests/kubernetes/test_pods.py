@@ -31,7 +31,7 @@ from tests.kubernetes.release import NAME, NAMESPACE, Release
 from tests.kubernetes.report import Report
 from tests.peers.process import wait_until
 
-SERVED_SECONDS = 60.0
+SERVED_SECONDS = 240.0
 """Longest wait for an application to serve; 5 s on a machine that does nothing else."""
 
 SHOP = "shop"

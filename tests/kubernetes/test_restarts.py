@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -60,19 +59,6 @@ rules:
 """
 
 
-def public_upstream(ca: LimitedCa) -> dict[str, Any]:
-    """Return the broker's configuration of the limited CA."""
-    return {
-        "kind": "acme",
-        "directory": ca.directory_url,
-        "ca_bundle": "/etc/penstock/files/public/tls.pem",
-        "anchors": "/etc/penstock/files/public/root.pem",
-        "facts": {"honours_not_after": True, "max_lifetime": "90d"},
-        "solvers": [],
-        "poll_interval": "1s",
-    }
-
-
 @pytest.fixture(scope="module")
 def ca(release: Release) -> Iterator[LimitedCa]:
     """The broker with a public CA beside its own, and a budget for each workload."""
@@ -96,7 +82,7 @@ def ca(release: Release) -> Iterator[LimitedCa]:
     # All in one: what is new in the policy and what it needs of the configuration.
     release.upgrade(
         {
-            "config": {"upstreams": {"public": public_upstream(limited)}},
+            "config": {"upstreams": {"public": limited.upstream()}},
             "files": {"public": "public-ca"},
             "policies": {"files": {"default.yaml": POLICY}},
             "cluster": {"rules": [rule]},

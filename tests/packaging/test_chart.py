@@ -24,7 +24,6 @@ PUT_UP_WITH = {
     "container-resources: CPU limit": "a limit would slow a broker down that others leave room for",
     "container-ephemeral-storage": "nothing is written there: root file systems are read-only",
     "container-image-pull-policy": "images have versions; a digest holds whatever the policy is",
-    "pod-networkpolicy": "a value, for few clusters enforce them; `everything` has it",
     "penstock-test: pod-probes": "ends by itself, nobody waits for it to be ready",
 }
 """What kube-score finds critical and we do not, with the reason."""
@@ -158,21 +157,24 @@ def test_notes_warn_of_a_store_that_goes_with_its_pod(tmp_path: Path) -> None:
     assert "inject" not in text
 
 
-def pod_annotations(made: Rendered) -> dict[str, Any]:
+def pod_template(made: Rendered) -> dict[str, Any]:
     """Return what decides whether the broker's pod is made anew."""
-    template = made.one("StatefulSet", "penstock")["spec"]["template"]
-    found: dict[str, Any] = template["metadata"]["annotations"]
+    found: dict[str, Any] = made.one("StatefulSet", "penstock")["spec"]["template"]
     return found
 
 
 def test_what_is_read_again_in_place_makes_no_new_pod() -> None:
-    """People and policies; the twin, a log level, does."""
-    before = pod_annotations(render())
+    """The configuration and policies; the twin, another built-in CA to be made, does."""
+    before = pod_template(render())
     people = {"jane": {"users": ["jane"], "roles": {"*": ["viewer"]}}}
     policy = {"files": {"more.yaml": "apiVersion: penstock.dev/v1\nkind: Policy\n"}}
-    assert pod_annotations(render(values={"config": {"operators": {"people": people}}})) == before
-    assert pod_annotations(render(values={"policies": policy})) == before
-    assert pod_annotations(render(values={"config": {"log": {"level": "debug"}}})) != before
+    assert pod_template(render(values={"config": {"operators": {"people": people}}})) == before
+    assert pod_template(render(values={"policies": policy})) == before
+    assert pod_template(render(values={"config": {"log": {"level": "debug"}}})) == before
+    assert pod_template(render(values={"existingConfigMap": "other"})) != before
+    assert pod_template(render(values={"prepare": {"cas": {"nodes": ["x.internal"]}}})) != before
+    (broker,) = before["spec"]["containers"]
+    assert "--follow" in broker["args"]
 
 
 def test_names_stay_within_bounds_whatever_the_release_is_called() -> None:

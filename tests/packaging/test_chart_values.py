@@ -48,7 +48,7 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "no broker": ({"replicaCount": 0}, "replicaCount is 0"),
     "a store that is not there": ({"store": {"kind": "postgresql"}}, "there is no such store yet"),
     "a budget that nothing can be drained by": (
-        {"podDisruptionBudget": {"enabled": True, "maxUnavailable": 0}},
+        {"podDisruptionBudget": {"maxUnavailable": 0}},
         "no node that it is on could ever be drained",
     ),
     "a state directory": ({"config": {"state": "/data"}}, "config.state is where the chart mounts"),

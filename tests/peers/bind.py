@@ -24,7 +24,7 @@ from tests.peers import process
 from tests.peers.installation import installed
 
 ADDRESS: Final = "127.0.0.1"
-QUERY_SECONDS: Final = 5.0
+QUERY_SECONDS: Final = 20.0
 
 TTL_SECONDS: Final = 1
 """TTL of every record: a resolver that caches must not outlive a test's step."""

@@ -20,7 +20,7 @@ from tests.peers.installation import installed
 
 SCHEMA: Final = Path("/usr/share/doc/pdns-backend-sqlite3/schema.sqlite3.sql")
 ADDRESS: Final = "127.0.0.1"
-QUERY_SECONDS: Final = 5.0
+QUERY_SECONDS: Final = 20.0
 
 CONFIG: Final = """\
 launch=gsqlite3

@@ -24,10 +24,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-START_SECONDS: Final = 30.0
+START_SECONDS: Final = 90.0
 """Longest wait for a peer to answer; the slowest, step-ca, needs about 1 s on an idle core."""
 
-STOP_SECONDS: Final = 5.0
+STOP_SECONDS: Final = 20.0
 """Time between SIGTERM and SIGKILL; each peer here leaves in well under 1 s."""
 
 POLL_SECONDS: Final = 0.02

@@ -29,7 +29,7 @@ __all__ = ["Storage", "Vault", "VaultPki", "make_client_certificate"]
 Storage = Literal["raft", "inmem"]
 """Where a Vault keeps what it keeps: the one node of a Raft cluster, or memory alone."""
 
-ANSWER_SECONDS: Final = 10.0
+ANSWER_SECONDS: Final = 60.0
 """Longest wait for one answer; making an RSA root, the slowest thing here, takes under 2 s."""
 
 VERSION: Final = VAULT.version

@@ -10,6 +10,7 @@ from broker.admission.metrics import AdmissionMetrics
 from broker.app.account_key_metrics import AccountKeyMetrics
 from broker.app.approvals import ApprovalMetrics
 from broker.app.audit_metrics import AuditMetrics
+from broker.app.config_metrics import ConfigMetrics
 from broker.app.delivery_metrics import DeliveryMetrics
 from broker.app.key_watch import KeyFaultMetrics
 from broker.app.node_metrics import NodeMetrics
@@ -114,6 +115,7 @@ def metrics_page() -> str:
     sink = SinkPosition(name="collector", seq=0, checkpoint=0, at=START)
     AuditMetrics(telemetry.registry).show([SinkState(position=sink, fault=None, since=None)], None)
     KeyFaultMetrics(telemetry.registry)
+    ConfigMetrics(telemetry.registry)
     PolicyMetrics(telemetry.registry)
     TrustMetrics(telemetry.registry)
     OperatorMetrics(telemetry.registry).answered(200)

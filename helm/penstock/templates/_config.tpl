@@ -96,8 +96,3 @@ operators:
       roles: { "*": [admission] }
 {{- end }}
 {{- end -}}
-
-{{/* What a change of makes a new pod: all but what the broker takes in while it runs. */}}
-{{- define "penstock.config.checksum" -}}
-{{- omit (include "penstock.config" . | fromYaml) "operators" | toYaml | sha256sum -}}
-{{- end -}}

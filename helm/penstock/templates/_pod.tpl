@@ -31,6 +31,18 @@ priorityClassName: {{ . }}
               path: ca.crt
 {{- end -}}
 
+{{/* Environment of `penstock prepare`, `penstock serve`, and `kubectl exec … -- penstock status`. */}}
+{{- define "penstock.broker.env" -}}
+- name: PENSTOCK_CONFIG
+  value: /etc/penstock/config/penstock.yaml
+# What served last, for a start beside a ConfigMap that is broken.
+- name: PENSTOCK_LAST_GOOD
+  value: /var/lib/penstock/last-good.json
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
 {{/* Mounts that `penstock prepare` and `penstock serve` share. */}}
 {{- define "penstock.broker.mounts" -}}
 - name: state

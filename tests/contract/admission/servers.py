@@ -100,7 +100,7 @@ class ApiServer:
         return web.json_response({"kind": "Whatever"}, status=201)
 
     async def _list(self, selection: Selection, begin: int) -> web.Response:
-        listed = await self.cluster.list(selection)
+        listed = await self.cluster.list(selection, dict)
         end = begin + PAGE_OBJECTS
         following = str(end) if end < len(listed.items) else ""
         metadata = {"resourceVersion": listed.version, "continue": following}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import functools
 import os
 import signal
@@ -22,6 +23,7 @@ from broker.config.admission import load_admission
 from broker.config.policy_trial import PolicyTrials
 from tests.contract.admission.servers import ApiServer, BrokerApi, Standing, standing
 from tests.fakes.fake_cluster import FakeCluster
+from tests.fakes.loop_time import LoopTime
 from tests.fakes.pods import pod, review
 from tests.fakes.policy_folder import cases, policy
 from tests.peers import authority, process
@@ -30,6 +32,9 @@ from tests.unit.config.test_admission import write
 
 TRUST = "/api/v1/namespaces/penstock/configmaps/penstock-trust"
 COPY = "/api/v1/namespaces/shop/configmaps/penstock-trust"
+
+SECONDS = 30.0
+"""Longest wait for what takes milliseconds, in seconds."""
 
 
 class Site:
@@ -114,11 +119,9 @@ class Site:
 
     async def until(self, is_so: Callable[[], object]) -> None:
         """Wait until it is so."""
-        for _ in range(1_000):
-            if is_so():
-                return
-            await asyncio.sleep(0.01)
-        pytest.fail("it did not come to be so")
+        async with asyncio.timeout(SECONDS):
+            while not is_so():  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.01)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.Task[None]]:
@@ -130,17 +133,21 @@ class Site:
             config = load_admission(self.config(api, broker))
             task = asyncio.create_task(serve_admission(config, self.leave_after))
             try:
-                for _ in range(1_000):
-                    try:
-                        await self.look("/livez")
-                        break
-                    except aiohttp.ClientConnectorError:
-                        await asyncio.sleep(0.01)
+                await self.listens(task)
                 yield task
             finally:
                 if not task.done():
                     os.kill(os.getpid(), signal.SIGTERM)
-                await asyncio.wait_for(task, 10)
+                await asyncio.wait_for(task, SECONDS)
+
+    async def listens(self, task: asyncio.Task[None]) -> None:
+        """Wait until somebody answers at the other port."""
+        async with asyncio.timeout(SECONDS):
+            while not task.done():
+                with contextlib.suppress(aiohttp.ClientConnectorError):
+                    await self.look("/livez")
+                    return
+                await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -177,7 +184,8 @@ async def test_what_somebody_changes_is_put_right(site: Site) -> None:
     """A copy, a bundle, and new roots; a namespace that opts in later is no different."""
     async with site.running():
         await site.until(lambda: COPY in site.cluster.objects)
-        site.cluster.put(COPY, data={"ca.crt": "mine"})
+        labels = site.cluster.objects[COPY]["metadata"]["labels"]
+        site.cluster.put(COPY, metadata={"labels": labels}, data={"ca.crt": "mine"})
         await site.until(lambda: "BEGIN" in site.cluster.objects[COPY]["data"]["ca.crt"])
         both = (
             site.root.certificate_pem.decode()
@@ -244,16 +252,18 @@ async def test_policies_are_tried_before_they_are_stored(
 
 async def test_a_replica_that_goes_serves_on_until_nobody_comes(site: Site) -> None:
     """It says that it goes, and answers who has not heard of it."""
-    site.leave_after = timedelta(seconds=1)
+    site.leave_after, time = timedelta(minutes=2), LoopTime()
     async with site.running() as task:
         assert (await site.look("/readyz"))[0] == 200
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.sleep(0.1)
-        status, text = await site.look("/readyz")
+        status, text = 200, ""
+        while status == 200:
+            status, text = await site.look("/readyz")
         assert (status, "it is told to stop" in text) == (503, True)
         assert (await site.look("/livez"))[0] == 200
         assert (await site.ask("/mutate", pod()))["allowed"] is True
-        await asyncio.wait_for(asyncio.shield(task), 10)
+        time.advance(site.leave_after)
+        await asyncio.wait_for(asyncio.shield(task), SECONDS)
 
 
 async def test_what_nobody_expected_is_an_incident_and_lets_nobody_in(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +16,12 @@ from tests.fakes.stand_in_broker import StandInBroker
 pytestmark = pytest.mark.e2e
 
 SOURCE = ("--config", "env:PENSTOCK_AGENT_CONFIG")
+
+AT_ONCE_SECONDS = 15.0
+"""Longest wait for what comes at once, in seconds: less than what anything else waits for."""
+
+WAIT_SECONDS = 50
+"""How long a probe waits, in seconds."""
 
 
 class Pod:
@@ -53,11 +58,9 @@ class Pod:
         try:
             yield process.pid
         finally:
-            begun = time.monotonic()
             process.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(drain, 20)
+            await asyncio.wait_for(drain, AT_ONCE_SECONDS)
         assert process.returncode == 0
-        assert time.monotonic() - begun < 5
 
 
 async def test_a_pod_without_its_broker_says_what_it_waits_for(tmp_path: Path) -> None:
@@ -78,15 +81,14 @@ async def test_a_probe_answers_as_soon_as_the_certificate_is_there(tmp_path: Pat
     async with StandInBroker(tmp_path / "broker") as broker:
         pod = Pod(Host(tmp_path, broker))
         async with pod.running():
-            probe = asyncio.create_task(pod.ready(60))
+            probe = asyncio.create_task(pod.ready(WAIT_SECONDS))
             await pod.host.broker.hear("stated", number=1)
             code, line = await pod.ready(0)
             assert code == 1
             assert line.endswith("the broker is reached and has not asked for a CSR yet")
             assert (await pod.host.deliver("d1", 1))["stage"] == "seen"
-            begun = time.monotonic()
-            assert await probe == (0, "")
-            assert time.monotonic() - begun < 5
+            async with asyncio.timeout(AT_ONCE_SECONDS):
+                assert await probe == (0, "")
             assert await pod.ready(0) == (0, "")
 
 
@@ -99,11 +101,9 @@ def is_heeding(pid: int) -> bool:
 
 async def heeds_a_stop(pid: int) -> None:
     """Wait until the process catches SIGTERM, or keeps it for later: the kernel says so."""
-    for _ in range(2_000):
-        if is_heeding(pid):
-            return
-        await asyncio.sleep(0.005)
-    pytest.fail("it heeds no stop")
+    async with asyncio.timeout(AT_ONCE_SECONDS):
+        while not is_heeding(pid):  # noqa: ASYNC110 - nobody else tells
+            await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize("later", [0.0, 0.02, 0.05, 0.1, 0.2, 0.4])

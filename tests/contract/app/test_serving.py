@@ -18,6 +18,8 @@ from cryptography import x509
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from broker.app import open_offline, serve
+from broker.app.config_keeping import ReadConfig
+from broker.app.kept_config import Beginning
 from broker.config import Config
 from broker.issuance.errors import Broken
 from broker.issuance.events import Actor
@@ -27,7 +29,7 @@ from tests.peers import process
 from tests.unit.config.conftest import parsed
 
 ANNA = Actor("operator:anna")
-START_SECONDS = 20
+START_SECONDS = 60
 """Longest wait for a broker to be ready; on an idle core it takes half a second."""
 
 
@@ -87,7 +89,7 @@ def site(made: Path, tmp_path: Path) -> Site:
 @asynccontextmanager
 async def serving(site: Site) -> AsyncIterator[asyncio.Task[None]]:
     """Serve until the block ends, ready from its beginning on."""
-    task = asyncio.create_task(serve(site.config))
+    task = asyncio.create_task(serve(Beginning(reading=ReadConfig(config=site.config))))
     try:
         async with asyncio.timeout(START_SECONDS), aiohttp.ClientSession() as session:
             while not await is_ready(session, site):
@@ -213,7 +215,7 @@ async def test_port_that_is_taken_stops_the_whole_start(site: Site, name: str) -
     port = getattr(site, name)
     other = await start_tcp(web.Application(), host="127.0.0.1", port=port)
     with pytest.raises(Broken, match=f"cannot listen at 127.0.0.1:{port}: .*in use"):
-        await serve(site.config)
+        await serve(Beginning(reading=ReadConfig(config=site.config)))
     for own in {site.acme, site.plain, site.health} - {port}:
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", own)
@@ -228,4 +230,4 @@ async def test_broker_without_its_ca_does_not_start(site: Site) -> None:
     await store.replace_ca_members("local", [], None)
     await store.close()
     with pytest.raises(Broken, match="has not been made; run penstock ca init first"):
-        await serve(site.config)
+        await serve(Beginning(reading=ReadConfig(config=site.config)))

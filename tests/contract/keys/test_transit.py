@@ -34,7 +34,7 @@ from tests.peers.vault import Vault
 
 pytestmark = pytest.mark.peers
 
-BACK_SECONDS = 10.0
+BACK_SECONDS = 60.0
 """Longest until a Vault that was unsealed is used again, in seconds."""
 
 

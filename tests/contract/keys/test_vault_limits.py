@@ -19,7 +19,9 @@ from tests.peers import authority
 
 pytestmark = pytest.mark.peers
 
-LIMIT: Final = timedelta(milliseconds=500)
+SHORT: Final = timedelta(milliseconds=500)
+LONG: Final = timedelta(seconds=20)
+"""For what comes in time, also on a busy machine."""
 
 HEAD: Final = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n"
 
@@ -37,7 +39,9 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     ended = threading.Event()
     with contextlib.ExitStack() as stack:
 
-        def start(beginning: bytes, part: bytes, pause: float) -> tuple[str, RequestsExchange]:
+        def start(
+            beginning: bytes, part: bytes, pause: float, limit: timedelta
+        ) -> tuple[str, RequestsExchange]:
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
 
             def answer() -> None:
@@ -56,12 +60,12 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
             thread = threading.Thread(target=answer, daemon=True)
             thread.start()
-            stack.callback(thread.join, 5)
+            stack.callback(thread.join, 30)
             # A listener's close wakes nobody who accepts; its shutdown does.
             stack.callback(listener.shutdown, socket.SHUT_RDWR)
             stack.callback(ended.set)
             settings = VaultSettings(
-                addresses=(), state_dir=tmp_path, ca_bundle=bundle, timeout=LIMIT
+                addresses=(), state_dir=tmp_path, ca_bundle=bundle, timeout=limit
             )
             exchange = RequestsExchange(settings)
             stack.callback(exchange.close)
@@ -80,7 +84,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 )
 def test_server_that_sends_a_byte_now_and_then_is_slow(serve: Serve, beginning: bytes) -> None:
     """Each byte comes within the limit of one read, and the request takes no longer for it."""
-    address, exchange = serve(beginning, b" ", 0.1)
+    address, exchange = serve(beginning, b" ", 0.1, SHORT)
     with pytest.raises(Away) as raised:
         exchange.send(address, "GET", "/v1/x", {}, None, certificate=None)
     assert raised.value.state is VaultState.SLOW
@@ -89,7 +93,7 @@ def test_server_that_sends_a_byte_now_and_then_is_slow(serve: Serve, beginning: 
 
 def test_answer_without_end_is_a_fault_of_the_node(serve: Serve) -> None:
     """Told before the memory is full of it."""
-    address, exchange = serve(HEAD % 10**10 + b"\r\n", b" " * 1024 * 1024, 0)
+    address, exchange = serve(HEAD % 10**10 + b"\r\n", b" " * 1024 * 1024, 0, LONG)
     with pytest.raises(Away, match=f"larger than {MAX_ANSWER_BYTES} bytes") as raised:
         exchange.send(address, "GET", "/v1/x", {}, None, certificate=None)
     assert raised.value.state is VaultState.FAILING
@@ -97,7 +101,7 @@ def test_answer_without_end_is_a_fault_of_the_node(serve: Serve) -> None:
 
 def test_answer_in_time_is_taken(serve: Serve) -> None:
     """Whatever the limit does meanwhile, and the next one as well."""
-    address, exchange = serve(HEAD % 2 + b"Connection: close\r\n\r\n{}", b"", 0)
+    address, exchange = serve(HEAD % 2 + b"Connection: close\r\n\r\n{}", b"", 0, LONG)
     for _ in range(3):
         answer = exchange.send(address, "GET", "/v1/x", {}, None, certificate=None)
         assert (answer.status, answer.body) == (200, b"{}")

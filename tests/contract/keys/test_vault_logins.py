@@ -117,8 +117,8 @@ async def is_signing(session: VaultSession) -> bool:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what a process or its clock does, for 15 s at most."""
-    async with asyncio.timeout(15):
+    """Wait for what a process or its clock does, for 50 s at most."""
+    async with asyncio.timeout(50):
         while not condition():  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.05)
 
@@ -403,7 +403,7 @@ async def test_token_that_cannot_be_renewed_for_ever_is_replaced_in_time(
     approle = Approle(server, tmp_path, **options)
     approle.deliver_plain()
     session = connect(approle.login(is_wrapped=False)).serving("transit-logins")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(50):
         while len(ledger.logins) < 2:
             assert await is_signing(session)
             assert session.health().state is VaultState.OK

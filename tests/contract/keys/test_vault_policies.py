@@ -25,7 +25,7 @@ from tests.peers.installation import installed
 from tests.peers.token_reviews import TokenReviews
 from tests.peers.vault import Vault, make_client_certificate
 
-pytestmark = [pytest.mark.peers, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.peers
 
 SCRIPT_SECONDS: Final = 60
 

@@ -196,7 +196,7 @@ async def test_broker_uses_the_last_value_while_vault_is_sealed(
             connections.watch()
             vault.unseal()
             vault.ask("POST", "kv/data/penstock/eab", {"data": {"mac_key": "second"}})
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(50):
                 await back.wait()
             clock.advance(RETRY_TIME)
             assert await secrets.read(reference) == b"second"

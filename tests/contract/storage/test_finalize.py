@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from broker.issuance.errors import Conflict
 from broker.issuance.events import EventKind
 from broker.issuance.ports import Attached, Store
-from broker.issuance.records import JobKind, WorkRecord, WorkStatus
+from broker.issuance.records import AccountRecord, JobKind, OrderRecord, WorkRecord, WorkStatus
 from broker.protocol.resources import OrderStatus
 from tests.contract.storage import given
 from tests.contract.storage.given import HOUR, NOW
@@ -170,6 +171,98 @@ async def test_job_of_new_work_that_is_not_needed_is_dropped(store: Store) -> No
     attached = Attached(jobs=(given.job(JobKind.PREPARE, subject=new.work_id), fulfil))
     await store.claim_finalize(given.claim(order, new_work=new, attached=attached))
     assert await store.due_jobs(NOW, 10) == [fulfil]
+
+
+# --------------------------------------------------------------------------- claims of one CSR
+
+
+async def ready(store: Store, owner: AccountRecord, order_id: str) -> OrderRecord:
+    """Keep an order of *owner* that is ready."""
+    made = given.order(owner, order_id=order_id, status=OrderStatus.READY)
+    await store.create_order(made, (), Attached())
+    return made
+
+
+async def claim(store: Store, of: OrderRecord, after: timedelta, **changes: Any) -> OrderRecord:
+    """Claim it so long after a while; the CSR is the same each time."""
+    at = NOW + after
+    new = given.work(created_at=at)
+    made = given.claim(of, at=at, new_work=new, work_key=given.name("key"), **changes)
+    claimed, work = await store.claim_finalize(made)
+    assert claimed.finalized_at is not None
+    assert work.created_at >= claimed.finalized_at, "it was begun for this finalize"
+    return claimed
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        pytest.param((0, 1, 2), id="in order"),
+        pytest.param((2, 1, 0), id="in reverse"),
+        pytest.param((0, 0, 0), id="at one moment"),
+        pytest.param((0, 3600, 1), id="after a jump of the clock"),
+    ],
+)
+@pytest.mark.parametrize("ids", ["abc", "cba"])
+async def test_first_of_a_csr_is_whose_claim_was_kept_first(
+    store: Store, times: tuple[int, ...], ids: str
+) -> None:
+    """Whatever the clock said when it was made: each knows all that came before, and none else."""
+    owner = await given.has_account(store)
+    orders = [await ready(store, owner, f"order-{name}") for name in ids]
+    claimed = []
+    for order, seconds in zip(orders, times, strict=True):
+        claimed.append(await claim(store, order, timedelta(seconds=seconds)))
+        before = [one.order_id for one in claimed[:-1]]
+        assert await store.sibling_orders(claimed[-1], NOW - HOUR) == before
+    kept = [one.finalized_at for one in claimed]
+    assert kept == sorted(set(kept), key=kept.index) == sorted(kept)  # type: ignore[type-var]
+
+
+async def test_claims_of_one_csr_at_once_make_one_line(store: Store) -> None:
+    """Of eight there is one first, one second, and so on."""
+    owner = await given.has_account(store)
+    orders = [await ready(store, owner, given.name("order")) for _ in range(8)]
+    claims = (claim(store, one, timedelta(seconds=-n)) for n, one in enumerate(orders))
+    claimed = await asyncio.gather(*claims)
+    before = [len(await store.sibling_orders(one, NOW - HOUR)) for one in claimed]
+    assert sorted(before) == list(range(8))
+
+
+async def test_claims_of_others_keep_their_times(store: Store) -> None:
+    """Another account with this CSR, and the same account with another, are nobody's siblings."""
+    owner = await given.has_account(store)
+    first = await claim(store, await ready(store, owner, "order-a"), HOUR)
+    stranger = await ready(store, await given.has_account(store), "order-b")
+    other = await ready(store, owner, "order-c")
+    for claimed in (
+        await claim(store, stranger, timedelta()),
+        await claim(store, other, timedelta(), csr_sha256="ef" * 32),
+    ):
+        assert claimed.finalized_at == NOW
+        assert await store.sibling_orders(claimed, NOW - HOUR) == []
+    assert first.finalized_at == NOW + HOUR
+
+
+async def test_siblings_are_the_valid_ones_and_those_before(store: Store) -> None:
+    """Of one profile, not too old, and one for each certificate: the last that it was given to."""
+    owner = await given.has_account(store)
+    orders = [await ready(store, owner, f"order-{name}") for name in "abcdef"]
+    made = [await claim(store, one, timedelta(minutes=n)) for n, one in enumerate(orders)]
+    certificate = given.certificate(made[0])
+    await store.close_order(given.closing(made[0], certificate=certificate))
+    for again in (made[4], made[1]):
+        await store.close_order(
+            given.closing(again, certificate=None, again=certificate.certificate_id)
+        )
+    refused = given.closing(made[2], status=OrderStatus.INVALID, certificate=None)
+    await store.close_order(refused)
+    ask = store.sibling_orders
+    assert await ask(made[5], NOW) == ["order-e", "order-d"]
+    assert await ask(made[3], NOW) == ["order-e"]
+    assert await ask(made[5], NOW + timedelta(minutes=5)) == []
+    assert await ask(replace(made[5], profile="another"), NOW) == []
+    assert await ask(orders[5], NOW) == [], "it is not finalized"
 
 
 # ---------------------------------------------------------------------------------- the end

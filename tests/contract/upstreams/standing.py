@@ -36,7 +36,7 @@ from tests.fakes.signer import FakeSigner
 from tests.peers.bind import Bind
 
 KEY_ID = "upstream-key"
-ISSUING_SECONDS = 30.0
+ISSUING_SECONDS = 50.0
 """Longest wait for a certificate; peers here need about a second."""
 
 

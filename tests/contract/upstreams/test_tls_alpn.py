@@ -149,7 +149,7 @@ async def shake(port: int, name: str, *, alpn: str | None = ACME_TLS_PROTOCOL) -
         "127.0.0.1", port, ssl=context, server_hostname=name
     )
     found: ssl.SSLObject = writer.get_extra_info("ssl_object")
-    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert await asyncio.wait_for(reader.read(), 30) == b""
     writer.close()
     return found
 

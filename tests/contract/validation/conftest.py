@@ -20,6 +20,7 @@ from broker.protocol.identifiers import Identifier, IdentifierType
 from broker.validation.targets import Endpoint, ValidationSettings
 from broker.validation.validators import Validators
 from tests.contract.validation.servers import DnsServer, HttpServer, dns_server, http_server
+from tests.fakes.loop_time import LoopTime
 
 TOKEN = "token-with-22-characters-or-more"
 THUMBPRINT = "thumbprint"
@@ -51,10 +52,15 @@ class World:
     web: HttpServer
     port: int
     settings: ValidationSettings
+    time: LoopTime
 
     def change(self, **changes: object) -> None:
         """Change settings."""
         self.settings = replace(self.settings, **changes)  # type: ignore[arg-type]
+
+    def let_time_pass(self) -> None:
+        """Have the time be over that looking may take."""
+        self.time.advance(self.settings.timeout)
 
     def allow(self, *networks: str) -> None:
         """Allow exactly these networks."""
@@ -99,9 +105,9 @@ async def world() -> AsyncIterator[World]:
             resolvers=(Endpoint(LOOPBACK, dns.port),),
             http_port=port,
             networks_allow=(ipaddress.ip_network("127.0.0.1/32"),),
-            timeout=timedelta(seconds=5),
+            timeout=timedelta(seconds=30),
         )
-        yield World(dns, web, port, settings)
+        yield World(dns, web, port, settings, LoopTime())
 
 
 @pytest.fixture

@@ -162,10 +162,10 @@ async def test_hanging_proxy_costs_no_more_than_a_hanging_server(
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1000)
+        world.time.advance(world.settings.timeout / 4)
         await reader.read()
 
     proxy.script = hang
-    world.change(timeout=world.settings.timeout / 10)
     assert refusal(await world.observe()) == "connection"
 
 

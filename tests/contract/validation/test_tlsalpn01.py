@@ -2,6 +2,8 @@
 
 import asyncio
 import ssl
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 from cryptography import x509
@@ -11,11 +13,14 @@ from broker.validation.targets import Endpoint
 from broker.validation.tlsalpn01 import MAX_HANDSHAKE_BYTES
 from tests.contract.validation.alpn_servers import Shown, address_name, alpn_server
 from tests.contract.validation.conftest import CANARY, LOOPBACK, NAME, World, judge, refusal
-from tests.contract.validation.servers import Script, closed_port, http_server
+from tests.contract.validation.servers import closed_port, http_server
 
 TLS_ALPN_01 = ChallengeType.TLS_ALPN_01
 OTHER = x509.DNSName("other.corp.example")
 OWN = x509.DNSName(NAME)
+
+Playing = Callable[[World, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+"""What a server does to a client that looks, in a world."""
 
 
 async def look(world: World, port: int, name: str = NAME, type_: str = "dns") -> Observation:
@@ -140,33 +145,39 @@ async def test_huge_certificate_is_not_read(world: World, size: int) -> None:
     assert refusal(seen) == "tls"
 
 
-async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def hang(world: World, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Take the client's greeting and never answer."""
+    await reader.read(100)
+    world.let_time_pass()
     await reader.read()
 
 
-async def say_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def say_http(
+    world: World, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
     """Answer in plain HTTP."""
     await reader.read(100)
     writer.write(b"HTTP/1.1 400 Bad Request\r\nsecret-of-the-server: yes\r\n\r\n")
     await writer.drain()
 
 
-async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def hang_up(world: World, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Close without a word."""
     await reader.read(100)
 
 
-async def dribble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Begin a record of 16 kB and send it octet by octet."""
+async def dribble(world: World, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Begin a record of 16 kB and send it octet by octet, until the client goes."""
+    await reader.read(100)
     writer.write(b"\x16\x03\x03\x40\x00")
     while True:
         writer.write(b"\x00")
         await writer.drain()
-        await asyncio.sleep(0.005)
+        world.time.advance(world.settings.timeout / 100)
+        await asyncio.sleep(0.001)
 
 
-async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def flood(world: World, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Send warnings of TLS for ever."""
     while True:
         writer.write(b"\x15\x03\x03\x00\x02\x01\x00" * 100)
@@ -184,12 +195,11 @@ async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     ],
 )
 async def test_server_that_speaks_no_tls_costs_little(
-    world: World, script: Script, kind: str
+    world: World, script: Playing, kind: str
 ) -> None:
     """Time and octets are bounded, and nothing of what was read is repeated."""
     async with http_server() as (server, port):
-        server.script = script
-        world.change(timeout=world.settings.timeout / 10)
+        server.script = partial(script, world)
         seen = await look(world, port)
         assert refusal(seen) == kind
         await server.is_gone.wait()

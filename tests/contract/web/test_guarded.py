@@ -19,7 +19,7 @@ from broker.web.guarded import Guard
 from broker.web.listeners import Listener, start_tcp
 from tests.peers import authority
 
-SECONDS = 10.0
+SECONDS = 30.0
 """Longest wait for what takes milliseconds, in seconds."""
 
 REFUSED = (ConnectionError, ssl.SSLError)
@@ -119,7 +119,7 @@ def on(loop: Loop, doing: Callable[[], Awaitable[None]]) -> None:
     """Do it on a loop of this kind, within bounds."""
 
     async def bounded() -> None:
-        async with asyncio.timeout(6 * SECONDS):
+        async with asyncio.timeout(2 * SECONDS):
             await doing()
 
     with asyncio.Runner(loop_factory=loop) as runner:
@@ -182,8 +182,13 @@ def test_handshake_that_never_begins_is_ended(loop: Loop, tmp_path: Path) -> Non
     async def play() -> None:
         async with guarded(tmp_path, connections=1, handshake=timedelta(seconds=0.5)) as site:
             reader, writer = await site.silent()
-            with pytest.raises(REFUSED):
-                await site.connect()
+            try:
+                early = await site.connect()
+            except REFUSED:
+                assert site.refused == ["one"]
+            else:  # on a machine so slow that the time was over before
+                assert reader.at_eof()
+                await close(early)
             async with asyncio.timeout(SECONDS):
                 assert await reader.read() == b""
             writer.close()

@@ -9,6 +9,8 @@ from aiohttp import web
 
 from broker.issuance.errors import Broken
 from broker.web.listeners import start_tcp
+from broker.web.sockets import ListeningSockets
+from tests.peers import process
 
 HOST = "127.0.0.1"
 
@@ -53,7 +55,7 @@ async def test_client_that_sends_no_headers_is_let_go() -> None:
     for said in (b"", b"GET / HTTP/1.1\r\nHost: a\r\n"):
         reader, writer = await asyncio.open_connection(HOST, listener.port)
         writer.write(said)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await reader.read() == b""
         writer.close()
     await listener.stop()
@@ -75,7 +77,7 @@ async def test_answer_that_is_under_way_is_given_before_the_end() -> None:
     await asyncio.sleep(0)
     assert not stopping.done()
     slow.release.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await asking == "done"
         await stopping
     with pytest.raises(ConnectionError):
@@ -90,6 +92,45 @@ async def test_handler_learns_that_its_client_left() -> None:
     writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     await slow.entered.wait()
     writer.transport.abort()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await slow.cancelled.wait()
     await listener.stop()
+
+
+async def test_who_connects_between_two_turns_is_answered_by_the_next() -> None:
+    """Nobody is refused; the twin, an address that the next has not, is closed."""
+    sockets = ListeningSockets()
+    port, other = process.free_port(), process.free_port()
+    for each in (port, other):
+        first = await start_tcp(web.Application(), host=HOST, port=each, sockets=sockets)
+        await first.stop()
+    sockets.begin_turn({(HOST, port)})
+    with pytest.raises(ConnectionError):
+        await asyncio.open_connection(HOST, other)
+    reader, writer = await asyncio.open_connection(HOST, port)
+    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    slow = Slow()
+    slow.release.set()
+    second = await start_tcp(slow.app(), host=HOST, port=port, sockets=sockets)
+    async with asyncio.timeout(30):
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 OK")
+    writer.close()
+    await second.stop()
+    sockets.close()
+    with pytest.raises(ConnectionError):
+        await asyncio.open_connection(HOST, port)
+
+
+async def test_two_listeners_of_one_turn_share_no_address() -> None:
+    """Clients of one would land at the other; a port that the system chooses is never kept."""
+    sockets, port = ListeningSockets(), process.free_port()
+    first = await start_tcp(web.Application(), host=HOST, port=port, sockets=sockets)
+    with pytest.raises(Broken, match="in use"):
+        await start_tcp(web.Application(), host=HOST, port=port, sockets=sockets)
+    chosen = [
+        await start_tcp(web.Application(), host=HOST, port=0, sockets=sockets) for _ in range(2)
+    ]
+    assert len({first.port, *(one.port for one in chosen)}) == 3
+    for one in (first, *chosen):
+        await one.stop()
+    sockets.close()

@@ -23,7 +23,7 @@ SHUTDOWN_SECONDS: Final = 0.2
 MAX_BODY_BYTES: Final = 1024 * 1024
 """Largest request that is read; a broker sends nothing near it."""
 
-SEEN_SECONDS: Final = 30.0
+SEEN_SECONDS: Final = 90.0
 
 
 class HostileCa:

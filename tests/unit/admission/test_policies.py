@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from broker.admission.cluster_api import Gone, NotThere
 from broker.admission.denials import Malformed
 from broker.admission.policies import Policies, Trial, files_of
 from broker.admission.reviews import Admitted, Outcome, parse_review
-from broker.issuance.errors import Broken, Unreachable
+from broker.issuance.errors import Broken, Conflict, Unreachable
 from tests.fakes.fake_cluster import FakeCluster
 from tests.fakes.pods import review
 
@@ -146,11 +147,27 @@ async def test_what_cannot_be_tried_is_not_let_through(world: World, fault: Exce
     assert f"could not be tried: {fault}" in admitted.message
 
 
-async def test_a_cluster_that_cannot_be_read_lets_nothing_through(world: World) -> None:
-    """The set is not known."""
-    world.cluster.failing["list"] = [Unreachable("no route")]
+@pytest.mark.parametrize("calls_before", [0, 1], ids=["policies", "configuration"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Unreachable("no route"),
+        Gone("the page is too old"),
+        Broken("may not list"),
+        Conflict("changed"),
+        NotThere("no namespace"),
+    ],
+    ids=["away", "gone", "forbidden", "conflict", "not there"],
+)
+async def test_a_cluster_that_cannot_be_read_lets_nothing_through(
+    world: World, fault: Exception, calls_before: int
+) -> None:
+    """The set is not known, or what it would be held against; each is told, and none a bug."""
+    world.cluster.failing["list"] = [None] * calls_before + [fault]
     admitted = await world.answer(config_map("web", web="new"))
-    assert admitted.outcome == Outcome.UNANSWERED
+    assert (admitted.outcome, admitted.code) == (Outcome.UNANSWERED, 503)
+    assert admitted.message == f"penstock: policies could not be tried: {fault}: try again"
+    assert world.tried == []
 
 
 def test_files_are_the_keys_that_are_policy_files() -> None:

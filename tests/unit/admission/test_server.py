@@ -14,7 +14,7 @@ import structlog
 
 from broker.admission.denials import Malformed
 from broker.admission.metrics import AdmissionMetrics
-from broker.admission.reviews import Admitted, Asked, Outcome
+from broker.admission.reviews import MAX_MESSAGE_CHARS, Admitted, Asked, Outcome
 from broker.admission.server import create_admission_app, seconds_left
 from broker.web.listeners import start_unix
 from tests.fakes.pods import pod, review
@@ -106,6 +106,20 @@ async def test_a_refusal_is_answered_counted_and_told(
         "reason": "no, because",
     }
     assert 'outcome="refused",webhook="mutate"} 1.0' in metrics.render().decode()
+
+
+async def test_what_is_told_of_a_refusal_is_the_sentence_that_was_answered(
+    session: aiohttp.ClientSession, answers: Answers
+) -> None:
+    """On one line and no longer; of the object itself nothing but its name is told."""
+    answers.admitted = Admitted(outcome=Outcome.REFUSED, message="no:\n" + "x" * 5_000)
+    document = pod({"names": "web.shop.svc"})
+    with structlog.testing.capture_logs() as lines:
+        async with session.post("/mutate", json=review(document, name="web-0")) as answer:
+            said = (await answer.json())["response"]["status"]["message"]
+    assert [line["reason"] for line in lines] == [said]
+    assert len(said) == MAX_MESSAGE_CHARS
+    assert "web.shop.svc" not in str(lines)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"request": {}}'])

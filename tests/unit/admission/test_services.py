@@ -5,7 +5,13 @@ from typing import Any
 import pytest
 
 from broker.admission.mirrors import Mirror
-from broker.admission.services import SERVICES, Selector, Services, reduce_service
+from broker.admission.services import (
+    MAX_LABELS,
+    SERVICES,
+    Selector,
+    Services,
+    reduce_service,
+)
 from tests.fakes.fake_cluster import FakeCluster
 
 
@@ -49,9 +55,18 @@ async def test_a_service_selects_by_all_of_its_labels_in_its_own_namespace() -> 
         service(selector={}),
         service(selector=None),
         service(selector={"app": "web"}, type="ExternalName"),
+        service(selector={f"l{n}": "" for n in range(MAX_LABELS + 1)}),
         {"spec": 5},
     ],
 )
 def test_a_service_that_selects_nothing_is_not_kept(document: dict[str, Any]) -> None:
     """An empty selector means endpoints that somebody writes by hand, and no pod at all."""
     assert reduce_service(document) is None
+
+
+def test_a_selector_that_pods_can_have_is_kept() -> None:
+    """The twin of the endless one."""
+    labels = {f"l{n}": "" for n in range(MAX_LABELS)}
+    found = reduce_service(service(selector=labels))
+    assert found is not None
+    assert found.is_fit({**labels, "app": "web"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,23 @@ def test_ready_that_may_wait_answers_at_once_when_all_is_there(config: str) -> N
     """Nothing is waited for that is there; a unit test could not wait."""
     put_in_place(config, begun=1, ends=1)
     assert cli.main(["ready", "--config", config, "--wait", "600"]) == cli.EXIT_DONE
+
+
+@pytest.mark.parametrize(("alive", "waited"), [(0.0, 8.0), (5.0, 3.0), (9.0, -1.0)])
+def test_ready_answers_before_whoever_began_it_gives_up(
+    config: str, monkeypatch: pytest.MonkeyPatch, alive: float, waited: float
+) -> None:
+    """A process that was slow to start waits for less: the kubelet counts from its own call."""
+    asked: list[float] = []
+
+    def wait(look: Callable[[], Sequence[str]], seconds: float) -> Sequence[str]:
+        asked.append(seconds)
+        return look()
+
+    monkeypatch.setattr("agents.clock.seconds_alive", lambda: alive)
+    monkeypatch.setattr("agents.waits.await_nothing", wait)
+    assert cli.main(["ready", "--config", config, "--wait", "8"]) == cli.EXIT_FAILED
+    assert asked == [waited]
 
 
 def test_a_configuration_may_come_from_the_environment(

@@ -16,7 +16,7 @@ def systemd(tmp_path: Path) -> Iterator[socket.socket]:
     """Return the socket that systemd listens on."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "notify"))
-        listening.settimeout(5)
+        listening.settimeout(30)
         yield listening
 
 

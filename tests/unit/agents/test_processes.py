@@ -11,6 +11,9 @@ import pytest
 
 from agents.processes import NoProcess, ProcessFault, find_process, read_pid_file, send_signal
 
+SERVER = f"penstock-server-{os.getpid()}"
+"""A program of a name that no other process has, of other tests on this machine neither."""
+
 Start = Callable[..., subprocess.Popen[bytes]]
 
 
@@ -33,7 +36,7 @@ def start() -> Iterator[Start]:
 @pytest.fixture
 def program(tmp_path: Path) -> str:
     """A program of a name that no other process has."""
-    made = tmp_path / "penstock-server"
+    made = tmp_path / SERVER
     shutil.copy(shutil.which("sleep") or "", made)
     return str(made)
 
@@ -166,7 +169,7 @@ def test_program_is_found_by_path_and_by_name(start: Start, program: str) -> Non
     """The one process that runs a program is found."""
     server = start(program, "600")
     assert find_process(program) == server.pid
-    assert find_process("penstock-server") == server.pid
+    assert find_process(SERVER) == server.pid
 
 
 def test_program_that_was_replaced_is_still_found(start: Start, program: str) -> None:

@@ -1,6 +1,8 @@
 """A reload does what the node's configuration says, and nothing that a name says."""
 
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +13,9 @@ import pytest
 
 from agents.config import Absent, ReloadSection
 from agents.reload import ReloadFault, Renewed, is_unit, make_environment, reload
+
+SERVER = f"penstock-server-{os.getpid()}"
+"""A program of a name that no other process has, of other tests on this machine neither."""
 
 FOLDER = Path("/etc/tls/mail")
 MAIL = Renewed("mail", ("mail.example", "*.mail.example"), FOLDER)
@@ -24,9 +29,15 @@ def shell(script: str) -> tuple[str, ...]:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A program that can be signalled; ``server.args[0]`` is its path."""
-    program = tmp_path / "penstock-server"
+    program = tmp_path / SERVER
     shutil.copy(shutil.which("sleep") or "", program)
-    with subprocess.Popen([str(program), "600"]) as made:
+    # A program inherits what is ignored: all that nohup starts ignores SIGHUP.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        started = subprocess.Popen([str(program), "600"])
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with started as made:
         yield made
         made.kill()
 
@@ -156,7 +167,7 @@ def test_signal_goes_to_the_program_of_the_pid_file(
     """A pid file and the program that it has to name lead to the process."""
     path = tmp_path / "server.pid"
     path.write_text(f"{server.pid}\n")
-    program = str(tmp_path / "penstock-server")
+    program = str(tmp_path / SERVER)
     wrong = ReloadSection(signal="HUP", pid_file=str(path), process="/usr/sbin/nginx")
     with pytest.raises(ReloadFault, match="and not '/usr/sbin/nginx'"):
         reload(wrong, [MAIL])
@@ -167,7 +178,7 @@ def test_signal_goes_to_the_program_of_the_pid_file(
 
 def test_signal_goes_to_the_process_of_that_name(server: subprocess.Popen[bytes]) -> None:
     """Without a pid file the program's name is enough, if one process runs it."""
-    reload(ReloadSection(signal="TERM", process="penstock-server"), [MAIL])
+    reload(ReloadSection(signal="TERM", process=SERVER), [MAIL])
     assert server.wait() == -15
 
 

@@ -150,7 +150,7 @@ def test_nothing_is_sent_before_the_broker_is_reached(tmp_path: Path) -> None:
     node.put("a")
     assert node.line.batches == []
     node.sender.open()
-    assert node.line.arrived.wait(20)
+    assert node.line.arrived.wait(60)
     assert names(node.line.batches[0]) == ["a"]
     node.stopped.set()
 
@@ -184,7 +184,7 @@ def test_the_connection_is_released_when_nothing_waits(tmp_path: Path) -> None:
     for name in "ab":
         node.line.released.clear()
         node.put(name)
-        assert node.line.released.wait(20)
+        assert node.line.released.wait(60)
     assert [names(batch) for batch in node.line.batches] == [["a"], ["b"]]
 
 
@@ -193,9 +193,9 @@ def test_the_connection_is_released_when_the_session_ends(tmp_path: Path) -> Non
     node = Node(tmp_path, keep_seconds=1e6)
     node.sender.open()
     node.put("a")
-    assert node.line.arrived.wait(20)
+    assert node.line.arrived.wait(60)
     node.sender.close()
-    assert node.line.released.wait(20)
+    assert node.line.released.wait(60)
 
 
 def test_who_sends_stays_as_long_as_the_connection_is_kept(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_who_sends_stays_as_long_as_the_connection_is_kept(tmp_path: Path) -> No
     for name in "ab":
         node.line.arrived.clear()
         node.put(name)
-        assert node.line.arrived.wait(20)
+        assert node.line.arrived.wait(60)
     assert len(senders) == 1
     assert not node.line.released.is_set()
     node.sender.close()
@@ -224,7 +224,7 @@ def test_an_acknowledgement_travels_with_the_answer_that_follows(tmp_path: Path)
     node.inbox.take(wire.Message("m", "renew-identity", {}, 5))
     node.outbox.put("csr", {"delivery": "d", "certificate": "c", "csr_der": "AA"})
     node.sender.open()
-    assert node.line.arrived.wait(20)
+    assert node.line.arrived.wait(60)
     (batch,) = node.line.batches
     assert (names(batch), batch.ack) == (["csr"], 5)
 
@@ -234,5 +234,5 @@ def test_an_acknowledgement_goes_alone_where_nothing_follows(tmp_path: Path) -> 
     node = Node(tmp_path)
     node.inbox.take(wire.Message("m", "renew-identity", {}, 5))
     node.sender.open()
-    assert node.line.arrived.wait(20)
+    assert node.line.arrived.wait(60)
     assert (node.line.batches[0].messages, node.line.batches[0].ack) == ((), 5)

@@ -95,3 +95,10 @@ def test_without_a_time_it_is_looked_once() -> None:
     time = Time(["missing"], [])
     assert time.wait(0) == ["missing"]
     assert time.now == 0
+
+
+def test_a_time_that_is_over_is_not_waited_for() -> None:
+    """As for a process that took longer to start than it was to wait."""
+    time = Time(["missing"], [])
+    assert time.wait(-2.5) == ["missing"]
+    assert time.now == 0

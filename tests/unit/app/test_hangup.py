@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 
-from broker.app.hangup import listening_for_hangup
+from broker.app.hangup import Hangups, listening_for_hangup
 
 
 async def test_hangup_reads_again() -> None:
@@ -19,3 +19,25 @@ async def test_hangup_reads_again() -> None:
         await done.wait()
     assert told == ["hook"]
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+
+
+async def test_hangup_between_two_turns_is_kept() -> None:
+    """Whoever serves next has it at once; the twin, one that comes later, as well."""
+    hangups, told = Hangups(), list[str]()
+    done = asyncio.Event()
+
+    async def reload() -> None:
+        told.append("reload")
+        done.set()
+
+    hangups.call_hooks()
+    await hangups.reload()
+    assert told == []
+    with hangups.led_to(reload, [lambda: told.append("hook")]):
+        await done.wait()
+        assert told == ["hook", "reload"]
+        hangups.call_hooks()
+        await hangups.reload()
+    assert told == ["hook", "reload"] * 2
+    hangups.call_hooks()
+    assert len(told) == 4

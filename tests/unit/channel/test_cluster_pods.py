@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from broker.channel.cluster_pods import KEPT_TIME, MAX_PAGES, ApiServerPods
+from broker.channel.cluster_pods import KEPT_TIME, MAX_LABELS, MAX_PAGES, ApiServerPods
 from broker.channel.cluster_tokens import ClusterHttp
 from broker.issuance.errors import Broken, Unreachable
 from broker.protocol.service_account_token import TokenRejected
@@ -15,7 +15,7 @@ from tests.fakes.clock import FakeClock
 
 SERVER = "https://10.96.0.1"
 POD = "/api/v1/namespaces/shop/pods/web-0"
-SERVICES = "/api/v1/namespaces/shop/services?limit=500"
+SERVICES = "/api/v1/namespaces/shop/services?limit=25"
 
 
 class FakeServer(ClusterHttp):
@@ -107,12 +107,24 @@ async def test_services_whose_whole_selector_fits(
         service("odd", {"app": 1}),
         service("odd", {"app": "web", "tier": None}),
         service("odd", {"app": "web"}, type="ExternalName"),
+        service("odd", {"app": "web"} | {f"l{n}": "" for n in range(MAX_LABELS)}),
         service("Odd.name", {"app": "web"}),
         service("a" * 64, {"app": "web"}),
         {"spec": {"selector": {"app": "web"}}},
         "odd",
     ],
-    ids=["none", "empty", "number", "null", "alias", "no name", "long", "nameless", "text"],
+    ids=[
+        "none",
+        "empty",
+        "number",
+        "null",
+        "alias",
+        "endless",
+        "no name",
+        "long",
+        "nameless",
+        "text",
+    ],
 )
 async def test_service_that_selects_nothing_that_is_known(scene: Scene, odd: Any) -> None:
     """Nothing follows from it, and the others are seen."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
+from broker.app.kept_config import KeptConfig, begin_with
 from broker.commands import connection
 from broker.commands.failures import CommandFailed
 from broker.issuance.errors import Broken
@@ -47,10 +48,10 @@ def running(tmp_path: Path) -> Iterator[Path]:
 
     thread = Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
-    assert ready.wait(5)
+    assert ready.wait(30)
     yield path
     loop.call_soon_threadsafe(stop.set)
-    thread.join(5)
+    thread.join(30)
     loop.close()
 
 
@@ -60,6 +61,30 @@ def test_running_broker_is_asked_first(run: Run, operations: FakeOperations) -> 
     status, out, _ = run("order", "show", "o1", "--json")
     assert (status, json.loads(out)["by"]) == (0, "the running broker")
     assert operations.asked == []
+
+
+@pytest.mark.parametrize("text", ["a: [", None], ids=["broken", "another-socket"])
+@pytest.mark.usefixtures("running")
+def test_broker_that_serves_by_a_kept_configuration_is_found(
+    run: Run, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None
+) -> None:
+    """Whatever the file says now: a person has to see why it is refused."""
+    kept = begin_with(config).reading
+    path = tmp_path / "last-good.json"
+    KeptConfig(path).write(kept, kept)
+    config.write_text(text or write({"listen.operator": {"socket": str(tmp_path / "none.sock")}}))
+    monkeypatch.setenv("PENSTOCK_LAST_GOOD", str(path))
+    status, out, _ = run("order", "show", "o1", "--json")
+    assert (status, json.loads(out)["by"]) == (0, "the running broker")
+
+
+@pytest.mark.usefixtures("running")
+def test_broken_file_is_told_where_nothing_is_kept(run: Run, config: Path) -> None:
+    """As ever."""
+    config.write_text("a: [")
+    status, out, err = run("order", "show", "o1", "--json")
+    assert (status, out) == (2, "")
+    assert "is not YAML" in err
 
 
 @pytest.mark.usefixtures("running")

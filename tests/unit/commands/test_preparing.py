@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.app.kept_config import KeptConfig, begin_with
 from broker.storage.lock import StoreLock
 from tests.unit.commands.conftest import Run
 from tests.unit.commands.test_serving import restored_log
@@ -69,3 +70,19 @@ def test_store_in_use_is_told(ready: None, run: Run, tmp_path: Path) -> None:
     assert status == 1
     assert "is in use by process" in err
     assert "stop the broker first" in err
+
+
+def test_what_served_last_is_prepared_beside_a_broken_file(
+    ready: None, run: Run, config: Path, tmp_path: Path
+) -> None:
+    """Else no pod would start for a mistake that the broker lives with; without it, status 2."""
+    kept = begin_with(config).reading
+    path = tmp_path / "last-good.json"
+    config.write_text("a: [")
+    assert run("prepare", "--last-good", str(path))[0] == 2
+    KeptConfig(path).write(kept, kept)
+    status, out, err = run("prepare", "--last-good", str(path), "--make-ca", "local=corp.example")
+    assert (status, out) == (0, "built-in CA 'local' made\n")
+    assert "is no use, what served last is: " in err
+    assert "is not YAML" in err
+    assert run("prepare")[0] == 2

@@ -10,7 +10,7 @@ import structlog
 
 import broker.app
 import broker.demo
-from broker.config import Config
+from broker.app.kept_config import Beginning, KeptConfig, begin_with
 from broker.issuance.errors import Broken, Unreachable
 from broker.storage.faults import StoreLocked
 from tests.unit.commands.conftest import Run
@@ -31,20 +31,43 @@ def test_serve_runs_the_broker_of_the_configuration(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And ends with it."""
-    served: list[Config] = []
+    served: list[Beginning] = []
 
-    async def serve(config: Config, path: Path) -> None:
-        served.append(config)
+    async def serve(first: Beginning) -> None:
+        served.append(first)
 
     monkeypatch.setattr(broker.app, "serve", serve)
     assert run("serve")[0] == 0
-    assert served[0].external_url == "https://acme.corp.example"
+    assert run("serve", "--follow")[0] == 0
+    assert served[0].reading.config.external_url == "https://acme.corp.example"
+    assert [first.is_following for first in served] == [False, True]
 
 
-def failing(error: Exception) -> Callable[[Config, Path], Coroutine[Any, Any, None]]:
+def test_serve_goes_on_with_what_served_last(
+    run: Run, config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where the file is no use and the option says where that is; without it, it fails."""
+    served: list[Beginning] = []
+
+    async def serve(first: Beginning) -> None:
+        served.append(first)
+
+    monkeypatch.setattr(broker.app, "serve", serve)
+    kept = begin_with(config).reading
+    KeptConfig(tmp_path / "last-good.json").write(kept, kept)
+    config.write_text("a: [")
+    assert run("serve")[0] == 2
+    assert run("serve", "--last-good", str(tmp_path / "last-good.json"))[0] == 0
+    monkeypatch.setenv("PENSTOCK_LAST_GOOD", str(tmp_path / "last-good.json"))
+    assert run("serve")[0] == 0
+    assert [first.reading.text for first in served] == [kept.text] * 2
+    assert all(first.error is not None for first in served)
+
+
+def failing(error: Exception) -> Callable[[Beginning], Coroutine[Any, Any, None]]:
     """Return a broker that cannot start."""
 
-    async def serve(config: Config, path: Path) -> None:
+    async def serve(first: Beginning) -> None:
         raise error
 
     return serve

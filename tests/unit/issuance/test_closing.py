@@ -260,3 +260,17 @@ async def test_replacement_is_the_same_request_anew(world: World) -> None:
         work.identifiers,
         work.not_after,
     )
+
+
+@pytest.mark.parametrize("passed", [timedelta(minutes=1), timedelta(hours=-1)], ids=str)
+async def test_work_that_is_begun_anew_is_no_older_than_its_finalize(
+    world: World, passed: timedelta
+) -> None:
+    """Or its refusal would never be one, and another would be begun, as long as the clock is
+    behind."""
+    order, work = await processing(world)
+    world.clock.advance(passed)
+    assert order.finalized_at is not None
+    anew = world.closing.replacement(order, work)
+    assert anew.created_at == max(world.clock.now(), order.finalized_at)
+    assert (anew.status, anew.taken_by) == (WorkStatus.INTENDED, order.order_id)

@@ -11,7 +11,7 @@ from broker.issuance.events import EventKind
 from broker.issuance.quota_ports import BreakerRecord, BreakerState, HoldRecord
 from broker.issuance.records import OrderRecord, Suspension, WorkStatus
 from broker.issuance.standing import subject_of
-from broker.policy.decisions import UpstreamFacts
+from broker.policy.decisions import QuotaPer, UpstreamFacts
 from broker.policy.published_limits import LimitPer, PublishedLimit
 from broker.policy.units import Rate
 from broker.protocol.problems import Problem, ProblemType
@@ -23,6 +23,7 @@ from tests.fakes.interruptions import Cut, Cutting
 from tests.fakes.memory_folder import memory_folder
 from tests.fakes.world import World, default_facts, dns, leaf_of
 from tests.unit.issuance.test_fulfilment import BY_CHALLENGE, Traveller
+from tests.unit.issuance.test_quotas import demand, under
 
 NAME = "www.example.com"
 TWO = POLICY.replace("upstreams: [{upstream: ca}]", "upstreams: [{upstream: ca}, {upstream: next}]")
@@ -368,10 +369,82 @@ async def test_order_that_the_ca_heard_of_stays_counted_there(world: World) -> N
     assert await level(world, "ca|ca|account|default") == 4
 
 
-async def level(world: World, bucket: str) -> float:
-    """Return what is left, in whole tokens; full where nothing is kept."""
+async def level(world: World, bucket: str, full: int = 1) -> float:
+    """Return what is left, in whole tokens; *full* where nothing is kept."""
     found = await world.store.read_bucket(bucket)
-    return 1 if found is None else round(found.level)
+    return full if found is None else round(found.level)
+
+
+@pytest.mark.parametrize(
+    ("upstreams", "before", "after"),
+    [
+        pytest.param(["next"], 5, 4, id="of the next: taken"),
+        pytest.param(["ca"], 4, 5, id="of the one that is left: comes back"),
+        pytest.param(["ca", "next"], 4, 4, id="of both: taken once"),
+        pytest.param(["other"], 5, 5, id="of neither"),
+        pytest.param(None, 4, 4, id="of the asking: stays"),
+    ],
+)
+async def test_quota_counts_where_the_order_goes(
+    world: World, upstreams: list[str] | None, before: int, after: int
+) -> None:
+    """One that names upstreams counts what goes there alone, whenever it goes there."""
+    named = None if upstreams is None else frozenset(upstreams)
+    under(world, demand(QuotaPer.COMMUNITY, 5, upstreams=named))
+    bucket = "policy|default|few|community|default"
+    client = await world.client()
+    order = await client.ready(NAME)
+    assert await level(world, bucket, full=5) == before
+    world.ca.is_away = True
+    order = await client.finalize(order)
+    await leave_alone(world)
+    assert (await world.finish(order)).upstream == "next"
+    assert await level(world, bucket, full=5) == after
+
+
+async def test_quota_per_upstream_goes_with_the_order(world: World) -> None:
+    """Each CA has its own count."""
+    under(world, demand(QuotaPer.UPSTREAM, 5))
+    client = await world.client()
+    order = await client.ready(NAME)
+    world.ca.is_away = True
+    order = await client.finalize(order)
+    assert await level(world, "policy|default|few|upstream|ca", full=5) == 4
+    await leave_alone(world)
+    assert (await world.finish(order)).upstream == "next"
+    assert await level(world, "policy|default|few|upstream|ca", full=5) == 5
+    assert await level(world, "policy|default|few|upstream|next", full=5) == 4
+
+
+@pytest.mark.parametrize("enforced", [True, False], ids=["enforced", "only warned of"])
+async def test_quota_of_the_next_ca_that_is_spent_keeps_the_order_where_it_is(
+    world: World, enforced: bool
+) -> None:
+    """As a limit of that CA's own does; one that only warns is told and keeps nobody."""
+    quota = demand(QuotaPer.COMMUNITY, 1, upstreams=frozenset({"next"}), is_enforced=enforced)
+    under(world, quota)
+    client = await world.client()
+    made = [await client.ready(name) for name in (NAME, "b.example.com")]
+    world.ca.is_away = True
+    made = [await client.finalize(one) for one in made]
+    await leave_alone(world)
+    await world.let_pass(timedelta(minutes=10))
+    seen = [await world.load(one) for one in made]
+    moved = [one for one in seen if one.upstream == "next"]
+    told = await world.events(EventKind.QUOTA_EXCEEDED)
+    assert {one.status for one in moved} == {OrderStatus.VALID}
+    if enforced:
+        # Which of the two is first nobody says: each waits for a time of its own.
+        (kept,) = [one for one in seen if one.upstream == "ca"]
+        assert kept.status is OrderStatus.PROCESSING
+        assert told == []
+        await back(world, "ca")
+        assert (await world.finish(kept)).status is OrderStatus.VALID
+        assert issued(world) == (1, 1)
+    else:
+        assert len(moved) == 2
+        assert len(told) == 1
+        assert told[0].order_id in {one.order_id for one in moved}
 
 
 async def test_order_of_the_built_in_ca_stays(world: World) -> None:

@@ -11,12 +11,17 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from broker.issuance.errors import Broken
 from broker.issuance.events import EventKind
 from broker.issuance.records import WorkStatus
+from broker.policy.decisions import QuotaPer
+from broker.policy.published_limits import LimitPer, PublishedLimit
+from broker.policy.units import Rate
 from broker.protocol.csr import ParsedCsr, parse_csr
 from broker.protocol.problems import Problem, ProblemType
 from broker.protocol.resources import OrderStatus
 from tests.fakes.clock import START
 from tests.fakes.fake_policies import POLICY
 from tests.fakes.world import World, always, leaf_of, make_csr, new_key
+from tests.unit.issuance.test_failover import back, have_two, issued, leave_alone, level
+from tests.unit.issuance.test_quotas import WEEK, demand, under
 
 NAME = "www.example.com"
 DAY = timedelta(days=1)
@@ -361,3 +366,66 @@ async def test_a_rule_that_came_between_holds_with_what_was_left_before(world: W
     world.policies.set(both)
     with pytest.raises(Problem, match="when the order was made rsa-2048 was allowed"):
         await client.finalize(order)
+
+
+# ------------------------------------------------------------------------------ quotas by CA
+
+
+@pytest.mark.parametrize("per", [QuotaPer.REQUESTER, QuotaPer.WORKLOAD, QuotaPer.UPSTREAM])
+async def test_quota_of_the_ca_that_it_goes_to_is_taken_at_finalize(
+    world: World, per: QuotaPer
+) -> None:
+    """And that of the CA it was made for comes back; with no room the order stays ready."""
+    have_two(world)
+    by_ca = [
+        demand(per, 5, name="left", upstreams=frozenset({"ca"})),
+        demand(per, 1, name="there", upstreams=frozenset({"next"})),
+    ]
+    under(world, *by_ca)
+    client = await world.client()
+    made = [await client.ready(name) for name in (NAME, "b.example.com")]
+    rows = {one.bucket for one in await world.store.list_buckets("policy|", 9)}
+    (left,) = rows
+    assert await level(world, left) == 3
+    await leave_alone(world)
+    assert (await client.finalize(made[0])).upstream == "next"
+    assert await level(world, left) == 4
+    with pytest.raises(Problem, match="under rule 'there' are limited to 1/7d") as refused:
+        await client.finalize(made[1])
+    assert refused.value.type is ProblemType.RATE_LIMITED
+    assert refused.value.retry_after == WEEK
+    assert (await client.read(made[1])).status is OrderStatus.READY
+    assert await level(world, left) == 4
+    (told,) = await world.events(EventKind.QUOTA_EXCEEDED)
+    assert (told.order_id, told.upstream) == (made[1].order_id, "next")
+    await back(world, "ca")
+    assert (await client.finalize(made[1])).status is OrderStatus.VALID
+    assert issued(world) == (1, 1)
+
+
+async def test_quota_of_both_cas_is_taken_once(world: World) -> None:
+    """The twin: where it counts the same, going elsewhere costs nothing."""
+    have_two(world)
+    under(world, demand(QuotaPer.REQUESTER, 1, upstreams=frozenset({"ca", "next"})))
+    client = await world.client()
+    order = await client.ready(NAME)
+    await leave_alone(world)
+    order = await client.finalize(order)
+    assert (order.status, order.upstream) == (OrderStatus.VALID, "next")
+
+
+async def test_ca_that_heard_of_the_order_ahead_of_finalize_stays_counted(world: World) -> None:
+    """It counts orders when it is asked for them; what it counts by certificate comes back."""
+    have_two(world)
+    week = Rate(5, WEEK)
+    world.limits["ca"] = tuple(
+        PublishedLimit(per=per, rate=week) for per in (LimitPer.ACCOUNT, LimitPer.NAMES)
+    )
+    client = await world.client()
+    order = await client.ready(NAME)
+    await world.settle()
+    assert len(world.ca.orders) == 1
+    await leave_alone(world)
+    assert (await client.finalize(order)).upstream == "next"
+    assert await level(world, "ca|ca|account|default") == 4
+    assert await level(world, f"ca|ca|names|{NAME}", full=5) == 5

@@ -5,17 +5,25 @@ from datetime import timedelta
 
 import pytest
 
+from broker.issuance.errors import Refused, Unreachable
 from broker.issuance.events import EventKind
 from broker.issuance.records import OrderRecord
 from broker.protocol.problems import Problem, ProblemType
 from broker.protocol.resources import OrderStatus
 from tests.fakes.fake_policies import POLICY
 from tests.fakes.world import Client, World, leaf_of, make_csr, new_key
+from tests.unit.issuance.test_failover import TWO, back, have_two, issued, leave_alone
 
 NAME = "www.example.com"
-YOUNG = POLICY.replace(
-    "description: TLS servers\n", "description: TLS servers\n    same_csr_within: 2h\n"
-)
+
+
+def young_of(policy: str) -> str:
+    """Return *policy* with a profile that answers the same CSR again for two hours."""
+    before = "description: TLS servers\n"
+    return policy.replace(before, f"{before}    same_csr_within: 2h\n")
+
+
+YOUNG = young_of(POLICY)
 
 
 @pytest.fixture
@@ -58,6 +66,170 @@ async def test_many_at_once_get_one_certificate(world: World) -> None:
     assert {one.status for one in done} == {OrderStatus.VALID}
     assert len({one.certificate_id for one in done}) == 1
     assert len(world.ca.issued) == 1
+
+
+def finalizing(client: Client, order: OrderRecord, csr_der: bytes) -> asyncio.Task[OrderRecord]:
+    """Begin to finalize."""
+    finalize = client.world.orders.finalize
+    return asyncio.create_task(finalize(client.account, order.order_id, csr_der))
+
+
+@pytest.mark.parametrize("seconds", [0, 1], ids=["at one moment", "later"])
+async def test_claim_that_is_kept_late_waits_though_it_was_made_early(
+    world: World, seconds: int
+) -> None:
+    """By their clocks it would be the first, and the other was the first when it looked."""
+    client, csr_der = await world.client(), make_csr(NAME)
+    made = [await client.ready(NAME) for _ in range(2)]
+    late, early = sorted(made, key=lambda one: one.order_id)
+    writing = world.traffic.stall("store.claim_finalize")
+    slow = finalizing(client, late, csr_der)
+    await writing.reached.wait()
+    world.clock.advance(timedelta(seconds=seconds))
+    signing = world.ca.stall("finalize")
+    fast = finalizing(client, early, csr_der)
+    await signing.reached.wait()
+    writing.release()
+    await world.settle()
+    signing.release()
+    for one in (slow, fast):
+        await world.drive(asyncio.wait_for(one, None))
+    done = [await world.finish(one) for one in made]
+    assert {one.status for one in done} == {OrderStatus.VALID}
+    assert len({one.certificate_id for one in done}) == 1
+    assert len(world.ca.issued) == 1
+
+
+async def test_those_who_wait_keep_nobody_else_waiting(world: World) -> None:
+    """However many of them there are, other orders have their turn at once."""
+    world.concurrency = 2
+    await world.restart()
+    client, csr_der = await world.client(), make_csr(NAME)
+    made = [await client.ready(NAME) for _ in range(5)]
+    signing = world.ca.stall("finalize")
+    tasks = [finalizing(client, one, csr_der) for one in made]
+    await signing.reached.wait()
+    await world.settle()
+    begun = world.clock.now()
+    await client.issue("other.example.com")
+    assert world.clock.now() == begun
+    signing.release()
+    for one in tasks:
+        await world.drive(asyncio.wait_for(one, None))
+    done = [await world.finish(one) for one in made]
+    assert len({one.certificate_id for one in done}) == 1
+    assert len(world.ca.issued) == 2
+
+
+async def test_when_the_first_is_refused_the_next_is_issued_for_all(world: World) -> None:
+    """Nobody waits for ever, and nobody is issued beside it."""
+    client, csr_der = await world.client(), make_csr(NAME)
+    made = [await client.ready(NAME) for _ in range(4)]
+    signing = world.ca.stall("finalize")
+    first = finalizing(client, made[0], csr_der)
+    await signing.reached.wait()
+    others = [finalizing(client, one, csr_der) for one in made[1:]]
+    await world.settle()
+    signing.fail_with(Refused(Problem(ProblemType.BAD_CSR, "not this one")))
+    for one in (first, *others):
+        await world.drive(asyncio.wait_for(one, None))
+    done = [await world.finish(one) for one in made]
+    assert [one.status for one in done] == [OrderStatus.INVALID] + [OrderStatus.VALID] * 3
+    assert len(world.ca.issued) == 1
+
+
+async def stuck(world: World, client: Client, csr_der: bytes) -> OrderRecord:
+    """Return an order whose CA has heard its finalize and is gone since."""
+    world.ca.fail("finalize", Unreachable("cut"), after=True)
+    world.ca.fail("read_order", Unreachable("cut"), times=500)
+    order = await client.finalize(await client.ready(NAME), csr_der)
+    await leave_alone(world)
+    return order
+
+
+async def test_order_for_another_ca_does_not_wait_for_one_that_is_stuck(world: World) -> None:
+    """It does for a minute: the first CA may be gone for days with what it has heard."""
+    have_two(world)
+    world.policies.set(young_of(TWO))
+    client, csr_der = await world.client(), make_csr(NAME)
+    first = await stuck(world, client, csr_der)
+    begun = world.clock.now()
+    again = await world.finish(await client.finalize(await client.ready(NAME), csr_der))
+    assert (again.status, again.upstream) == (OrderStatus.VALID, "next")
+    waited = world.clock.now() - begun
+    assert timedelta(seconds=55) < waited < timedelta(minutes=2)
+    assert (await world.load(first)).status is OrderStatus.PROCESSING
+    third = await world.finish(await client.finalize(await client.ready(NAME), csr_der))
+    assert third.certificate_id == again.certificate_id
+    assert issued(world) == (1, 1)
+
+
+async def test_those_who_wait_leave_a_ca_that_dies(world: World) -> None:
+    """What it has heard stays there; of the others one is issued by the next CA, for all."""
+    have_two(world)
+    world.policies.set(young_of(TWO))
+    client, csr_der = await world.client(), make_csr(NAME)
+    made = [await client.ready(NAME) for _ in range(3)]
+    signing = world.ca.stall("finalize", after=True)
+    first = finalizing(client, made[0], csr_der)
+    await signing.reached.wait()
+    others = [finalizing(client, one, csr_der) for one in made[1:]]
+    await world.settle()
+    await leave_alone(world)
+    signing.fail_with(Unreachable("cut"))
+    for one in (first, *others):
+        await world.drive(asyncio.wait_for(one, None))
+    done = [await world.finish(one) for one in made[1:]]
+    assert {one.status for one in done} == {OrderStatus.VALID}
+    assert len({one.certificate_id for one in done}) == 1
+    assert issued(world) == (1, 1)
+    await back(world, "ca")
+    assert (await world.finish(made[0])).status is OrderStatus.VALID
+    assert issued(world) == (1, 1)
+
+
+async def test_outage_that_is_longer_than_young_brings_one_certificate(world: World) -> None:
+    """A client that comes every hour with the same CSR has as many orders when the CA is back."""
+    client, csr_der = await world.client(), make_csr(NAME)
+    made = [await client.ready(NAME) for _ in range(5)]
+    await world.settle()
+    world.ca.is_away = True
+    for one in made:
+        await client.finalize(one, csr_der)
+        await world.let_pass(timedelta(hours=1))
+    world.ca.is_away = False
+    done = [await world.finish(one) for one in made]
+    assert {one.status for one in done} == {OrderStatus.VALID}
+    assert len({one.certificate_id for one in done}) == 1
+    assert len(world.ca.issued) == 1
+
+
+async def test_nobody_waits_for_longer_than_a_day(world: World) -> None:
+    """For one that its CA never comes to an end with, which a person has to see to."""
+    client, csr_der = await world.client(), make_csr(NAME)
+    world.ca.holds_back = True
+    made = [await client.ready(NAME) for _ in range(2)]
+    for one in made:
+        await client.finalize(one, csr_der)
+    await world.let_pass(timedelta(hours=23))
+    assert world.ca.count("finalize") == 1
+    await world.let_pass(timedelta(hours=2))
+    assert world.ca.count("finalize") == 2
+    world.ca.holds_back = False
+    world.ca.issue_held()
+    assert {(await world.finish(one)).status for one in made} == {OrderStatus.VALID}
+
+
+async def test_end_that_another_order_asked_for_is_not_handed_out(world: World) -> None:
+    """Who asked for none gets what the CA gives."""
+    client, csr_der = await world.client(), make_csr(NAME)
+    end = world.clock.now() + timedelta(days=3)
+    order = await client.prove(await client.order(NAME, not_after=end))
+    first = await world.finish(await client.finalize(order, csr_der))
+    other = await issue(client, csr_der)
+    assert other.certificate_id != first.certificate_id
+    assert leaf_of(await client.chain(other)).not_valid_after_utc > end
+    assert (await issue(client, csr_der)).certificate_id == other.certificate_id
 
 
 async def test_order_behind_one_that_fails_goes_its_own_way(world: World) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from broker.issuance.errors import Broken, Unreachable
 from broker.keys.vault_answers import Away, VaultNotFound, VaultState
@@ -216,6 +217,20 @@ async def test_watch_notices_what_nobody_asks_for(bench: Bench) -> None:
     await bench.watched(2)
     assert bench.state() is VaultState.OK
     assert bench.returns == 1
+
+
+async def test_log_tells_of_each_change_how_things_are_since(bench: Bench) -> None:
+    """The state of a line is that of its moment, not the one before it."""
+    bench.connections.watch()
+    with capture_logs() as lines:
+        for said in (SEALED, answer({"data": {}})):
+            bench.vault.on("/v1/", said)
+            await bench.watched(6)
+    told = [(one["event"], one["identity"], one["state"]) for one in lines]
+    assert told == [
+        ("Vault cannot be used", "default", VaultState.SEALED),
+        ("Vault can be used again", "default", VaultState.OK),
+    ]
 
 
 async def test_watch_goes_on_after_a_bug(bench: Bench) -> None:

@@ -137,6 +137,36 @@ async def test_order_that_goes_elsewhere_takes_there_and_gives_back_here(till: T
     assert await till.level("policy|r") == 3
 
 
+async def test_quota_that_counts_by_ca_goes_with_the_order(till: Till) -> None:
+    """Back where only the CA that is left was counted, kept where both are, taken at the next."""
+    how = {"kind": BucketKind.POLICY, "gives_back": GivesBack.MOVED}
+    left, both, there = (one(f"policy|{name}", **how) for name in ("left", "both", "there"))
+    order_id = await till.take(left, both)
+    await till.take(left)  # somebody else's: a bucket that is full has no row
+    for _ in range(2):
+        await till.take(both, there, order=order_id, instead=True)
+        assert await till.level("policy|left") == 3
+        assert await till.level("policy|both") == 3
+        assert await till.level("policy|there") == 3
+    await till.take(left, both, order=order_id, instead=True)
+    assert await till.level("policy|left") == 2
+    assert await till.level("policy|both") == 3
+    assert await till.level("policy|there") is None, "it is full again"
+    await till.give_back(order_id, GivesBack.UNISSUED, GivesBack.UNSENT)
+    assert await till.level("policy|left") == 2, "its end brings nothing back: it was asked for"
+
+
+async def test_where_the_next_quota_has_no_room_nothing_moves(till: Till) -> None:
+    """Of the quota that is left neither."""
+    how = {"kind": BucketKind.POLICY, "gives_back": GivesBack.MOVED}
+    for _ in range(4):
+        await till.take(one("policy|there", **how))
+    order_id = await till.take(one("policy|left", **how))
+    with pytest.raises(OverLimit, match=r"policy\|there"):
+        await till.take(one("policy|there", **how), order=order_id, instead=True)
+    assert await till.level("policy|left") == 3
+
+
 async def test_where_the_next_has_no_room_nothing_moves(till: Till) -> None:
     """Not even what would have come back."""
     for _ in range(4):

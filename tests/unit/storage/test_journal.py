@@ -1,10 +1,14 @@
 """What is due and what is listed comes by an index; the behaviour is the contract suite's."""
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from broker.issuance.events import EventKind
 from broker.issuance.ports import Attached
 from broker.issuance.records import JobKind
 from broker.protocol.resources import OrderStatus
@@ -40,6 +44,27 @@ async def test_what_is_due_comes_by_an_index(store: SqliteStore, plans: Plans) -
         "SEARCH events USING INTEGER PRIMARY KEY (rowid>?)",
         "SEARCH events USING INDEX events_by_order (order_id=? AND seq>?)",
     ]
+
+
+async def test_what_a_later_version_has_begun_waits_for_it(
+    store: SqliteStore, tmp_path: Path
+) -> None:
+    """After a return to this one its jobs are left alone and its events are still read."""
+    known = given.job(JobKind.FULFIL)
+    event = given.event()
+    await given.has_order(store, attached=Attached(jobs=(known,), events=(event,)))
+    with closing(sqlite3.connect(tmp_path / "store.db")) as later, later:
+        later.execute("INSERT INTO jobs SELECT 'polish', 'x', due_at, 0, NULL FROM jobs LIMIT 1")
+        columns = [row[1] for row in later.execute("PRAGMA table_info(events)") if row[1] != "seq"]
+        values = ", ".join("'order-polished'" if name == "kind" else name for name in columns)
+        named = ", ".join(columns)
+        later.execute(f"INSERT INTO events ({named}) SELECT {values} FROM events LIMIT 1")
+    assert [job.kind for job in await store.due_jobs(given.NOW, 9)] == [JobKind.FULFIL]
+    events = await store.read_events(after=0, limit=9, order_id=None)
+    last = events[-1][1].kind
+    assert last.value == "order-polished"
+    assert last not in set(EventKind)
+    assert {each.kind for _, each in events[:-1]} <= set(EventKind)
 
 
 @pytest.mark.parametrize(

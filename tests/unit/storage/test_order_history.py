@@ -32,6 +32,15 @@ async def test_orders_of_an_upstream_are_counted_by_their_time(world: World, pla
     assert not [step for step in plans.scans() if "orders_by_upstream" in step]
 
 
+async def test_siblings_are_found_without_reading_other_orders(world: World, plans: Plans) -> None:
+    """It is asked in each run of each order under a policy that answers again."""
+    client = await world.client()
+    order = await client.issue("a.example.com")
+    early = world.clock.now() - timedelta(days=1)
+    assert await world.store.sibling_orders(order, early) == [order.order_id]
+    assert not [step for step in plans.scans() if "orders" in step]
+
+
 async def test_names_that_an_account_has_had(world: World) -> None:
     """All of them in one certificate, and its own."""
     client, stranger = await world.client(), await world.client()

@@ -22,6 +22,9 @@ from tests.fakes.workflows import FakeWorkflows
 ORIGIN = "http://acme.corp.example"
 """The external URL under test.  Over a Unix socket there is no TLS, so the scheme is http."""
 
+PATIENCE = timedelta(seconds=30)
+"""How long the body of a request may take, unless a test waits for the end of that time."""
+
 
 @dataclass
 class Observed:
@@ -53,8 +56,11 @@ class Site:
 
 
 @pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    """Serve two communities, and give a client of the default one."""
+async def site(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Site]:
+    """Serve two communities, and give a client of the default one.
+
+    A test that waits for the end of a body's time gives it as the parameter.
+    """
     workflows, clock, observed = FakeWorkflows(), FakeClock(), Observed()
     events: asyncio.Queue[Event] = asyncio.Queue()
 
@@ -67,7 +73,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
             "default": WebCommunity(website="https://pki.corp.example"),
             "lab": WebCommunity(external_account_required=True),
         },
-        limits=EnvelopeLimits(body_bytes=4096, body_time=timedelta(milliseconds=200)),
+        limits=EnvelopeLimits(body_bytes=4096, body_time=getattr(request, "param", PATIENCE)),
     )
     app = create_acme_app(
         settings,

@@ -73,11 +73,36 @@ def test_no_rate_is_no_limit() -> None:
 
 
 def test_clock_that_is_set_back_shuts_nobody_out() -> None:
-    """Nobody waits longer than an empty bucket takes for its next token."""
+    """Nobody waits longer than an empty bucket takes for its next token, nor for ever so."""
     buckets = Buckets(TEN_A_MINUTE)
     assert taken(buckets, "a", 10, timedelta(days=1)) == 10
     assert buckets.take("a", START) == 6 * SECOND
-    assert taken(buckets, "a", 20, timedelta(minutes=1)) <= 10
+    assert taken(buckets, "a", 20, timedelta(minutes=1)) == 10
+
+
+def test_what_is_charged_beyond_is_owed() -> None:
+    """As often as there were tokens it is like taking; then the next one waits for all of them."""
+    buckets = Buckets(TEN_A_MINUTE)
+    for _ in range(10):
+        buckets.charge("a", START)
+    assert buckets.wait("a", START) == 6 * SECOND
+    for _ in range(5):
+        buckets.charge("a", START)
+    assert buckets.wait("a", START) == 36 * SECOND
+    assert buckets.take("a", START + 35 * SECOND) == SECOND
+    assert buckets.take("a", START + 36 * SECOND) == NOTHING
+    assert taken(buckets, "b", 20) == 10
+
+
+def test_no_more_than_a_bucket_is_owed() -> None:
+    """However much came at once; where there is no limit nothing is."""
+    buckets = Buckets(TEN_A_MINUTE)
+    for _ in range(1000):
+        buckets.charge("a", START)
+    assert buckets.wait("a", START) == 66 * SECOND
+    free = Buckets(None)
+    free.charge("a", START)
+    assert (free.wait("a", START), len(free)) == (NOTHING, 0)
 
 
 def test_full_buckets_are_forgotten() -> None:

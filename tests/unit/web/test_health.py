@@ -36,11 +36,8 @@ def checks() -> Checks:
 
 
 @pytest.fixture
-async def session(
-    tmp_path: Path, checks: Checks, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[aiohttp.ClientSession]:
+async def session(tmp_path: Path, checks: Checks) -> AsyncIterator[aiohttp.ClientSession]:
     """A client of the health listener."""
-    monkeypatch.setattr(health, "CHECK_TIME", timedelta(milliseconds=20))
 
     async def metrics() -> bytes:
         return b"penstock_up 1\n"
@@ -83,13 +80,40 @@ async def test_broken_check_makes_it_unready_and_stays_alive(
 
 
 async def test_check_that_hangs_counts_as_broken(
-    session: aiohttp.ClientSession, checks: Checks
+    session: aiohttp.ClientSession, checks: Checks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The probe is answered all the same."""
+    monkeypatch.setattr(health, "CHECK_TIME", timedelta(milliseconds=20))
     checks.hangs = True
     status, text = await read(session, "/readyz")
     assert status == 503
     assert "[-] policy no answer within 0.02 s" in text
+
+
+async def test_no_check_waits_for_another(tmp_path: Path) -> None:
+    """Nor a warning for the checks: a probe takes as long as the slowest, not as their sum."""
+    together = asyncio.Barrier(3)
+
+    async def check() -> str | None:
+        await together.wait()
+        return None
+
+    async def warning() -> str | None:
+        await together.wait()
+        return "sealed"
+
+    async def metrics() -> bytes:
+        return b""
+
+    app = create_health_app(
+        checks={"a": check, "b": check}, warnings={"vault": warning}, metrics=metrics
+    )
+    path = tmp_path / "health.sock"
+    listener = await start_unix(app, path)
+    connector = aiohttp.UnixConnector(str(path))
+    async with aiohttp.ClientSession("http://health", connector=connector) as session:
+        assert await read(session, "/readyz") == (200, "[!] vault sealed\nok\n")
+    await listener.stop()
 
 
 async def test_metrics_are_in_the_text_format(session: aiohttp.ClientSession) -> None:

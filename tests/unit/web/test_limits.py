@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -175,6 +176,34 @@ async def test_account_in_a_loop_is_refused_before_its_signature_is_looked_at(
     assert (await other.post(f"{BASE}/order/order1")).status == 200
     site.clock.advance(MINUTE)
     assert (await client.post(f"{BASE}/order/order1")).status == 200
+
+
+async def test_account_on_many_connections_gets_no_more(
+    site: Limited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that were let in together are all counted, and the next waits until that is paid."""
+    client, url = site.client, f"{BASE}/order/order1"
+    await client.register()
+    for _ in range(19):
+        assert (await client.post(url)).status == 200
+    together, find = asyncio.Barrier(5), site.workflows.accounts.require
+
+    async def find_together(*given: Any) -> Any:
+        await together.wait()
+        return await find(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(site.workflows.accounts, "require", find_together)
+        given = [await client.nonce() for _ in range(5)]
+        answers = await asyncio.gather(*(client.post(url, nonce=one) for one in given))
+    assert [one.status for one in answers] == [200] * 5
+    refused = await client.post(url)
+    check_refused(refused)
+    assert refused.headers["Retry-After"] == "15"
+    site.clock.advance(timedelta(seconds=12))
+    check_refused(await client.post(url))
+    site.clock.advance(timedelta(seconds=3))
+    assert (await client.post(url)).status == 200
 
 
 async def test_new_accounts_are_counted_and_known_ones_are_not(site: Limited) -> None:
