@@ -66,4 +66,5 @@ def seconds_alive(
         alive = since_boot() - begun
     except (OSError, ValueError, IndexError, AttributeError):
         return 0.0
-    return alive if 0 <= alive <= OLDEST_SECONDS else 0.0
+    # 0 is what a kernel says that does not know, in a sandbox as young as its first process too.
+    return alive if begun > 0 and 0 <= alive <= OLDEST_SECONDS else 0.0

@@ -61,6 +61,11 @@ STEPS: Final = "application/json-patch+json"
 """A patch as in RFC 6902."""
 
 
+_REFUSED_STEP: Final = "the server rejected our request due to an error in our request"
+"""All that an API server says of a step that cannot be done.  Refusals of its own checks and of
+policies name the object or themselves instead."""
+
+
 class Gone(Unreachable):
     """The version, or the page of a list, that was asked for is too old: list anew (410)."""
 
@@ -203,8 +208,10 @@ class ClusterApi:
         try:
             await self._call("PATCH", path, list(steps), kind=STEPS)
         except Invalid as error:
-            # A test among the steps that fails is told like this, too.
-            raise Conflict(error.reason) from None
+            if error.reason.endswith(f": {_REFUSED_STEP}"):
+                # The steps are such as can be done, but for the test of the version among them.
+                raise Conflict(error.reason) from None
+            raise
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {read_token(self._token)}"}

@@ -52,6 +52,14 @@ LABELS: Final = {
 }
 """What tells people, and us, whose copies these are."""
 
+REST_SECONDS: Final = 1.0
+"""How long a place is left alone once it was written, in seconds: who writes something else there
+again and again, in good faith or not, is answered once a second and not thousands of times."""
+
+RACES: Final = 3
+"""How often in a row a place may be taken or gone when it is written, before that is a fault:
+another replica is first once or twice, while a quota or a webhook may say the same for ever."""
+
 AT_ONCE: Final = 16
 """Most writes at once: API servers bear more, and one that hangs in a namespace leaves room."""
 
@@ -93,6 +101,17 @@ def reduce_copy(document: Mapping[str, Any]) -> Copy:
     held = data.get(KEY) if isinstance(data, dict) else None
     roots = held if isinstance(held, str) else ""
     return Copy(str(found.get("resourceVersion") or ""), is_ours, digest_of(roots))
+
+
+@dataclass(slots=True)
+class _Fault:
+    """What a place has been like since it was written last, or was as it should be."""
+
+    pauses: Pauses
+    races: int = 0
+    """How often somebody was first, or it was not there."""
+    told: str = ""
+    """What people were told of it last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +165,8 @@ class _Upkeep(ABC):
         """Places that are being written, or pause before the next try."""
         self._missed: set[Key] = set()
         """Those of them where something has changed since that began."""
-        self._faults: dict[Key, tuple[Pauses, str]] = {}
-        """Places where it failed last, and by what."""
+        self._faults: dict[Key, _Fault] = {}
+        """Places that were not written when they were tried last."""
 
     def hurry(self, key: Key | None = None) -> None:
         """Look now, for *key* has changed."""
@@ -188,8 +207,7 @@ class _Upkeep(ABC):
         self._missed.discard(place)
         async with self._room:
             pause = await self._write(place)
-        if pause is not None:
-            await self._sleep(pause)
+        await self._sleep(REST_SECONDS if pause is None else pause)
         self._busy.discard(place)
         if pause is not None or place in self._missed:
             self.hurry()
@@ -200,11 +218,7 @@ class _Upkeep(ABC):
         try:
             await self.put(place)
         except (Conflict, NotThere) as error:
-            # Another replica was first, or it is gone: what is seen next tells what is due.
-            log.info(
-                "roots were not written by us", what=self._what, where=where, reason=str(error)
-            )
-            return None
+            return self._late(place, where, str(error))
         except (Unreachable, Broken) as error:
             return self._failed(place, where, error.reason)
         self._faults.pop(place, None)
@@ -212,13 +226,23 @@ class _Upkeep(ABC):
         log.info("roots were written", what=self._what, where=where)
         return None
 
+    def _late(self, place: Key, where: str, reason: str) -> float:
+        """Look again soon, for another replica was first, or it is gone.  Then nothing is due any
+        more; where something still is, somebody only says so."""
+        fault = self._faults.setdefault(place, _Fault(Pauses()))
+        fault.races += 1
+        if fault.races >= RACES:
+            return self._failed(place, where, reason)
+        log.info("roots were not written by us", what=self._what, where=where, reason=reason)
+        return fault.pauses.next()
+
     def _failed(self, place: Key, where: str, reason: str) -> float:
-        pauses, told = self._faults.get(place, (Pauses(), ""))
-        self._faults[place] = pauses, reason
+        fault = self._faults.setdefault(place, _Fault(Pauses()))
         self._count(self._what, "failed")
-        if reason != told:
+        if reason != fault.told:
             log.warning("roots were not written", what=self._what, where=where, reason=reason)
-        return pauses.next()
+        fault.told = reason
+        return fault.pauses.next()
 
 
 class Copies(_Upkeep):

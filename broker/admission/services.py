@@ -18,6 +18,11 @@ MAX_LABELS: Final = 64
 """Most labels that a selector may have: none that means pods has ten, and one with 100,000, which
 an API server takes, would be kept here for as long as it is there.  A longer one selects nobody."""
 
+MAX_SELECTOR_CHARS: Final = 1024
+"""Longest selector, in characters of its names and values: eight labels, each as long as it may be
+without a prefix, where usual ones have fifty in all.  A longer one selects nobody, in admission and
+for the broker (``channel.cluster_pods``)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Selector:
@@ -38,7 +43,9 @@ def reduce_service(document: Mapping[str, Any]) -> Selector | None:
     found = spec.get("selector")
     if not isinstance(found, dict) or not 0 < len(found) <= MAX_LABELS:
         return None
-    return Selector(tuple(sorted((str(name), str(value)) for name, value in found.items())))
+    labels = tuple(sorted((str(name), str(value)) for name, value in found.items()))
+    is_short = sum(len(name) + len(value) for name, value in labels) <= MAX_SELECTOR_CHARS
+    return Selector(labels) if is_short else None
 
 
 class Services:

@@ -252,7 +252,7 @@ async def start_agents(
         ),
         sockets=outside.lasting.sockets,
     )
-    stack.push_async_callback(listener.stop)
+    outside.draining.add(listener.stop)
     _log.info("listening for agents", address=str(listen.address))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Final
 
 from broker.app.agents import AgentRooms
 from broker.app.deliveries import ClientWatch, make_client_watch
@@ -31,6 +33,10 @@ from broker.web.operator import Operations
 from broker.web.workflows import Workflows
 
 __all__ = ["Broker", "assembled"]
+
+JOBS_SECONDS: Final = 5.0
+"""How long jobs may take to end once they are told to, in seconds: with what clients are given
+before, an end fits into the 30 s after which orchestrators kill."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,13 +129,16 @@ async def assembled(config: Config, lasting: Lasting | None = None) -> AsyncIter
     store = await open_store(config, SystemClock())
     try:
         policies = await open_policies(config, found, store, SystemClock())
-        outside = go_outside(config, policies, store, lasting)
+        outside = go_outside(config, policies, store, lasting or Lasting())
         try:
             broker = await _assemble(outside)
             try:
                 yield broker
             finally:
-                await broker.dispatcher.stop()
+                # A hook may take its minute; what is told twice leaves its traces and ends.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(JOBS_SECONDS):
+                        await broker.dispatcher.stop()
         finally:
             await outside.close()
     finally:

@@ -90,9 +90,9 @@ class ConfigKeeper:
         self.counts = dict.fromkeys(ConfigOutcome, 0)
 
     def take(self, reading: ReadConfig) -> None:
-        """Note that *reading* is in force from now on."""
+        """Note that *reading* is in force from now on; whose people count is told apart."""
         before = self.in_force.sha256
-        self.in_force = self.people = reading
+        self.in_force = reading
         self.since = self._clock.now()
         self.refusal = None
         self.is_last_good = False

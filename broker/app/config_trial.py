@@ -7,16 +7,23 @@ turn starts, and the turn before is begun again if it does not.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import ssl
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from broker.app.own_files import PairFiles
+from pydantic import BaseModel
+
+from broker.app.operator_tls import read_anchors
+from broker.app.own_files import PairFiles, ask_for_clients, new_context
 from broker.app.policies import ApartMaker, last_good
 from broker.app.secrets import references
+from broker.app.upstreams import read_anchor_file
 from broker.config import Config
 from broker.config.policies import read_now
 from broker.config.upstreams import BuiltinUpstream
 from broker.issuance.errors import Broken
+from broker.keys.keyfile import check_passphrase
 from broker.policy.yamlfile import Fault, Faults, KeyPath, Lines
 from broker.upstreams.authority_state import read_state
 
@@ -49,7 +56,7 @@ class ConfigTrial:
         faults = [*self._fixed(config, lines), *await self._missing_cas(config, lines)]
         if faults:
             raise Faults(faults)
-        await asyncio.to_thread(_look_at_files, config)
+        await asyncio.to_thread(_look_at_files, config, self._outside.config)
         await self._try_policies(config, lines)
 
     def _fixed(self, config: Config, lines: Lines) -> Iterator[Fault]:
@@ -99,11 +106,60 @@ class ConfigTrial:
                 raise
 
 
-def _look_at_files(config: Config) -> None:
-    """Read the listener's pair, and every secret that does not lie in Vault; raises Broken."""
+def _look_at_files(config: Config, running: Config) -> None:
+    """Read the listener's pair, anchors, bundles, and secrets that lie elsewhere than in Vault.
+
+    Raises:
+        Broken: One of them is no use.
+    """
     listener = config.listen.acme
     if listener.certificate is not None and listener.key is not None:
         PairFiles(listener.certificate, listener.key, b"").load()
+    ask_for_clients(new_context(), listener.client_anchors)
+    read_anchors(None if config.operators is None else config.operators.anchors)
+    for path in _anchors(config):
+        read_anchor_file(path)
+    # Most are read when they are needed: what is amiss with one already is no fault of the change.
+    known = set(_bundles(running))
+    for path in _bundles(config):
+        if path not in known:
+            _read_bundle(path)
     for reference in references(config):
         if reference.scheme != "vault":
-            reference.resolve()
+            secret = reference.resolve()
+            if reference == config.keys.passphrase:
+                check_passphrase(secret)
+
+
+def _anchors(config: Config) -> Iterator[Path]:
+    """Yield the anchors that a start reads."""
+    named = [
+        *(getattr(upstream, "anchors", None) for upstream in config.upstreams.values()),
+        *(community.anchors for community in config.communities.values()),
+        None if config.agents is None else config.agents.client_anchors,
+    ]
+    yield from (one for one in named if one is not None)
+
+
+def _bundles(config: Config) -> Iterator[Path]:
+    """Yield every bundle of CAs by which somebody outside is believed, wherever it stands."""
+    waiting: list[object] = [config]
+    while waiting:
+        value = waiting.pop()
+        match value:
+            case BaseModel():
+                if isinstance(bundle := getattr(value, "ca_bundle", None), Path):
+                    yield bundle
+                waiting += [getattr(value, name) for name in type(value).model_fields]
+            case Mapping():
+                waiting += value.values()
+            case tuple():
+                waiting += value
+
+
+def _read_bundle(path: Path) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except (OSError, ssl.SSLError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise Broken(f"CA bundle {path} cannot be used: {reason}") from error

@@ -12,7 +12,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, NoReturn
 
+import structlog
+
 from broker.app.config_keeping import ConfigKeeper, ConfigOutcome, ReadConfig, sentences
+from broker.app.operator_tls import read_anchors
 from broker.config import Config
 from broker.config.load import parse_with_lines, read_text
 from broker.issuance.errors import Broken, Unreachable
@@ -34,10 +37,12 @@ RETRY_AFTER: Final = timedelta(seconds=30)
 Judge = Callable[[Config, Lines], Awaitable[None]]
 """Raises Faults, Broken or Unreachable where a broker could not serve by it."""
 
-Taken = Callable[[str], Awaitable[None]]
-"""Does what has to be done once another configuration is in force; it is told the digest before."""
+Taken = Callable[[ReadConfig], Awaitable[None]]
+"""Puts in force what begins no turn, with an event; raises Unreachable where that has no place."""
 
 Stamp = tuple[int, int, int, int, int] | None
+
+log = structlog.get_logger("penstock")
 
 
 class ConfigWatch:
@@ -61,12 +66,17 @@ class ConfigWatch:
         """What the next turn is to serve by."""
         self.found = asyncio.Event()
         """Set once there is one."""
+        self.is_overtaken = False
+        """Whether somebody asked for a look since: what was found may not be what they mean."""
 
     async def run(self, turn: Callable[[], Awaitable[None]]) -> NoReturn:
-        """Take one *turn* after the other, such as a tolerant `look`."""
+        """Take one *turn* after the other, such as a tolerant `look`; a fault of ours ends none."""
         await asyncio.sleep(REST.total_seconds())
         while True:
-            await turn()
+            try:
+                await turn()
+            except Exception:
+                log.exception("configuration cannot be looked at")
             await asyncio.sleep(LOOK_EVERY.total_seconds())
 
     async def look_now(self) -> None:
@@ -77,6 +87,7 @@ class ConfigWatch:
         """Look once, and find out about whatever has changed."""
         async with self._looking:
             if self.found.is_set():
+                self.is_overtaken |= is_asked
                 return
             stamp = await asyncio.to_thread(_stamp, self._path)
             if not is_asked and not self._is_due(stamp):
@@ -108,20 +119,30 @@ class ConfigWatch:
             if reading.sha256 == keeper.in_force.sha256:
                 keeper.agree()
             elif reading.is_like(keeper.in_force.config):
-                before = keeper.in_force.sha256
-                keeper.take(reading)
-                await self._taken(before)
+                await asyncio.to_thread(_look_at_people, config)
+                await self._taken(reading)
             elif is_asked or not self._is_refused_for_good(reading):
                 await self._judge(config, lines)
                 self.following = reading
                 self.found.set()
-        except (Faults, Broken, Unreachable) as error:
+        except Exception as error:  # a fault of ours must not end the looking
+            if isinstance(error, Faults | Broken | Unreachable):
+                faults = sentences(error)
+            else:
+                log.exception("configuration cannot be judged")
+                faults = (f"it cannot be judged: {type(error).__name__}; the log has more",)
+            is_final = config is None and isinstance(error, Faults)
             digest = ReadConfig(config=keeper.in_force.config, text=text).sha256
-            keeper.refuse(ConfigOutcome.REFUSED, sentences(error), digest, is_final=config is None)
+            keeper.refuse(ConfigOutcome.REFUSED, faults, digest, is_final=is_final)
 
     def _is_refused_for_good(self, reading: ReadConfig) -> bool:
         refusal = self._keeper.refusal
         return refusal is not None and refusal.is_final and refusal.sha256 == reading.sha256
+
+
+def _look_at_people(config: Config) -> None:
+    """Read what people's certificates are believed by; raises Broken."""
+    read_anchors(None if config.operators is None else config.operators.anchors)
 
 
 def _stamp(path: Path) -> Stamp:

@@ -34,6 +34,7 @@ def make_failover(
         quotas=make_quotas(outside.budget, outside.store, outside.clock),
         caa=caa,
         clock=outside.clock,
+        witness=outside.lasting.witness,
     )
 
 
@@ -43,10 +44,12 @@ def make_young(outside: Outside, closing: Closing, dispatcher: Dispatcher) -> Yo
     return Young(
         store=store,
         orders=store,
+        works=store,
         certificates=store,
         renewals=store,
         policies=outside.policies,
         closing=closing,
         dispatcher=dispatcher,
         clock=outside.clock,
+        witness=outside.lasting.witness,
     )

@@ -35,9 +35,13 @@ class Hangups:
     async def reload(self) -> None:
         """Have whoever serves read everything again."""
         if self._reload is None:
-            self._is_waiting = True
+            self.keep()
             return
         await self._reload()
+
+    def keep(self) -> None:
+        """Have whoever serves next read everything again: this turn is over for it."""
+        self._is_waiting = True
 
     def call_hooks(self) -> None:
         """Do what is done beside."""

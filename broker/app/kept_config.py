@@ -6,6 +6,7 @@ It holds what the configuration file held, references to secrets and no secret.
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,12 +17,15 @@ from broker.app.config_keeping import ReadConfig
 from broker.app.own_files import write_whole
 from broker.config.load import parse_config, read_text
 from broker.issuance.errors import Broken
-from broker.policy.yamlfile import Faults
+from broker.policy.yamlfile import MAX_TEXT_BYTES, Faults
 
 __all__ = ["Beginning", "KeptConfig", "KeptReading", "begin_with"]
 
 MODE: Final = 0o600
 """Mode of the file: where secrets lie is nobody else's business."""
+
+MAX_KEPT_BYTES: Final = 4 * MAX_TEXT_BYTES + 1024
+"""Largest such file that is read, in bytes: two texts, each character of which is escaped."""
 
 FORM: Final = 1
 """Number of the form that the file has."""
@@ -44,18 +48,19 @@ class KeptConfig:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._writing = threading.Lock()
 
     def read(self) -> KeptReading | None:
         """Return what is kept; None where there is nothing, or nothing of use to this version."""
         if not self.path.exists():
             return None
         try:
-            found = json.loads(read_text(self.path))
+            found = json.loads(self._octets())
             if found["form"] != FORM:
                 raise ValueError(f"it has form {found['form']}, expected {FORM}")
             reading = self._parsed(found["configuration"])
             people = reading if found["people"] is None else self._parsed(found["people"])
-        except (Broken, Faults, ValueError, KeyError, TypeError) as error:
+        except (OSError, Faults, ValueError, KeyError, TypeError) as error:
             log.error("the kept configuration is no use", path=str(self.path), reason=str(error))
             return None
         return KeptReading(reading=reading.with_people_of(people), people=people)
@@ -67,13 +72,21 @@ class KeptConfig:
             "configuration": reading.text,
             "people": None if people.text == reading.text else people.text,
         }
-        octets = json.dumps(document, indent=1).encode() + b"\n"
+        octets = json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
         try:
-            if not self.path.exists() or self.path.read_bytes() != octets:
-                write_whole(self.path, octets, MODE)
+            with self._writing:  # both would write beside it under one name
+                if not self.path.exists() or self.path.read_bytes() != octets:
+                    write_whole(self.path, octets, MODE)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             log.warning("configuration cannot be kept", path=str(self.path), reason=reason)
+
+    def _octets(self) -> bytes:
+        with self.path.open("rb") as file:
+            octets = file.read(MAX_KEPT_BYTES + 1)
+        if len(octets) > MAX_KEPT_BYTES:
+            raise ValueError(f"it is larger than the limit of {MAX_KEPT_BYTES} bytes")
+        return octets
 
     def _parsed(self, text: str) -> ReadConfig:
         return ReadConfig(config=parse_config(text, str(self.path)), text=text)

@@ -98,7 +98,7 @@ async def open_operator_doors(
         is_shared=is_shared,
         sockets=outside.lasting.sockets,
     )
-    stack.push_async_callback(listener.stop)
+    outside.draining.add(listener.stop)
     task = asyncio.create_task(_keep_fresh(access))
     stack.callback(task.cancel)
 
@@ -176,5 +176,5 @@ async def start_operator_api(
         ),
         sockets=outside.lasting.sockets,
     )
-    stack.push_async_callback(listener.stop)
+    outside.draining.add(listener.stop)
     _log.info("listening for operators", address=str(listen.address))

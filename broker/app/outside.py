@@ -36,6 +36,7 @@ from broker.storage.sqlite import SqliteStore
 from broker.telemetry import Snapshot, Telemetry
 from broker.upstreams.http01 import Http01Answers
 from broker.upstreams.tlsalpn01 import TlsAlpn01Answers
+from broker.web.listeners import Draining
 
 __all__ = ["VERSION", "Outside", "go_outside", "make_state"]
 
@@ -69,6 +70,8 @@ class Outside:
     audit: AuditRooms
     lasting: Lasting = field(default_factory=Lasting)
     """What outlives this turn of the broker."""
+    draining: Draining = field(default_factory=Draining)
+    """The listeners of this turn."""
 
     @property
     def policies(self) -> PolicyKeeper:
@@ -106,13 +109,13 @@ class _Tables(NamedTuple):
 
 
 def go_outside(
-    config: Config, policies: PolicyKeeper, store: SqliteStore, lasting: Lasting | None = None
+    config: Config, policies: PolicyKeeper, store: SqliteStore, lasting: Lasting
 ) -> Outside:
     """Return the adapters of one broker over its store; nothing is asked of anybody yet."""
     clock = SystemClock()
     telemetry = _telemetry(config, store, clock, policies)
-    vault = open_vault(config, clock, telemetry)
-    secrets = Secrets(config, vault, clock)
+    vault = open_vault(config, clock, telemetry, lasting.vault)
+    secrets = Secrets(config, vault, clock, lasting.vault.secrets(config.vault, clock.now()))
     keys = _keys(config, store, vault, secrets, telemetry)
     registry = open_registry(config, store, keys.rings, clock, places=keys.places)
     tables = _Tables(Http01Answers(), TlsAlpn01Answers(clock), NodeAnswers(store, store))
@@ -147,7 +150,7 @@ def go_outside(
         publishing=_publishing(config, upstreams, clock, telemetry),
         budget=make_budget(config, policies.facts, store, clock),
         audit=_audit(config, store, keys, vault, telemetry),
-        lasting=lasting or Lasting(),
+        lasting=lasting,
     )
 
 

@@ -57,11 +57,20 @@ class PairFiles:
         return self.key.with_name(f"next-{self.key.name}")
 
     def stamp(self) -> Stamp | None:
-        """Return the stamp of both files as they are now, None when one is missing."""
+        """Return the stamp of both files as they are now, None when one is missing.
+
+        Raises:
+            Broken: One of them cannot be looked at.
+        """
         try:
             found = [path.stat() for path in (self.certificate, self.key)]
         except FileNotFoundError:
             return None
+        except (OSError, ValueError) as error:
+            reason = (getattr(error, "strerror", None) or str(error)).lower()
+            raise Broken(
+                f"TLS certificate {self.certificate} or key {self.key} cannot be read: {reason}"
+            ) from error
         return tuple((one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns) for one in found)
 
     def _known_passphrase(self) -> bytes:

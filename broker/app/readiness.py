@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
-from aiohttp import web
-
 from broker.app.assembly import Broker
 from broker.app.foresight import PolicyForesight
 from broker.app.freezes import freeze_warning
 from broker.app.identity import Identity
 from broker.issuance import errors
-from broker.web.health import ReadyCheck, create_health_app
+from broker.web.health import HealthView, ReadyCheck
 
-__all__ = ["health_app"]
+__all__ = ["health_view"]
 
 
-def health_app(broker: Broker, identity: Identity, opened: asyncio.Event) -> web.Application:
-    """Return the application of the health port; *opened* is set once ACME is listened for."""
+def health_view(broker: Broker, identity: Identity, opened: asyncio.Event) -> HealthView:
+    """Return what the health port finds out; *opened* is set once ACME is listened for."""
     outside = broker.outside
 
     async def store() -> str | None:
@@ -34,7 +32,7 @@ def health_app(broker: Broker, identity: Identity, opened: asyncio.Event) -> web
     async def tls() -> str | None:
         return identity.fault() or (None if opened.is_set() else "not listening yet")
 
-    return create_health_app(
+    return HealthView(
         checks={"store": store, "restored": restored, "tls": tls},
         warnings=_warnings(broker, identity),
         metrics=outside.telemetry.render,

@@ -11,14 +11,14 @@ import asyncio
 import base64
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any, Final, Literal
 
 import structlog
 from pydantic import BaseModel
 
-from broker.app.vault import vault_settings
+from broker.app.vault import KeptSecret, vault_settings
 from broker.clock import SystemClock
 from broker.config import Config, SecretRef
 from broker.config.vault import AppRoleLogin
@@ -55,23 +55,24 @@ Vault that is slow to answer must not slow every use down."""
 Form = Literal["base64", "base64url"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    value: bytes = field(repr=False)
-    ask_at: datetime
-    is_stale: bool = False
-    """Whether Vault was away when it was asked last."""
-
-
 class Secrets:
     """Reads what references point to."""
 
-    def __init__(self, config: Config, connections: KvConnections | None, clock: Clock) -> None:
-        """Read by *connections*, None where no Vault is configured; nothing is asked yet."""
+    def __init__(
+        self,
+        config: Config,
+        connections: KvConnections | None,
+        clock: Clock,
+        kept: dict[SecretRef, KeptSecret] | None = None,
+    ) -> None:
+        """Read by *connections*, None where no Vault is configured; nothing is asked yet.
+
+        *kept* is what was read before, and what is read is put there.
+        """
         self._config = config
         self._kv = None if connections is None else KvReader(connections)
         self._clock = clock
-        self._kept: dict[SecretRef, _Kept] = {}
+        self._kept = {} if kept is None else kept
         self._asking: defaultdict[SecretRef, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._passphrase = asyncio.Lock()
         self._known_passphrase: bytes | None = None
@@ -169,7 +170,7 @@ class Secrets:
             found.append(row)
         return sorted(found, key=lambda row: row["secret"])
 
-    async def _ask(self, reference: SecretRef, kept: _Kept | None) -> _Kept:
+    async def _ask(self, reference: SecretRef, kept: KeptSecret | None) -> KeptSecret:
         if self._kv is None:
             raise Broken(f"secret {reference} lies in Vault, and there is no 'vault' section")
         now = self._clock.now()
@@ -189,9 +190,9 @@ class Secrets:
             # Deleted or damaged on purpose, perhaps: the last value is not used any longer.
             self._kept.pop(reference, None)
             raise
-        return _Kept(value, now + FRESH_TIME)
+        return KeptSecret(value, now + FRESH_TIME)
 
-    def _is_fresh(self, kept: _Kept) -> bool:
+    def _is_fresh(self, kept: KeptSecret) -> bool:
         # A clock that was put back must not make a value last.
         return timedelta(0) < kept.ask_at - self._clock.now() <= FRESH_TIME
 

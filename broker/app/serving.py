@@ -8,7 +8,6 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Final, Protocol
 
 import structlog
@@ -19,12 +18,13 @@ from broker.app.assembly import Broker, assembled
 from broker.app.beside import begin_beside, tolerant
 from broker.app.config_keeping import ReadConfig
 from broker.app.config_watch import ConfigWatch
-from broker.app.hangup import listening_for_hangup
+from broker.app.first_certificate import open_later, wait_for_certificate
+from broker.app.hangup import Hangups, listening_for_hangup
 from broker.app.identity import Identity
 from broker.app.kept_config import Beginning
-from broker.app.operator_api import OperatorDoors, open_operator_doors, start_operator_api
+from broker.app.operator_api import open_operator_doors, start_operator_api
 from broker.app.outside import Outside
-from broker.app.readiness import health_app
+from broker.app.readiness import health_view
 from broker.app.rule_metrics import RuleMetrics
 from broker.app.service_manager import tell_service_manager
 from broker.app.settings import web_rates
@@ -39,7 +39,7 @@ from broker.web.envelope import EnvelopeLimits
 from broker.web.guarded import Guard
 from broker.web.handlers import WebCommunity
 from broker.web.limits import Limit
-from broker.web.listeners import Listener, start_tcp
+from broker.web.listeners import start_tcp
 from broker.web.nonces import BootNonces
 from broker.web.operator import Operations
 from broker.web.origins import Origins, ProxyHeader
@@ -67,9 +67,6 @@ IDENTITY_EVERY: Final = timedelta(seconds=5)
 """How often the broker looks at its own TLS certificate: two calls of stat(2), so that a pair which
 somebody else replaced is served within seconds."""
 
-
-FIRST_CERTIFICATE_PAUSE_SECONDS: Final = 2.0
-"""Pause between looks for the first certificate of our own, in seconds: nobody is served before."""
 
 WINDOW_EVERY: Final = timedelta(minutes=10)
 """How often the broker looks whether the CA suggests to renew its own certificate."""
@@ -133,7 +130,7 @@ async def _take_turn(config: Config, turns: Turns, stopping: asyncio.Event) -> R
         await outside.audit.begin(stack)
         also_tell(outside.store, outside.audit.on_events)
         also_tell(outside.store, RuleMetrics(outside.telemetry.registry).on_events)
-        await _start(broker, stack, turns.path)
+        await _start(broker, stack, turns, stopping)
         await broker.go_on()
         await outside.publishing.warn_of_ends()
         await outside.keys.watch.warn_of_files()
@@ -148,18 +145,24 @@ async def _take_turn(config: Config, turns: Turns, stopping: asyncio.Event) -> R
             external_url=config.external_url,
             policies={name: made.sha256 for name, made in documents.items()},
         )
-        stack.enter_context(turns.hangups.led_to(_reading_again(broker, watch), broker.on_hangup))
+        stack.enter_context(
+            turns.hangups.led_to(_reading_again(broker, watch, turns.hangups), broker.on_hangup)
+        )
         tell_service_manager("READY=1")
         return await turns.until(stopping)
 
 
-def _reading_again(broker: Broker, watch: ConfigWatch | None) -> Callable[[], Awaitable[None]]:
+def _reading_again(
+    broker: Broker, watch: ConfigWatch | None, hangups: Hangups
+) -> Callable[[], Awaitable[None]]:
     """Return what reads everything again because the process was told to."""
     policies = tolerant("policies", broker.outside.policy_watch.on_hangup)
 
     async def read_again() -> None:
         if watch is not None:
             await tolerant("configuration", watch.look_now)()
+            if watch.is_overtaken:
+                hangups.keep()
             if watch.found.is_set():
                 return  # the next turn reads the policies
         await policies()
@@ -167,8 +170,14 @@ def _reading_again(broker: Broker, watch: ConfigWatch | None) -> Callable[[], Aw
     return read_again
 
 
-async def _start(broker: Broker, stack: AsyncExitStack, path: Path | None) -> None:
-    """Open the listeners, the one that says "ready" last; the stack closes them in reverse."""
+async def _start(
+    broker: Broker, stack: AsyncExitStack, turns: Turns, stopping: asyncio.Event
+) -> None:
+    """Open the listeners, and say "ready" last; they are closed side by side.
+
+    Raises:
+        Broken, Unreachable: The configuration cannot be served by, and what came before it could.
+    """
     outside = broker.outside
     listen = outside.config.listen
     identity = _identity(broker)
@@ -176,19 +185,28 @@ async def _start(broker: Broker, stack: AsyncExitStack, path: Path | None) -> No
     scheduler = _schedule(broker, identity)
     scheduler.start()
     stack.callback(scheduler.stop)
-    doors = await open_operator_doors(broker, stack, path)
+    stack.push_async_callback(outside.draining.end)
+    doors = await open_operator_doors(broker, stack, turns.path)
     if listen.plain is not None:
-        await _start_at(outside, stack, listen.plain.address, _plain_app(outside))
-    await _start_tls_alpn(outside, stack)
+        await _start_at(outside, listen.plain.address, _plain_app(outside))
+    await _start_tls_alpn(outside)
     opened = asyncio.Event()
-    if identity.is_usable:
+
+    async def open_acme() -> None:
         await _start_acme(broker, stack, context, identity)
         await start_operator_api(doors, outside, identity, stack)
+        await turns.opened()
         opened.set()
+
+    if not identity.is_usable and turns.has_way_back:
+        await wait_for_certificate(identity, stopping)
+    if identity.is_usable:
+        await open_acme()
     else:
-        task = asyncio.create_task(_open_later(broker, identity, stack, opened, doors))
+        task = asyncio.create_task(open_later(identity, open_acme))
         stack.callback(task.cancel)
-    await _start_at(outside, stack, listen.health.address, health_app(broker, identity, opened))
+    view = health_view(broker, identity, opened)
+    await outside.lasting.health.show(listen.health.address, view)
 
 
 def _identity(broker: Broker) -> Identity:
@@ -201,30 +219,6 @@ def _identity(broker: Broker) -> Identity:
         own=broker.own,
         is_held=lambda: broker.recovery.standstill.restoration is not None,
     )
-
-
-async def _open_later(
-    broker: Broker,
-    identity: Identity,
-    stack: AsyncExitStack,
-    opened: asyncio.Event,
-    doors: OperatorDoors,
-) -> None:
-    """Wait for the first certificate of an ACME upstream, then listen.
-
-    Its challenges may have to be answered by this very broker, so that everything else works
-    already; a CA that is away is waited for, and probes say so.
-    """
-    log.warning("not listening for ACME yet", reason="its TLS certificate is being ordered")
-    refresh = tolerant("own-certificate", identity.refresh)
-    while not identity.is_usable:
-        await refresh()
-        if not identity.is_usable:
-            await asyncio.sleep(FIRST_CERTIFICATE_PAUSE_SECONDS)
-    await _start_acme(broker, stack, await identity.context(), identity)
-    await start_operator_api(doors, broker.outside, identity, stack)
-    opened.set()
-    log.info("listening for ACME")
 
 
 async def _start_acme(
@@ -246,16 +240,15 @@ async def _start_acme(
         ),
         sockets=outside.lasting.sockets,
     )
-    _stop_with(stack, acme)
+    outside.draining.add(acme.stop)
     if broker.agents is not None:
         await start_agents(broker.agents, outside, identity, stack)
 
 
-async def _start_at(
-    outside: Outside, stack: AsyncExitStack, address: Endpoint, app: web.Application
-) -> None:
+async def _start_at(outside: Outside, address: Endpoint, app: web.Application) -> None:
     sockets = outside.lasting.sockets
-    _stop_with(stack, await start_tcp(app, host=address.host, port=address.port, sockets=sockets))
+    listener = await start_tcp(app, host=address.host, port=address.port, sockets=sockets)
+    outside.draining.add(listener.stop)
 
 
 def _watch_vault(broker: Broker) -> None:
@@ -266,7 +259,7 @@ def _watch_vault(broker: Broker) -> None:
         vault.watch()
 
 
-async def _start_tls_alpn(outside: Outside, stack: AsyncExitStack) -> None:
+async def _start_tls_alpn(outside: Outside) -> None:
     listen = outside.config.listen.tls_alpn
     if listen is None:
         return
@@ -276,11 +269,7 @@ async def _start_tls_alpn(outside: Outside, stack: AsyncExitStack) -> None:
         find=outside.tls_answers.find,
         sockets=outside.lasting.sockets,
     )
-    stack.push_async_callback(listener.stop)
-
-
-def _stop_with(stack: AsyncExitStack, listener: Listener) -> None:
-    stack.push_async_callback(listener.stop)
+    outside.draining.add(listener.stop)
 
 
 def _acme_app(broker: Broker) -> web.Application:

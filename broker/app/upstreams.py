@@ -42,7 +42,7 @@ from broker.upstreams.node_solver import NodePublisher
 from broker.upstreams.tlsalpn01 import TlsAlpn01Answers
 from broker.upstreams.transport import HttpTransport, TransportSettings
 
-__all__ = ["ConfiguredUpstreams"]
+__all__ = ["ConfiguredUpstreams", "read_anchor_file"]
 
 
 class ConfiguredUpstreams:
@@ -352,7 +352,7 @@ class ConfiguredUpstreams:
         )
         self._clients[name] = client
         if config.anchors is not None:
-            self._anchors[name] = _read_anchors(config.anchors)
+            self._anchors[name] = read_anchor_file(config.anchors)
         solvers = [self._solvers.make(one, config.communities) for one in config.solvers]
         for community in config.communities:
             settings = AcmeUpstreamSettings(
@@ -377,13 +377,14 @@ class ConfiguredUpstreams:
 
 def _community_anchors(config: Config) -> Mapping[str, Sequence[bytes]]:
     return {
-        name: _read_anchors(community.anchors)
+        name: read_anchor_file(community.anchors)
         for name, community in config.communities.items()
         if community.anchors is not None
     }
 
 
-def _read_anchors(path: Path) -> Sequence[bytes]:
+def read_anchor_file(path: Path) -> Sequence[bytes]:
+    """Return the certificates of a PEM file in DER; raises Broken."""
     try:
         found = x509.load_pem_x509_certificates(path.read_bytes())
     except OSError as error:

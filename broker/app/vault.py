@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from broker.config.vault import AppRoleLogin, KubernetesLogin, Login, TokenLogin
 from broker.issuance.errors import Broken
 from broker.issuance.ports import Clock
 from broker.keys.vault_answers import VaultState
+from broker.keys.vault_logins import Login as MadeLogin
 from broker.keys.vault_session import VaultConnections
 from broker.keys.vault_settings import (
     AppRoleSettings,
@@ -25,10 +28,53 @@ from broker.keys.vault_settings import (
 )
 from broker.telemetry import Telemetry
 
-__all__ = ["open_vault", "vault_findings", "vault_settings"]
+__all__ = ["KeptSecret", "VaultMemory", "open_vault", "vault_findings", "vault_settings"]
 
 
-def vault_settings(config: Config) -> VaultSettings | None:
+@dataclass(frozen=True, slots=True)
+class KeptSecret:
+    """A secret as it was last read from Vault."""
+
+    value: bytes = field(repr=False)
+    ask_at: datetime
+    is_stale: bool = False
+    """Whether Vault was away when it was asked last."""
+
+
+class VaultMemory:
+    """What one turn of a broker has had from Vault that the next may not have again.
+
+    A secret id that came wrapped is had once, and Vault may be away when the next turn begins.
+    """
+
+    def __init__(self) -> None:
+        self.logins: dict[LoginSettings, MadeLogin] = {}
+        self._ways: list[tuple[Login, LoginSettings]] = []
+        self._where: object = None
+        self._secrets: dict[SecretRef, KeptSecret] = {}
+
+    def way(self, where: str, login: Login) -> LoginSettings:
+        """Return the settings of *login*, the same for as long as it is the same."""
+        for known, settings in self._ways:
+            if known == login:
+                return settings
+        made = _login(where, login)
+        self._ways.append((login, made))
+        return made
+
+    def secrets(self, vault: Vault | None, now: datetime) -> dict[SecretRef, KeptSecret]:
+        """Return what was read from this very Vault: it is asked again for each, if it is there."""
+        where = None if vault is None else (vault.addresses, vault.namespace, vault.kv_mounts)
+        if where != self._where:
+            self._where, self._secrets = where, {}
+        self._secrets = {
+            reference: replace(one, ask_at=now, is_stale=False)
+            for reference, one in self._secrets.items()
+        }
+        return self._secrets
+
+
+def vault_settings(config: Config, memory: VaultMemory | None = None) -> VaultSettings | None:
     """Return how Vault is reached, None where it is not configured.
 
     Raises:
@@ -43,17 +89,22 @@ def vault_settings(config: Config) -> VaultSettings | None:
         ca_bundle=vault.ca_bundle,
         timeout=vault.timeout,
         state_dir=config.state,
-        identities=_identities(vault),
+        identities=_identities(vault, memory or VaultMemory()),
     )
 
 
-def open_vault(config: Config, clock: Clock, telemetry: Telemetry) -> VaultConnections | None:
+def open_vault(
+    config: Config, clock: Clock, telemetry: Telemetry, memory: VaultMemory | None = None
+) -> VaultConnections | None:
     """Return the connections to Vault, None where it is not configured; nothing is asked yet.
+
+    *memory* is what was had from it before.
 
     Raises:
         Broken: What is needed to log in to Vault is said to lie in Vault.
     """
-    settings = vault_settings(config)
+    memory = memory or VaultMemory()
+    settings = vault_settings(config, memory)
     if settings is None:
         return None
     names = [name or "default" for name in settings.identities]
@@ -64,6 +115,7 @@ def open_vault(config: Config, clock: Clock, telemetry: Telemetry) -> VaultConne
     ]
     metrics = VaultMetrics(telemetry.registry, [*names, *rotating])
     vault = VaultConnections(settings, clock, observer=metrics)
+    vault.logins = memory.logins
     telemetry.before_render.append(lambda: metrics.show(vault.health()))
     return vault
 
@@ -94,18 +146,17 @@ async def vault_findings(config: Config, vault: VaultConnections) -> Sequence[di
     return rows
 
 
-def _identities(vault: Vault) -> dict[str, Identity]:
-    made = {"": _identity("vault", vault.serve, vault.rotate)}
+def _identities(vault: Vault, memory: VaultMemory) -> dict[str, Identity]:
+    def identity(where: str, serve: Login, rotate: Login | None) -> Identity:
+        return Identity(
+            serve=memory.way(f"{where}.serve", serve),
+            rotate=None if rotate is None else memory.way(f"{where}.rotate", rotate),
+        )
+
+    made = {"": identity("vault", vault.serve, vault.rotate)}
     for mount, one in vault.mounts.items():
-        made[mount] = _identity(f"vault.mounts.{mount}", one.serve, one.rotate)
+        made[mount] = identity(f"vault.mounts.{mount}", one.serve, one.rotate)
     return made
-
-
-def _identity(where: str, serve: Login, rotate: Login | None) -> Identity:
-    return Identity(
-        serve=_login(f"{where}.serve", serve),
-        rotate=None if rotate is None else _login(f"{where}.rotate", rotate),
-    )
 
 
 def _login(where: str, login: Login) -> LoginSettings:

@@ -267,6 +267,7 @@ def _orders(
         approvals=approvals.gate,
         quotas=make_quotas(outside.budget, outside.store, outside.clock),
         freezes=freezes,
+        witness=outside.lasting.witness,
     )
 
 

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
-from broker.channel.cluster_tokens import ClusterHttp
+from broker.channel.cluster_tokens import ClusterHttp, TooLarge
 from broker.issuance.errors import Broken, Unreachable
 from broker.issuance.ports import Clock
 from broker.protocol.service_account_token import TokenRejected
@@ -25,22 +25,27 @@ __all__ = ["ApiServerPods"]
 MAX_POD_BYTES: Final = 3 * 1024 * 1024
 """Largest pod that is read, in bytes: more than etcd keeps of one object."""
 
-MAX_PAGE_BYTES: Final = 8 * 1024 * 1024
-"""Largest page of Services that is read, in bytes; one Service has about 2 KiB."""
+MAX_PAGE_BYTES: Final = 10 * 1024 * 1024
+"""Largest page of Services that is read, in bytes: one as large as etcd keeps, 1.5 MiB, each byte
+of which takes six in JSON at most.  A larger page is asked for again in smaller ones, down to one
+Service, so that nobody keeps others of the namespace from their names by large ones."""
 
 PAGE: Final = 25
-"""Services in a page: with all the annotations that an API server takes, 256 KiB each, they are
-below the limit, so that nobody keeps others of the namespace from their names by large ones."""
+"""Most Services in a page; one has about 2 KiB."""
 
 MAX_PAGES: Final = 400
-"""Most pages that are read: no namespace has ten thousand Services."""
+"""Most pages that are asked for: no namespace has ten thousand Services."""
 
 MAX_LABELS: Final = 64
 """Most labels that a selector may have, as admission sees it: a longer one selects nobody."""
 
+MAX_SELECTOR_CHARS: Final = 1024
+"""Longest selector, in characters of its names and values, as admission sees it: a longer one
+selects nobody."""
+
 KEPT_TIME: Final = timedelta(seconds=5)
 """How long the Services of a namespace are used: a hundred pods that start at once cost the API
-server one list."""
+server one list.  Those of before are let go when the next question comes."""
 
 MAX_NAMESPACES: Final = 1_000
 """Most namespaces whose Services are kept in memory."""
@@ -101,8 +106,9 @@ class ApiServerPods:
     async def _selectors(self, namespace: str) -> Mapping[str, Mapping[str, str]]:
         async with self._locks.setdefault(namespace, asyncio.Lock()):
             now = self._clock.now()
+            self._let_go(now)
             kept = self._listed.get(namespace)
-            if kept is None or not timedelta() <= now - kept.at < KEPT_TIME:
+            if kept is None:
                 kept = _Listed(now, await self._list(namespace))
                 if len(self._listed) >= MAX_NAMESPACES:
                     self._listed.clear()
@@ -110,13 +116,26 @@ class ApiServerPods:
         self._locks.pop(namespace, None)
         return kept.selectors
 
+    def _let_go(self, now: datetime) -> None:
+        """Forget what is not used any more: anybody may have made it large."""
+        for namespace, kept in list(self._listed.items()):
+            if not timedelta() <= now - kept.at < KEPT_TIME:
+                del self._listed[namespace]
+
     async def _list(self, namespace: str) -> Mapping[str, Mapping[str, str]]:
         found: dict[str, Mapping[str, str]] = {}
-        onwards = ""
+        onwards, count = "", PAGE
         for _ in range(MAX_PAGES):
-            query = urlencode({"limit": PAGE} | ({"continue": onwards} if onwards else {}))
+            query = urlencode({"limit": count} | ({"continue": onwards} if onwards else {}))
             path = f"/api/v1/namespaces/{quote(namespace, safe='')}/services?{query}"
-            status, body = await self._get(path, MAX_PAGE_BYTES)
+            try:
+                status, body = await self._get(path, MAX_PAGE_BYTES)
+            except TooLarge:
+                if count == 1:
+                    raise
+                count = max(1, count // 4)
+                continue
+            count = min(PAGE, count * 2)
             page = self._object(path, status, body)
             items = page.get("items")
             for item in items if isinstance(items, list) else ():
@@ -154,7 +173,9 @@ def _selecting(item: object) -> Mapping[str, Mapping[str, str]]:
     spec = _mapping(service.get("spec"))
     selector = _mapping(spec.get("selector"))
     # One that is not read whole would select more than it does.
-    wanted = selector if _texts(selector) == selector and len(selector) <= MAX_LABELS else {}
+    is_whole = _texts(selector) == selector and len(selector) <= MAX_LABELS
+    is_short = is_whole and sum(map(len, [*selector, *selector.values()])) <= MAX_SELECTOR_CHARS
+    wanted = selector if is_short else {}
     is_alias = spec.get("type") == "ExternalName"
     if not isinstance(name, str) or not _SERVICE.fullmatch(name) or not wanted or is_alias:
         return {}

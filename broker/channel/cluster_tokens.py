@@ -33,7 +33,15 @@ from broker.protocol.service_account_token import (
     verify_token,
 )
 
-__all__ = ["ClusterHttp", "KeyFile", "KeySetTokens", "KeySource", "KeyUrl", "ReviewedTokens"]
+__all__ = [
+    "ClusterHttp",
+    "KeyFile",
+    "KeySetTokens",
+    "KeySource",
+    "KeyUrl",
+    "ReviewedTokens",
+    "TooLarge",
+]
 
 FRESH_TIME: Final = timedelta(minutes=10)
 """How long keys are used before they are read again: one that was withdrawn is good for so long."""
@@ -80,6 +88,10 @@ class KeyFile:
             raise Unreachable(f"key set {self._path} cannot be read: {reason}") from error
 
 
+class TooLarge(Unreachable):
+    """The answer has more bytes than are read: ask for less at once."""
+
+
 class ClusterHttp:
     """HTTPS to one cluster, trusting the roots of one file alone."""
 
@@ -100,7 +112,8 @@ class ClusterHttp:
         """Return status and body of the answer.
 
         Raises:
-            Unreachable: None came, or one that is larger than *limit*.
+            Unreachable: None came.
+            TooLarge: One came that is larger than *limit*.
             Broken: Our CA bundle cannot be used.
         """
         headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
@@ -119,7 +132,7 @@ class ClusterHttp:
         except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
             raise Unreachable(f"{url}: {str(error) or type(error).__name__}") from error
         if len(read) > limit:
-            raise Unreachable(f"{url}: answer is larger than {limit} bytes")
+            raise TooLarge(f"{url}: answer is larger than {limit} bytes")
         return answer.status, read
 
     def _open(self) -> aiohttp.ClientSession:

@@ -3,9 +3,10 @@ reasons; never where it refuses for ours.
 
 Two certificates for one order are what must not come of it.  An order is moved only while no
 finalize of it can have reached the CA that it leaves: its work there is INTENDED, which is on the
-disk before newOrder is sent, or it is OPENED and was finalized by its client in this very process.
-FINALIZING is written without fsync, so after a power cut OPENED alone proves nothing.  The work is
-DEAD in the transaction that begins another, and nothing finalizes dead work.
+disk before newOrder is sent, or it is OPENED and was finalized by its client in this very process
+(`broker.issuance.witness`).  FINALIZING is written without fsync, so after a power cut OPENED alone
+proves nothing.  The work is DEAD in the transaction that begins another, and nothing finalizes dead
+work.
 
 Policy is asked again, with the CAs that are left: a cap, a profile, and whether a name may reach
 a CA that logs publicly, are judged for the new one as they were for the old.
@@ -27,11 +28,12 @@ from broker.issuance.quota_ports import OrderMove, OrderMoves
 from broker.issuance.quotas import Quotas, with_upstream
 from broker.issuance.records import AccountRecord, OrderRecord, WorkRecord, WorkStatus
 from broker.issuance.requesting import decided_origin
+from broker.issuance.witness import Witness
 from broker.policy.decisions import CapPlan, NewOrderDecision
 from broker.protocol.problems import Problem
 from broker.protocol.resources import OrderStatus
 
-__all__ = ["Failover", "is_unfinalized"]
+__all__ = ["Failover"]
 
 OF_THE_CA: Final = frozenset({"cap", "passed_over", "retirement", "retires_after"})
 """What a decision may say of one CA alone; the rest is said anew of the next."""
@@ -51,8 +53,8 @@ class Failover:
         quotas: Quotas | None,
         caa: CaaWatch | None,
         clock: Clock,
+        witness: Witness,
     ) -> None:
-        """Begin now: what happened before is known from the store alone."""
         self._moves = moves
         self._orders = orders
         self._works = works
@@ -61,7 +63,7 @@ class Failover:
         self._quotas = quotas
         self._caa = caa
         self._clock = clock
-        self._since = clock.now()
+        self._witness = witness
 
     async def leave_if_away(self, order_id: str) -> None:
         """Begin the order anew at another CA, if its own is away and that can do no harm.
@@ -83,7 +85,7 @@ class Failover:
         if not self._planner.is_begun_early(order):
             # Of an order of the built-in CA nobody writes down how far it got there.
             return False
-        if not is_unfinalized(order, work, since=self._since):
+        if not self._witness.is_unfinalized(order, work):
             return False
         account = await self._accounts.find_account(order.account_id)
         found = None if account is None else await self._plan(account, order, work)
@@ -173,18 +175,6 @@ class Failover:
                 "identifiers": [str(one) for one in order.identifiers],
             },
         )
-
-
-def is_unfinalized(order: OrderRecord, work: WorkRecord, *, since: datetime) -> bool:
-    """Return whether no finalize of *work* can have reached its CA, which is none of ours.
-
-    *since* is when this process began to watch: what happened earlier may have been finalized, and
-    the word of it lost with the machine's power.
-    """
-    if work.status is WorkStatus.INTENDED:
-        return True
-    was_here = order.finalized_at is not None and order.finalized_at >= since
-    return work.status is WorkStatus.OPENED and was_here
 
 
 def _carried(order: OrderRecord) -> dict[str, object]:

@@ -41,6 +41,7 @@ from broker.issuance.quotas import Quotas, with_upstream
 from broker.issuance.records import AccountRecord, Job, JobKind, OrderRecord
 from broker.issuance.refusals import Refusals
 from broker.issuance.rule_warnings import warning_events
+from broker.issuance.witness import Witness
 from broker.policy.chains import decide_finalize, explain_name, warn_finalize
 from broker.policy.decisions import (
     CapPlan,
@@ -80,7 +81,9 @@ class Finalizing:
         approvals: ApprovalGate | None = None,
         quotas: Quotas | None = None,
         freezes: Freezes | None = None,
+        witness: Witness | None = None,
     ) -> None:
+        self._witness = witness
         self._freezes = freezes
         self._orders = orders
         self._quotas = quotas
@@ -177,6 +180,8 @@ class Finalizing:
                 raise
             there = with_upstream(order, claim.upstream, claim.upstream_profile)
             raise await self._quotas.refusal(account, there, over, is_kept=True) from over
+        if self._witness is not None:
+            self._witness.saw_claim(claimed.order_id)
         return claimed
 
     async def _retaken(

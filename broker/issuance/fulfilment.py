@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Final
+from typing import Final, NoReturn
 
 from broker.issuance.approval_hold import ApprovalHold
 from broker.issuance.closing import Closing
@@ -95,8 +95,7 @@ class Fulfilment:
         self._approvals = approvals
         self._hold = Hold(upstream_store, clock, freezes)
         self._failover, self._young = failover, young
-        self._orders = orders
-        self._works = works
+        self._orders, self._works = orders, works
         self._upstreams = upstreams
         self._gate = gate
         self._closing = closing
@@ -151,7 +150,7 @@ class Fulfilment:
         await self._hold.of_requester(order, work)
         if self._failover is not None and job.attempts > 0:
             await self._failover.leave_if_away(order.order_id)
-        if self._young is not None and await self._young.has_answered(order, work):
+        if await self._is_answered(order, work):
             return Ending.WRITTEN
         await self._hold.of_work(work)
         if self._approvals is not None and await self._approvals.has_ended(order, work):
@@ -159,16 +158,13 @@ class Fulfilment:
         upstream = self._upstreams.get(order.upstream, order.community)
         try:
             work, upstream_order = await self._reach_ready(upstream, order, work)
+            if await self._is_answered(order, work, upstream_order.status):
+                return Ending.WRITTEN
             work, upstream_order = await self._finalize(upstream, order, work, upstream_order)
             upstream_order = await self._poll(upstream, work, upstream_order, job.attempts)
             await self._fetch(upstream, order, work, upstream_order, job.attempts)
         except Held as held:
-            # Another of ours is using what the CA gave us: once that ends, it has to make another.
-            kind = JobKind.FULFIL
-            await self._dispatcher.settled(kind, held.order_id, HELD_WAIT, aside=kind)
-            pause = _grown(job.attempts, LONGEST_HELD_PAUSE_SECONDS) - 1
-            at = self._clock.now() + timedelta(seconds=pause)
-            raise Postponed(at, "another order was using the CA's order for these names") from held
+            await self._wait_for_holder(job, order, work, held)
         except Unreachable as error:
             if self._failover is not None and error.left_nothing:
                 await self._failover.leave_if_away(order.order_id)
@@ -192,6 +188,26 @@ class Fulfilment:
             await self._start_anew(order, work, upstream_order)
         return work, upstream_order
 
+    async def _is_answered(
+        self, order: OrderRecord, work: WorkRecord, shown: OrderStatus | None = None
+    ) -> bool:
+        return self._young is not None and await self._young.has_answered(order, work, shown)
+
+    async def _wait_for_holder(
+        self, job: Job, order: OrderRecord, work: WorkRecord, held: Held
+    ) -> NoReturn:
+        """Wait for another of ours that uses what the CA gave us: then it makes another."""
+        if (
+            self._young is not None
+            and held.work is not None
+            and (waiting := await self._young.waiting_for(order, held.order_id))
+        ):
+            await self._opening.exchange(order, work, held.work, waiting)
+        await self._dispatcher.settled(job.kind, held.order_id, HELD_WAIT, aside=job.kind)
+        pause = timedelta(seconds=_grown(job.attempts, LONGEST_HELD_PAUSE_SECONDS) - 1)
+        at = self._clock.now() + pause
+        raise Postponed(at, "another order was using the CA's order for these names") from held
+
     async def _start_anew(self, order: OrderRecord, work: WorkRecord, ended: UpstreamOrder) -> None:
         """Replace upstream work that ended before finalize, or let its refusal stand."""
         if self._is_refusal(order, work):
@@ -201,6 +217,7 @@ class Fulfilment:
             expected=(WorkStatus.OPENED, WorkStatus.FINALIZING),
             status=WorkStatus.DEAD,
             replacement=self._closing.replacement(order, work),
+            only_of=order.order_id,
         )
         raise Postponed(self._clock.now(), "upstream order ended before finalize, opening another")
 
@@ -234,7 +251,7 @@ class Fulfilment:
             try:
                 upstream_order = await upstream.finalize(upstream_order, order.csr_der)
             except Refused as refusal:
-                upstream_order = await self._after_refusal(upstream, work, refusal)
+                upstream_order = await self._opening.read_refused(upstream, work, refusal)
                 if is_first and _had_ended(refusal, upstream_order):
                     # It ended after it was seen to be ready, and before this finalize.
                     await self._start_anew(order, work, upstream_order)
@@ -246,24 +263,6 @@ class Fulfilment:
             work = await self._mark(upstream, work, WorkStatus.ACCEPTED)
         return work, upstream_order
 
-    async def _after_refusal(
-        self, upstream: Upstream, work: WorkRecord, refusal: Refused
-    ) -> UpstreamOrder:
-        """Return the order if its finalize was accepted all the same; raises *refusal* if not.
-
-        A CA may refuse the finalize of an order that an earlier one has moved on already.
-        """
-        seen = await self._opening.read(upstream, work)
-        if seen.status not in (OrderStatus.READY, OrderStatus.PENDING):
-            return seen
-        if refusal.problem.type is ProblemType.ORDER_NOT_READY and seen.status is OrderStatus.READY:
-            # The two answers contradict each other, so neither is a refusal to issue.
-            raise Unreachable(
-                f"upstream {work.upstream!r} shows its order as ready and refuses to finalize it",
-                retry_at=seen.retry_at,
-            )
-        raise refusal from None
-
     async def _mark(self, upstream: Upstream, work: WorkRecord, status: WorkStatus) -> WorkRecord:
         """Note how far finalize got, without fsync: the CA is asked again after a power cut."""
         if upstream.is_local or work.status is status:
@@ -272,6 +271,7 @@ class Fulfilment:
             work.work_id,
             expected=(WorkStatus.OPENED, WorkStatus.FINALIZING, WorkStatus.ACCEPTED),
             status=status,
+            only_of=work.taken_by,
             durable=False,
         )
         return replace(work, status=status)

@@ -45,11 +45,14 @@ class Held(Exception):
     """The CA handed out an upstream order that another record has.
 
     ``order_id`` is the order of ours to wait for; empty when nobody has taken that record.
+    ``work`` is that record, if it would do for who was handed it and no finalize of it was
+    accepted.
     """
 
-    def __init__(self, order_id: str) -> None:
+    def __init__(self, order_id: str, work: WorkRecord | None = None) -> None:
         super().__init__(order_id)
         self.order_id = order_id
+        self.work = work
 
 
 class Opening:
@@ -97,7 +100,8 @@ class Opening:
         names = ",".join(str(one) for one in work.identifiers)
         async with self._asking.hold(f"{work.upstream}|{work.community}|{names}"):
             fresh = await self._works.load_work(work.work_id)
-            if fresh is None or fresh.status is WorkStatus.DEAD:
+            is_elses = order is not None and fresh is not None and fresh.taken_by != order.order_id
+            if fresh is None or is_elses or fresh.status is WorkStatus.DEAD:
                 raise Postponed(self._clock.now(), "its upstream work was replaced meanwhile")
             if fresh.order_url is not None:
                 return fresh, self._recall(fresh) or await self.read(upstream, fresh)
@@ -131,6 +135,24 @@ class Opening:
             # Believing it would finalize, or revoke, what belongs to somebody else.
             raise Broken(f"upstream {work.upstream!r} shows an order that is for other names")
         return order
+
+    async def read_refused(
+        self, upstream: Upstream, work: WorkRecord, refusal: Refused
+    ) -> UpstreamOrder:
+        """Return the order if its finalize was accepted all the same; raises *refusal* if not.
+
+        A CA may refuse the finalize of an order that an earlier one has moved on already.
+        """
+        seen = await self.read(upstream, work)
+        if seen.status not in (OrderStatus.READY, OrderStatus.PENDING):
+            return seen
+        if refusal.problem.type is ProblemType.ORDER_NOT_READY and seen.status is OrderStatus.READY:
+            # The two answers contradict each other, so neither is a refusal to issue.
+            raise Unreachable(
+                f"upstream {work.upstream!r} shows its order as ready and refuses to finalize it",
+                retry_at=seen.retry_at,
+            )
+        raise refusal from None
 
     async def _open_new(
         self, upstream: Upstream, work: WorkRecord, order: OrderRecord | None
@@ -240,9 +262,13 @@ class Opening:
         is_open = opened.status in (OrderStatus.PENDING, OrderStatus.READY)
         if holder.status is WorkStatus.SPENT and is_open:
             raise Broken(f"upstream {work.upstream!r} handed out a finished order again")
+        is_unfinalized = holder.status is WorkStatus.OPENED and is_open
         is_free = holder.status is WorkStatus.OPENED and holder.taken_by is None
         if order is None or not is_free:
-            raise Held(holder.taken_by or "")
+            would_do = order is not None and (
+                holder.work_key == work.work_key or _is_fitting(holder, work, order.not_after)
+            )
+            raise Held(holder.taken_by or "", holder if is_unfinalized and would_do else None)
         if not _is_fitting(holder, work, order.not_after):
             await self._withdraw(upstream, holder, opened)
         try:
@@ -254,6 +280,24 @@ class Opening:
             )
         except Conflict as lost:
             raise Held(holder.taken_by or "") from lost
+
+    async def exchange(
+        self, order: OrderRecord, work: WorkRecord, held: WorkRecord, waiting: OrderRecord
+    ) -> None:
+        """Give *order* the record *held* of the order *waiting*, which begins another.
+
+        Raises:
+            Postponed: It has it now.
+            Conflict: The other went on meanwhile.
+        """
+        await self._works.adopt_work(
+            order.order_id,
+            work_id=held.work_id,
+            instead_of=work.work_id,
+            event=self._event(held, EventKind.UPSTREAM_ORDER_ADOPTED, order.order_id),
+            in_exchange=self._closing.replacement(waiting, held),
+        )
+        raise Postponed(self._clock.now(), "took over the upstream order of one that waits for it")
 
     def _event(self, work: WorkRecord, kind: EventKind, order_id: str | None = None) -> Event:
         return Event(

@@ -51,6 +51,7 @@ from broker.issuance.settings import IssuanceSettings
 from broker.issuance.spending import Spent, make_within
 from broker.issuance.succession import Succession, already_replaced
 from broker.issuance.terms import check_current
+from broker.issuance.witness import Witness
 from broker.policy.decisions import CapPlan, NewOrderDecision, NewOrderFacts
 from broker.protocol.identifiers import Identifier
 from broker.protocol.problems import Problem, ProblemType
@@ -88,6 +89,7 @@ class Orders:
         quotas: Quotas | None = None,
         approvals: ApprovalGate | None = None,
         freezes: Freezes | None = None,
+        witness: Witness | None = None,
     ) -> None:
         self._orders = orders
         self._freezes = freezes
@@ -111,10 +113,8 @@ class Orders:
             inspector=inspector,
             clock=clock,
             caa=caa,
-            approvals=approvals,
-            quotas=quotas,
-            freezes=freezes,
-        )
+            approvals=approvals, quotas=quotas, freezes=freezes, witness=witness,
+        )  # fmt: skip
         self._dispatcher = dispatcher
         self._clock = clock
         self._settings = settings

@@ -625,10 +625,21 @@ class WorkStore(Protocol):
         ...
 
     async def adopt_work(
-        self, order_id: str, *, work_id: str, instead_of: str, event: Event
+        self,
+        order_id: str,
+        *,
+        work_id: str,
+        instead_of: str,
+        event: Event,
+        in_exchange: WorkRecord | None = None,
     ) -> WorkRecord:
-        """Give the order the untaken *work_id*, marking *instead_of* DEAD; raises Conflict when
-        it has been taken or is dead."""
+        """Give the order the untaken *work_id*, marking *instead_of* DEAD; or that of another
+        order, which gets *in_exchange* for it.
+
+        Raises:
+            Conflict: It has been taken, or is dead; or that order has it no more, or has begun to
+                finalize it.
+        """
         ...
 
     async def change_work(
@@ -640,12 +651,14 @@ class WorkStore(Protocol):
         replacement: WorkRecord | None = None,
         events: Sequence[Event] = (),
         only_untaken: bool = False,
+        only_of: str | None = None,
         durable: bool = True,
     ) -> None:
         """Move a work record on, keeping *replacement* in the same transaction.
 
         Raises:
-            Conflict: It is not in *expected*, or is taken though *only_untaken* was asked.
+            Conflict: It is not in *expected*, is taken though *only_untaken* was asked, or is not
+                that of the order *only_of*.
         """
         ...
 

@@ -256,6 +256,6 @@ class YoungStore(Protocol):
 
     async def sibling_orders(self, order: OrderRecord, since: datetime) -> Sequence[str]:
         """Return the ids of the account's orders that were finalized with the CSR of *order* under
-        its profile since then: valid ones, the last first and one for each certificate, then those
-        in processing that were claimed before *order* was, the first first."""
+        its profile: valid ones, the last first and one for each certificate that came since then,
+        then those in processing whose claim was kept before that of *order*, the first first."""
         ...

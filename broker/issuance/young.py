@@ -10,6 +10,8 @@ another policy: its CA or its usages may not be allowed any more.
 
 Of several orders at once the one that was claimed first is issued, and the others wait for it; not
 for ever, and hardly at all where they would go to another CA than the one that keeps it waiting.
+Waiting can be wrong for nobody whose finalize was not sent.  A certificate is given only to who
+has none under way: its work is as it was left in this process, or the CA shows it as READY.
 """
 
 from __future__ import annotations
@@ -19,11 +21,17 @@ from typing import Final
 
 from broker.issuance.closing import Closing
 from broker.issuance.dispatcher import Dispatcher, Postponed
-from broker.issuance.failover import is_unfinalized
-from broker.issuance.ports import CertificateStore, Clock, OrderStore, Policies
+from broker.issuance.ports import CertificateStore, Clock, OrderStore, Policies, WorkStore
 from broker.issuance.quota_ports import YoungStore
-from broker.issuance.records import CertificateRecord, JobKind, OrderRecord, WorkRecord
+from broker.issuance.records import (
+    CertificateRecord,
+    JobKind,
+    OrderRecord,
+    WorkRecord,
+    WorkStatus,
+)
 from broker.issuance.renewal_ports import RenewalStore
+from broker.issuance.witness import Witness
 from broker.protocol.resources import OrderStatus
 
 __all__ = ["Young"]
@@ -35,13 +43,18 @@ gets it again would lose more of it."""
 SIBLING_WAIT: Final = timedelta(seconds=60)
 """How long an order waits at a time for an earlier one with the same CSR."""
 
-WAIT_ELSEWHERE: Final = timedelta(seconds=60)
-"""How long an order waits for one that is with another CA: longer than a CA that answers takes,
-and shorter than clients wait.  That CA may be gone for days, with a finalize that it has heard."""
+WAIT_ELSEWHERE: Final = timedelta(seconds=120)
+"""How long an order waits for one that is with another CA: twice what a CA that answers may take to
+validate.  One that is gone may be so for days, with a finalize that it has heard."""
 
 WAIT_THERE: Final = timedelta(days=1)
-"""How long an order waits for one that is with its own CA, which keeps both waiting while it is
-away; also how old that one may be.  By then somebody was told that it stands still."""
+"""How long an order waits for one that is with its own CA; by then somebody was told that it
+stands still.  For whom that CA has not even opened an order it begins anew once the first is seen
+to have got on there: until then nobody would fare better."""
+
+MAX_GOT_ON: Final = 1024
+"""Most orders of which it is remembered since when their CA was seen to work on them; who waits for
+one that is forgotten counts anew, and so it is after a restart."""
 
 SIBLING_PAUSE: Final = timedelta(seconds=5)
 """Pause before that one is looked at again."""
@@ -55,50 +68,70 @@ class Young:
         *,
         store: YoungStore,
         orders: OrderStore,
+        works: WorkStore,
         certificates: CertificateStore,
         renewals: RenewalStore,
         policies: Policies,
         closing: Closing,
         dispatcher: Dispatcher,
         clock: Clock,
+        witness: Witness,
     ) -> None:
         self._store = store
         self._orders = orders
+        self._works = works
         self._certificates = certificates
         self._renewals = renewals
         self._policies = policies
         self._closing = closing
         self._dispatcher = dispatcher
         self._clock = clock
-        self._since = clock.now()
+        self._witness = witness
+        self._got_on: dict[str, datetime] = {}
 
-    async def has_answered(self, order: OrderRecord, work: WorkRecord) -> bool:
+    async def has_answered(
+        self, order: OrderRecord, work: WorkRecord, shown: OrderStatus | None = None
+    ) -> bool:
         """Answer *order* with a young certificate for the same CSR; return whether there was one.
+
+        *shown* is how the CA shows its order now: while that is READY it has accepted no finalize.
+        Before it is known, one that an earlier process has claimed does no more than wait.
 
         Raises:
             Postponed: An earlier order of the account with this CSR is under way.
         """
         within = self._within(order)
-        if within is None or order.csr_sha256 is None:
+        if within is None or work.status not in (WorkStatus.INTENDED, WorkStatus.OPENED):
             return False
-        if not is_unfinalized(order, work, since=self._since):
-            return False
-        now = self._clock.now()
-        # A certificate is young that came a moment ago, however long its order took.
-        earliest = now - max(within, WAIT_THERE)
-        for order_id in await self._store.sibling_orders(order, earliest):
+        is_unfinalized = self._witness.is_unfinalized(order, work)
+        if shown is not None and (is_unfinalized or shown is not OrderStatus.READY):
+            return False  # the one was asked for already, and of the other nothing is known
+        since = self._clock.now() - within
+        for order_id in await self._store.sibling_orders(order, since):
             sibling = await self._orders.load_order(order_id)
             if sibling is None or not _is_alike(sibling, order):
                 continue
             if sibling.status is OrderStatus.PROCESSING:
-                if _is_worth_waiting(order, sibling, now):
+                if await self._is_worth_waiting(order, work, sibling):
                     await self._wait_for(sibling)
                 continue
-            certificate = await self._fitting(order, sibling, now - within)
+            if not is_unfinalized and shown is None:
+                continue
+            certificate = await self._fitting(order, sibling, since)
             if certificate is not None:
                 await self._closing.answered_again(order, work, certificate)
                 return True
         return False
+
+    async def waiting_for(self, order: OrderRecord, order_id: str) -> OrderRecord | None:
+        """Return the order of that id if it waits until *order* has ended."""
+        other = await self._orders.load_order(order_id)
+        if other is None or other.status is not OrderStatus.PROCESSING:
+            return None
+        if self._within(other) is None or not _is_alike(other, order):
+            return None
+        ahead = await self._store.sibling_orders(other, self._clock.now())
+        return other if order.order_id in ahead else None
 
     async def _wait_for(self, sibling: OrderRecord) -> None:
         """Wait until *sibling* has ended, for a time; always raises Postponed."""
@@ -112,7 +145,8 @@ class Young:
 
     def _within(self, order: OrderRecord) -> timedelta | None:
         profile = self._policies.current(order.community).profiles.get(order.profile)
-        is_as_usual = order.not_before is None and order.not_after is None
+        asked = order.not_before, order.not_after, order.replaces
+        is_as_usual = asked == (None, None, None)
         return profile.same_csr_within if profile is not None and is_as_usual else None
 
     async def _fitting(
@@ -131,11 +165,25 @@ class Young:
         is_within_cap = found.not_after <= now + timedelta(seconds=order.cap_seconds)
         if not is_within_cap or found.revocation_reason is not None:
             return None
-        if not _is_under_same_policy(order, sibling):
-            return None
-        if order.replaces is not None or await self._is_to_be_renewed(found, now):
-            return None
-        return found
+        return None if await self._is_to_be_renewed(found, now) else found
+
+    async def _is_worth_waiting(
+        self, order: OrderRecord, work: WorkRecord, sibling: OrderRecord
+    ) -> bool:
+        """Return whether *order* waits on for *sibling*, which is under way."""
+        now = self._clock.now()
+        waited = now - (order.finalized_at or now)
+        if sibling.upstream != order.upstream:
+            return waited < WAIT_ELSEWHERE
+        if work.status is not WorkStatus.INTENDED:
+            return waited < WAIT_THERE
+        theirs = await self._works.work_of_order(sibling.order_id)
+        if theirs is not None and theirs.status is WorkStatus.INTENDED:
+            return True
+        # The CA may be back only now: the day counts from when the first got on there.
+        if sibling.order_id not in self._got_on and len(self._got_on) >= MAX_GOT_ON:
+            del self._got_on[next(iter(self._got_on))]
+        return now - self._got_on.setdefault(sibling.order_id, now) < WAIT_THERE
 
     async def _is_to_be_renewed(self, found: CertificateRecord, now: datetime) -> bool:
         """Return whether clients are told to renew it by now: a client that does so wants another
@@ -152,21 +200,11 @@ class Young:
 
 
 def _is_alike(one: OrderRecord, other: OrderRecord) -> bool:
-    """Return whether both ask for the same: a certificate for an end that was asked for is right
-    for whoever asked for that end."""
+    """Return whether both ask for the same, under the same policy: a certificate for an end that
+    was asked for is right for whoever asked for that end."""
 
-    def facts(order: OrderRecord) -> tuple[str, str, datetime | None, datetime | None]:
-        return order.community, order.profile, order.not_before, order.not_after
+    def facts(order: OrderRecord) -> tuple[object, ...]:
+        asked = order.community, order.profile, order.not_before, order.not_after
+        return *asked, set(order.identifiers), order.decision.get("policy_sha256")
 
-    return facts(one) == facts(other) and set(one.identifiers) == set(other.identifiers)
-
-
-def _is_worth_waiting(order: OrderRecord, sibling: OrderRecord, now: datetime) -> bool:
-    """Return whether *order* waits on for *sibling*, which is under way."""
-    since = order.finalized_at or now
-    longest = WAIT_THERE if sibling.upstream == order.upstream else WAIT_ELSEWHERE
-    return now - since < longest
-
-
-def _is_under_same_policy(one: OrderRecord, other: OrderRecord) -> bool:
-    return one.decision.get("policy_sha256") == other.decision.get("policy_sha256")
+    return facts(one) == facts(other)

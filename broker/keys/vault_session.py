@@ -273,7 +273,7 @@ class VaultConnections:
         self._http = VaultHttp(self._exchange, self._addresses, namespace=settings.namespace)
         self._pool = HvacPool(blocking or RequestsExchange(settings), self._addresses, settings)
         self._sessions: dict[str, VaultSession] = {}
-        self._logins: dict[LoginSettings, Login] = {}
+        self.logins: dict[LoginSettings, Login] = {}  # the next broker of the process may have them
         self._watching = LookOut(self._watch, self._pause, PROBE_SECONDS)
         self.on_return: Callable[[], None] | None = None
         """Called when an identity that could not work can again."""
@@ -356,9 +356,9 @@ class VaultConnections:
 
     def _login(self, settings: LoginSettings) -> Login:
         """Return the one login of an identity: what was unwrapped once is kept in there."""
-        if settings not in self._logins:
-            self._logins[settings] = make_login(settings, self._settings.state_dir)
-        return self._logins[settings]
+        if settings not in self.logins:
+            self.logins[settings] = make_login(settings, self._settings.state_dir)
+        return self.logins[settings]
 
     def _changed(self, before: IdentityHealth, after: IdentityHealth) -> None:
         if not after.is_up:

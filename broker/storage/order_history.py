@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from broker.issuance.approval_resting import RENEWED_UNDER, RESTING_ON
-from broker.issuance.ports import FinalizeClaim
 from broker.issuance.records import OrderRecord
 from broker.protocol.identifiers import Identifier
 from broker.storage.part import Part
 from broker.storage.rows import ORDERS, json_of, moment_of, time_of
 from broker.storage.transaction import Snapshot
 
-__all__ = ["OrderHistories", "behind_siblings"]
+__all__ = ["OrderHistories"]
 
 MAX_LOOKED_AT: Final = 2_000
-"""Most orders of one account in which names are looked for, the newest first: 10 ms."""
+"""Most orders of one account in which names, or young certificates of a CSR, are looked for, the
+newest first: 10 ms."""
 
 MAX_YOUNG: Final = 200
 """Most young orders of one account that are looked at, the newest first: 1 ms.  Past it an upstream
@@ -43,22 +42,27 @@ _YOUNG: Final = " ".join(
 _OF_CSR: Final = "FROM orders INDEXED BY orders_by_csr WHERE account_id = ? AND csr_sha256 = ?"
 
 # Several that were answered with one certificate stand for each other.
-_VALID_SIBLINGS: Final = (
-    f"SELECT order_id, max(finalized_at) {_OF_CSR} AND finalized_at >= ? AND status = 'valid'"
-    " AND profile = ? GROUP BY certificate_id ORDER BY 2 DESC LIMIT 50"
-)
-_SIBLINGS_BEFORE: Final = (
-    f"SELECT order_id {_OF_CSR} AND finalized_at >= ? AND status = 'processing'"
-    " AND profile = ? AND (finalized_at, order_id) < (?, ?)"
-    " ORDER BY finalized_at, order_id LIMIT 50"
-)
-_LAST_SIBLING: Final = (
-    "SELECT max(one.finalized_at) FROM orders AS own, orders AS one INDEXED BY orders_by_csr"
-    " WHERE own.order_id = ? AND one.account_id = own.account_id AND one.csr_sha256 = ?"
+_VALID_SIBLINGS: Final = " ".join(
+    (
+        "SELECT had.order_id, max(finalized_at) FROM",
+        "(SELECT order_id, finalized_at, certificate_id",
+        _OF_CSR,
+        "AND profile = ? AND status = 'valid' ORDER BY finalized_at DESC LIMIT ?) AS had",
+        "JOIN certificates AS c ON c.certificate_id = had.certificate_id AND c.received_at >= ?",
+        "GROUP BY c.certificate_id ORDER BY 2 DESC LIMIT 50",
+    )
 )
 
-TICK: Final = timedelta(microseconds=1)
-"""The least by which two times in the store differ."""
+# Events are numbered in the order of their transactions, whatever the clock said in each.
+_CLAIM_NUMBER: Final = (
+    "(SELECT ifnull(max(seq), 0) FROM events INDEXED BY events_by_order"
+    " WHERE events.order_id = {} AND kind = 'order-finalized')"
+)
+_SIBLINGS_BEFORE: Final = (
+    f"SELECT order_id, {_CLAIM_NUMBER.format('orders.order_id')} AS number {_OF_CSR}"
+    " AND profile = ? AND status = 'processing'"
+    f" AND number < {_CLAIM_NUMBER.format('?')} ORDER BY number LIMIT 50"
+)
 
 _HELD: Final = (
     "SELECT c.identifiers, o.profile, o.created_at, o.decision"
@@ -116,14 +120,11 @@ class OrderHistories(Part):
 
     async def sibling_orders(self, order: OrderRecord, since: datetime) -> Sequence[str]:
         """Return what *order* may be answered with, or waits for; see the port."""
-        if order.finalized_at is None:
-            return []
-        given = (order.account_id, order.csr_sha256, time_of(since), order.profile)
-        place = (time_of(order.finalized_at), order.order_id)
+        given = (order.account_id, order.csr_sha256, order.profile)
 
         def siblings(snapshot: Snapshot) -> list[str]:
-            valid = snapshot.all(_VALID_SIBLINGS, *given)
-            before = snapshot.all(_SIBLINGS_BEFORE, *given, *place)
+            valid = snapshot.all(_VALID_SIBLINGS, *given, MAX_LOOKED_AT, time_of(since))
+            before = snapshot.all(_SIBLINGS_BEFORE, *given, order.order_id)
             return [str(row[0]) for row in (*valid, *before)]
 
         return await self._database.read(siblings)
@@ -162,21 +163,6 @@ class OrderHistories(Part):
             return list(dict.fromkeys(str(one) for one in told))
 
         return await self._database.read(behind)
-
-
-def behind_siblings(snapshot: Snapshot, claim: FinalizeClaim) -> FinalizeClaim:
-    """Return *claim* at a time after every earlier claim of the account with this CSR.
-
-    The one whose transaction comes first is the first, whatever the clock said when each was made:
-    ``sibling_orders`` could otherwise find none before either of two, and both would be issued.
-    What is begun with the claim is no older than it.
-    """
-    ((last,),) = snapshot.all(_LAST_SIBLING, claim.order_id, claim.csr_sha256)
-    if last is None or time_of(claim.at) > last:
-        return claim
-    at = moment_of(last) + TICK
-    work = replace(claim.new_work, created_at=max(claim.new_work.created_at, at))
-    return replace(claim, at=at, new_work=work)
 
 
 def _held(

@@ -19,7 +19,6 @@ from broker.storage.attached import (
     refuse,
 )
 from broker.storage.buckets import give_back_unissued, settle_taken
-from broker.storage.order_history import behind_siblings
 from broker.storage.part import Part
 from broker.storage.renewals import keep_renewal, verify_free
 from broker.storage.rows import (
@@ -315,7 +314,6 @@ def _has_open(transaction: Transaction, order_id: str) -> bool:
 
 
 def _claim(transaction: Transaction, claim: FinalizeClaim) -> tuple[OrderRecord, WorkRecord]:
-    claim = behind_siblings(transaction, claim)
     changed = transaction.change(
         "UPDATE orders SET status = ?, csr_der = ?, csr_sha256 = ?, finalized_at = ?,"
         " decision = ?, upstream = ?, upstream_profile = ?, cap_seconds = ?, ask_not_after = ?"

@@ -79,21 +79,31 @@ class Work(Part):
         )
 
     async def adopt_work(
-        self, order_id: str, *, work_id: str, instead_of: str, event: Event
+        self,
+        order_id: str,
+        *,
+        work_id: str,
+        instead_of: str,
+        event: Event,
+        in_exchange: WorkRecord | None = None,
     ) -> WorkRecord:
-        """Give the order the untaken *work_id* in place of *instead_of*; see the port."""
+        """Give the order *work_id* in place of *instead_of*; see the port."""
 
         def work(transaction: Transaction) -> WorkRecord:
             held = _work(transaction, instead_of)
             if held.taken_by != order_id:
                 raise Conflict(f"work {instead_of} does not belong to order {order_id}")
             found = _work(transaction, work_id)
-            if found.taken_by is not None:
+            if found.taken_by != (None if in_exchange is None else in_exchange.taken_by):
                 raise Conflict(f"work {work_id} is taken by order {found.taken_by}")
             if found.status is WorkStatus.DEAD:
                 raise Conflict(f"work {work_id} is dead")
+            if in_exchange is not None and found.status is not WorkStatus.OPENED:
+                raise Conflict(f"work {work_id} is {found.status}, its order gives it up no more")
             _move(transaction, instead_of, WorkStatus.DEAD)
             transaction.change("UPDATE work SET taken_by = ? WHERE work_id = ?", order_id, work_id)
+            if in_exchange is not None:
+                insert_work(transaction, in_exchange)
             transaction.record((event,))
             return replace(found, taken_by=order_id)
 
@@ -108,6 +118,7 @@ class Work(Part):
         replacement: WorkRecord | None = None,
         events: Sequence[Event] = (),
         only_untaken: bool = False,
+        only_of: str | None = None,
         durable: bool = True,
     ) -> None:
         """Move a work record on by compare-and-set, keeping *replacement* with it."""
@@ -116,7 +127,8 @@ class Work(Part):
             found = _work(transaction, work_id)
             if found.status not in expected:
                 raise refuse(f"work {work_id}", (found.status.value,), expected)
-            if only_untaken and found.taken_by is not None:
+            is_elses = only_of is not None and found.taken_by != only_of
+            if is_elses or (only_untaken and found.taken_by is not None):
                 raise Conflict(f"work {work_id} is taken by order {found.taken_by}")
             _move(transaction, work_id, status)
             if replacement is not None:

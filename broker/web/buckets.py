@@ -25,20 +25,27 @@ SWEEP: Final = 8
 """Old buckets looked at when one more is needed, so that no call takes long."""
 
 MOST_OWED: Final = 1
-"""Most that a bucket can owe, in whole buckets: whoever came in by the hundred waits so long."""
+"""Most that a bucket can owe, in whole buckets, where what is beyond is charged: whoever came in by
+the hundred waits so long."""
 
 NOTHING: Final = timedelta()
 """No wait at all, in any unit: there is a token."""
 
 
 class Buckets:
-    """The buckets of one limit; ``None`` for the rate means that there is none."""
+    """The buckets of one limit; ``None`` for the rate means that there is none.
 
-    def __init__(self, rate: Rate | None, *, max_keys: int = MAX_KEYS) -> None:
+    Only those that *can_owe* are charged.  What they owe looks like a clock that was set back.
+    """
+
+    def __init__(
+        self, rate: Rate | None, *, max_keys: int = MAX_KEYS, can_owe: bool = False
+    ) -> None:
         self._rate = rate
         self._max_keys = max_keys
         self._step = rate.period / rate.count if rate is not None else NOTHING
-        self._longest = rate.period * (1 + MOST_OWED) if rate is not None else NOTHING
+        owed = MOST_OWED if can_owe else 0
+        self._longest = rate.period * (1 + owed) if rate is not None else NOTHING
         self._full_at: OrderedDict[str, datetime] = OrderedDict()
         self._shared: datetime | None = None
 
@@ -88,7 +95,8 @@ class Buckets:
             full_at = self._shared
         if full_at is None or self._rate is None or full_at - now <= self._longest:
             return full_at
-        # The clock was set back: nobody waits longer than for a whole empty bucket.
+        # The clock was set back: whoever waits goes on from a bucket that is just empty.  By less
+        # than what could be owed it cannot be told, and is waited for as if it were.
         self._keep(key, now + self._rate.period)
         return now + self._rate.period
 

@@ -28,6 +28,14 @@ __all__ = ["Guard", "GuardedSite"]
 PAUSE_WHEN_FULL: Final = 1.0
 """How long nothing is accepted when the process has no file descriptor left, in seconds."""
 
+HANDSHAKES_SECONDS: Final = 2.0
+"""How long handshakes that are under way may take once their listener ends, in seconds: a client
+far away needs half of one, and nobody is to hold the listener's end up by saying nothing."""
+
+FIRST_REQUEST_SECONDS: Final = 0.1
+"""How long a connection whose handshake has just ended is left for its request, in seconds: clients
+send it with their last message."""
+
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _log = structlog.get_logger("penstock.web")
@@ -49,13 +57,16 @@ class _Acceptor:
 
     def __init__(self, sockets: list[socket.socket]) -> None:
         self.sockets = sockets
-        self.tasks: set[asyncio.Task[None]] = set()
+        self._accepting: set[asyncio.Task[None]] = set()
+        self._handshakes: set[asyncio.Task[None]] = set()
 
-    def run(self, coroutine: Any) -> None:
-        """Run something that ends with the listener."""
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+    def accept(self, coroutine: Any) -> None:
+        """Run what accepts, until the listener ends."""
+        _run_in(self._accepting, coroutine)
+
+    def shake_hands(self, coroutine: Any) -> None:
+        """Run a handshake, a moment longer than that."""
+        _run_in(self._handshakes, coroutine)
 
     def close(self) -> None:
         """Let go of the sockets; nobody may be waiting for them any more."""
@@ -63,10 +74,25 @@ class _Acceptor:
             listening.close()
 
     async def end(self) -> None:
-        """Accept no more, and give up the handshakes that are under way."""
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        """Accept no more, and give up the handshakes that do not end soon."""
+        await _cancel(self._accepting)
+        if self._handshakes:
+            ended, _ = await asyncio.wait(self._handshakes, timeout=HANDSHAKES_SECONDS)
+            if ended:
+                await asyncio.sleep(FIRST_REQUEST_SECONDS)
+        await _cancel(self._handshakes)
+
+
+def _run_in(tasks: set[asyncio.Task[None]], coroutine: Any) -> None:
+    task = asyncio.get_running_loop().create_task(coroutine)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+
+
+async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class GuardedSite(web.BaseSite):
@@ -99,7 +125,7 @@ class GuardedSite(web.BaseSite):
         await super().start()
         self._server = self._acceptor  # type: ignore[assignment]  # has what aiohttp asks of it
         for listening in self._acceptor.sockets:
-            self._acceptor.run(self._accept(listening))
+            self._acceptor.accept(self._accept(listening))
 
     async def stop(self) -> None:
         """Accept no more; connections that are being served go on."""
@@ -128,7 +154,7 @@ class GuardedSite(web.BaseSite):
             self._guard.on_refused()
             return
         self._open[address] += 1
-        self._acceptor.run(self._serve(connection, peer, _Place(self._open, address)))
+        self._acceptor.shake_hands(self._serve(connection, peer, _Place(self._open, address)))
 
     async def _serve(self, connection: socket.socket, peer: str, place: _Place) -> None:
         """Do the handshake; the connection frees its place when it is lost."""

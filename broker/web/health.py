@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
@@ -15,7 +16,7 @@ from aiohttp import web
 
 from broker.web.listeners import hide_software
 
-__all__ = ["METRICS_CONTENT_TYPE", "ReadyCheck", "create_health_app"]
+__all__ = ["METRICS_CONTENT_TYPE", "HealthView", "ReadyCheck", "create_health_app", "health_app_of"]
 
 ReadyCheck = Callable[[], Awaitable[str | None]]
 """Returns None when all is well, or the reason why not; it raises nothing."""
@@ -28,23 +29,42 @@ METRICS_CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """The Prometheus text format that ``/metrics`` is written in."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthView:
+    """What the health port finds out when it is asked."""
+
+    checks: Mapping[str, ReadyCheck]
+    metrics: Callable[[], Awaitable[bytes]] | None = None
+    """Renders them; None while there are none."""
+    warnings: Mapping[str, ReadyCheck] = field(default_factory=dict)
+    """What they find is told by ``/readyz`` and changes nothing of its answer: clients are served
+    all the same, for now."""
+
+
 def create_health_app(
     *,
     checks: Mapping[str, ReadyCheck],
     metrics: Callable[[], Awaitable[bytes]],
     warnings: Mapping[str, ReadyCheck] | None = None,
 ) -> web.Application:
-    """Return the application of the health listener.
+    """Return the application of a health listener that finds out the same for its whole life."""
+    view = HealthView(checks=checks, metrics=metrics, warnings=warnings or {})
 
-    What *warnings* find is told by ``/readyz`` and changes nothing of its answer: clients are
-    served all the same, for now.
-    """
-    told = warnings or {}
+    async def find() -> HealthView:
+        return view
+
+    return health_app_of(find)
+
+
+def health_app_of(find: Callable[[], Awaitable[HealthView]]) -> web.Application:
+    """Return the application of a health listener that asks whatever *find* returns by then."""
 
     async def livez(_request: web.Request) -> web.StreamResponse:
         return _text("ok\n")
 
     async def readyz(request: web.Request) -> web.StreamResponse:
+        view = await find()
+        checks, told = view.checks, view.warnings
         found = await asyncio.gather(*map(_run, [*checks.values(), *told.values()]))
         faults, odd = found[: len(checks)], found[len(checks) :]
         is_ready = not any(faults)
@@ -60,6 +80,9 @@ def create_health_app(
         return _text("".join([*lines, summary]), status=200 if is_ready else 503)
 
     async def scrape(_request: web.Request) -> web.StreamResponse:
+        metrics = (await find()).metrics
+        if metrics is None:
+            return _text("there are none at the moment\n", status=503)
         return web.Response(body=await metrics(), headers={"Content-Type": METRICS_CONTENT_TYPE})
 
     app = web.Application(client_max_size=1024)

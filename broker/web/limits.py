@@ -100,7 +100,7 @@ class Gatekeeper:
         self._buckets = {
             Limit.ADDRESS: Buckets(rates.address),
             Limit.NEW_ACCOUNTS: Buckets(rates.new_accounts),
-            Limit.ACCOUNT: Buckets(rates.account),
+            Limit.ACCOUNT: Buckets(rates.account, can_owe=True),
             Limit.NEW_ORDERS: Buckets(rates.new_orders),
             Limit.FAILED_VALIDATIONS: Buckets(rates.failed_validations),
         }
@@ -161,8 +161,8 @@ class Gatekeeper:
     def count_account(self, account_id: str) -> None:
         """Count a request that the account has signed; it is not refused for it any more.
 
-        Others of the account may have been let in since it was: they are all counted, so that who
-        asks on many connections gets no more than who asks on one.
+        Others of the account may have been let in since it was: they are all counted, and up to a
+        whole bucket of them is paid for before the next one is let in.
         """
         self._buckets[Limit.ACCOUNT].charge(account_id, self._clock.now())
 

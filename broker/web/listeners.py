@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +17,7 @@ from broker.web.guarded import Guard, GuardedSite
 from broker.web.sockets import BACKLOG, ListeningSockets, bind_tcp, bind_unix
 from broker.web.wirefaults import PoliteRunner
 
-__all__ = ["Listener", "hide_software", "start_tcp", "start_unix"]
+__all__ = ["Draining", "Listener", "hide_software", "start_tcp", "start_unix"]
 
 IDLE_TIME: Final = timedelta(seconds=75)
 """How long a connection may wait for the next, or the first, complete set of headers.
@@ -46,6 +48,25 @@ class Listener:
         await self.runner.cleanup()
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+
+
+class Draining:
+    """Listeners that stop side by side: no client is waited for after those of another."""
+
+    def __init__(self) -> None:
+        self._stops: list[Callable[[], Awaitable[None]]] = []
+
+    def add(self, stop: Callable[[], Awaitable[None]]) -> None:
+        """Have *stop* called in the end."""
+        self._stops.append(stop)
+
+    async def end(self) -> None:
+        """Stop all of them; raises what one of them did, once all have stopped."""
+        stops, self._stops = self._stops, []
+        ended = await asyncio.gather(*(stop() for stop in stops), return_exceptions=True)
+        for one in ended:
+            if one is not None:
+                raise one
 
 
 async def start_tcp(

@@ -56,7 +56,7 @@ class ListeningSockets:
             OSError: The path cannot be used.
         """
         if path in self._kept and not path.is_socket():
-            self._close(path)
+            self._close(path)  # nobody finds it any more; what is there now is not ours
         if path in self._kept:
             path.chmod(mode)
         else:
@@ -77,7 +77,7 @@ class ListeningSockets:
     def _close(self, key: _Key) -> None:
         for one in self._kept.pop(key):
             one.close()
-        if isinstance(key, Path):
+        if isinstance(key, Path) and key.is_socket():
             key.unlink(missing_ok=True)
 
 

@@ -64,18 +64,20 @@ async def start_tls_alpn(
 
     bind = bind_tcp if sockets is None else sockets.tcp
     seconds = HANDSHAKE_TIME.total_seconds()
+    servers: list[asyncio.Server] = []
     try:
-        servers = [
-            await asyncio.start_server(
+        for one in await bind(host, port):
+            server = await asyncio.start_server(
                 hang_up,
                 sock=one,
                 ssl=_front(find),
                 ssl_handshake_timeout=seconds,
                 ssl_shutdown_timeout=seconds,
             )
-            for one in await bind(host, port)
-        ]
+            servers.append(server)
     except OSError as error:
+        for server in servers:
+            server.close()
         reason = (error.strerror or str(error)).lower()
         raise Broken(f"cannot listen at {host}:{port}: {reason}") from error
     return TlsAlpnListener(servers)

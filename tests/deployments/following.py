@@ -72,8 +72,21 @@ class FollowingPenstock(TrustingPenstock):
         return len(re.findall(r'"event": "serving"', self.log_text()))
 
     def readyz(self) -> str:
-        """Return what the probe says."""
-        return process.get(f"http://127.0.0.1:{self.health_port}/readyz").decode()
+        """Return what the probe says, ready or not."""
+        return self._said("readyz")
+
+    def metrics(self) -> str:
+        """Return the metrics page, or why there is none between two turns."""
+        return self._said("metrics")
+
+    def _said(self, path: str) -> str:
+        try:
+            return process.get(f"http://127.0.0.1:{self.health_port}/{path}").decode()
+        except process.PeerFailed as failed:
+            _, is_unready, said = str(failed).partition(" answered 503: ")
+            if not is_unready:
+                raise
+            return said
 
     def wait_taken(self, digest: str) -> float:
         """Return after how many seconds the text of this *digest* serves."""
@@ -84,9 +97,11 @@ class FollowingPenstock(TrustingPenstock):
 
     def wait_agreed(self) -> None:
         """Return once the file is what serves."""
-        process.wait_until(
-            lambda: "[!] configuration" not in self.readyz(), TAKEN_SECONDS, "the file serves"
-        )
+        process.wait_until(self._has_agreed, TAKEN_SECONDS, "the file serves")
+
+    def _has_agreed(self) -> bool:
+        said = self.readyz()
+        return "[!] configuration" not in said and "not ready\n" not in said
 
     def wait_refused(self, words: str) -> str:
         """Return what the probe says once the file is refused in these *words*."""

@@ -70,10 +70,13 @@ class Scene:
         return [(stage, fingerprint) for stage, fingerprint in rows]
 
     def serves(self, fingerprint: str) -> bool:
-        """Return whether nginx is seen to serve that certificate."""
-        second = datetime.timedelta(seconds=1)
+        """Return whether nginx is seen to serve that certificate.
+
+        For a moment after a reload its former workers may still answer.
+        """
+        patience = datetime.timedelta(seconds=20)
         try:
-            look(self.nginx.look_section(NAME, attempts=1, timeout=second), fingerprint)
+            look(self.nginx.look_section(NAME, attempts=1, timeout=patience), fingerprint)
         except NotSeen:
             return False
         return True
@@ -137,7 +140,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
         stack.enter_context(agent)
         made = Scene(broker, agent, nginx, clock)
         wait_for(lambda: [stage for stage, _ in made.deliveries()] == ["seen"], "the first")
-        assert made.serves(made.deliveries()[0][1])
+        wait_for(lambda: made.serves(made.deliveries()[0][1]), "the first to be served")
         yield made
 
 
@@ -169,7 +172,7 @@ def test_clock_that_is_days_ahead(scene: Scene) -> None:
     mended = wait_for(
         lambda: [one for stage, one in scene.deliveries()[2:] if stage == "seen"], "the next one"
     )
-    assert scene.serves(mended[-1])
+    wait_for(lambda: scene.serves(mended[-1]), "the next one to be served")
     assert scene.broker.rows("SELECT count(*) FROM nodes") == [(1,)]
 
 
@@ -191,5 +194,5 @@ def test_clock_that_is_days_behind(scene: Scene) -> None:
     wait_for(lambda: scene.deliveries()[-1][0] == "seen", "the renewal")
     second = scene.deliveries()[-1][1]
     assert second != first
-    assert scene.serves(second)
+    wait_for(lambda: scene.serves(second), "the renewed one to be served")
     assert scene.broker.rows("SELECT count(*) FROM nodes") == [(1,)]

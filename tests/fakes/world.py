@@ -60,6 +60,7 @@ from broker.issuance.settings import CommunitySettings, DeclaredEabKey, Issuance
 from broker.issuance.standing import Standing
 from broker.issuance.succession import Succession
 from broker.issuance.withdrawals import Withdrawals
+from broker.issuance.witness import Witness
 from broker.issuance.young import Young
 from broker.policy.decisions import ProfileLifetime, UpstreamFacts
 from broker.policy.published_limits import PublishedLimit
@@ -214,6 +215,7 @@ class World:
             ),
         )
         self.settings = replace(self.settings, **changes)
+        self.witness = Witness()
         self._commits_kept: int | None = None
         self.keeps_snapshots = False
         """Whether to keep what a power cut would leave."""
@@ -237,6 +239,7 @@ class World:
             self._commits_kept = None
             self.traffic.on_answer = self._keep_snapshot
         upstreams, clock = FakeUpstreams(self), self.clock
+        witness = self.witness
         self.dispatcher = Dispatcher(
             store, clock, concurrency=self.concurrency, call_later=self.time.call_later
         )
@@ -303,6 +306,7 @@ class World:
             approvals=self.approvals,
             quotas=self.quotas,
             freezes=self.freezes,
+            witness=witness,
         )
         self.authorizations = Authorizations(
             orders=store,
@@ -338,16 +342,19 @@ class World:
                 quotas=self.quotas,
                 caa=self.caa_watch,
                 clock=clock,
+                witness=witness,
             ),
             young=Young(
                 store=store,
                 orders=store,
+                works=store,
                 certificates=store,
                 renewals=store,
                 policies=self.policies,
                 closing=self.closing,
                 dispatcher=self.dispatcher,
                 clock=clock,
+                witness=witness,
             ),
             approvals=self.hold,
             freezes=self.freezes,
@@ -386,9 +393,14 @@ class World:
         self.time.forget_all()
         await self.store.close()
 
-    async def restart(self, *, power_cut: bool = False) -> None:
-        """End the process and begin the next; a power cut loses what was not on the disk."""
+    async def restart(self, *, power_cut: bool = False, is_turn: bool = False) -> None:
+        """End the process and begin the next; a power cut loses what was not on the disk.
+
+        A turn is what begins in the same process, when a configuration is taken up in place.
+        """
         await self.stop()
+        if not is_turn:
+            self.witness = Witness()
         if power_cut:
             assert self._commits_kept is not None, "nothing durable was written"
             for leftover in self.path.parent.glob(f"{self.path.name}-*"):

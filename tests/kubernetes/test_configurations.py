@@ -275,10 +275,12 @@ def test_policies_swapped_past_admission_change_nothing(without_admission: Relea
     _assert_told(release, digest)
     assert "\npenstock_policy_last_good 0.0" in release.health("/metrics")
     assert "policies refused" in log(release)
+    before = release.life()
     release.cluster.kubectl("delete", "pod", f"{NAME}-0", "-n", NAMESPACE)
     release.cluster.kubectl(
         "rollout", "status", f"statefulset/{NAME}", "-n", NAMESPACE, "--timeout=120s"
     )
+    assert release.life() != before
     _assert_told(release, digest)
     assert "\npenstock_policy_last_good 1.0" in release.health("/metrics")
 
@@ -354,6 +356,7 @@ def test_broken_configuration_is_told_and_changes_nothing(kept: Release, written
     assert kept.life() == before
     kept.cluster.kubectl("delete", "pod", f"{NAME}-0", "-n", NAMESPACE)
     kept.wait()
+    assert kept.life() != before
     _assert_configuration_is(kept, written)
     assert "\npenstock_config_last_good 1.0" in kept.health("/metrics")
 

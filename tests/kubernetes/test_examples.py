@@ -203,7 +203,10 @@ def api(release: Release) -> Iterator[Cluster]:
     cluster.kubectl("apply", "--server-side", *named)
     made = [definition(kind, plural) for kind, plural in MONITORING.items()]
     warns = {f"pod-security.kubernetes.io/{how}": "restricted" for how in ("warn", "enforce")}
-    cluster.apply(*made, namespace(TRIAL, **warns))
+    # No pod is looked at whose service account is not there: `helm test` has one of its own.
+    account = {"name": f"{NAME}-test", "namespace": TRIAL}
+    tester = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account}
+    cluster.apply(*made, namespace(TRIAL, **warns), tester)
     names = [f"crd/{one['metadata']['name']}" for one in made]
     cluster.kubectl("wait", "--for=condition=Established", *names, "--timeout=30s")
     yield cluster
@@ -234,11 +237,14 @@ def definition(kind: str, plural: str) -> dict[str, Any]:
 
 
 def manifest(cluster: Cluster, chart: Path, name: str) -> str:
-    """Return what Helm would send to this cluster for an example, having asked it."""
+    """Return what Helm would send to this cluster for an example, hooks last, having asked it."""
     file = str(EXAMPLES / "values" / f"{name}.yaml")
     dry = ("--dry-run=server", "--output", "json")
-    told = cluster.helm("install", NAME, str(chart), "-n", TRIAL, "--values", file, *dry)
-    return str(json.loads(told)["manifest"])
+    told = json.loads(
+        cluster.helm("install", NAME, str(chart), "-n", TRIAL, "--values", file, *dry)
+    )
+    hooks = [str(one["manifest"]) for one in told.get("hooks", ())]
+    return "\n---\n".join([str(told["manifest"]), *hooks])
 
 
 def apply_dry(cluster: Cluster, text: str) -> list[str]:
@@ -256,6 +262,8 @@ def test_values_of_an_example_are_taken_by_the_api_server(
     looked_at = apply_dry(api, text)
     assert len(looked_at) == sum(bool(one) for one in yaml.safe_load_all(text))
     assert f"statefulset.apps/{NAME}" in looked_at
+    # `helm test` is a pod of the cluster that the broker serves, where it serves one.
+    assert (f"pod/{NAME}-test" in looked_at) == (name != "broker-only")
 
 
 def test_field_that_nobody_knows_would_be_refused(api: Cluster, release: Release) -> None:

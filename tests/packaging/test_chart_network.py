@@ -2,7 +2,6 @@
 
 import functools
 import json
-from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -13,15 +12,29 @@ from tests.peers.helm import Document, Rendered, render
 
 pytestmark = pytest.mark.peers
 
-EVERY_POD = [{"namespaceSelector": {}}]
+EVERY_POD = [{"namespaceSelector": {}, "podSelector": {}}]
+"""Both, for OpenShift counts pods of the host's network by the second alone."""
+
 BROKER = "StatefulSet/penstock"
 ADMISSION = "Deployment/penstock-admission"
 TEST = "Pod/penstock-test"
 
 BROKERS_PORTS = {"acme": 8443, "plain": 8080, "agents": 8445, "operators": 8446, "metrics": 8081}
 
-METADATA = ("169.254.169.254", "169.254.170.2", "fd00:ec2::254")
-"""Where clouds tell a node's credentials to whoever asks: EC2, Google, Azure; ECS; EC2 by IPv6."""
+METADATA = {
+    "EC2, Google, Azure": "169.254.169.254",
+    "ECS": "169.254.170.2",
+    "EC2 by IPv6": "fd00:ec2::254",
+    "Google by IPv6": "fd20:ce::254",
+    "Azure's host": "168.63.129.16",
+    "Alibaba": "100.100.100.200",
+}
+"""Where clouds tell a node's credentials to whoever asks."""
+
+DNS = {(53, "UDP"), (53, "TCP"), (5353, "UDP"), (5353, "TCP")}
+API_SERVER = {(port, "TCP") for port in (443, 6443, 8443, 16443)}
+
+Port = tuple[int, str]
 
 
 def labels_of(made: Rendered) -> dict[str, dict[str, str]]:
@@ -64,17 +77,26 @@ def door(found: Document, port: object) -> list[Any] | None:
     return peers
 
 
-def reached(found: Document, address: str) -> Iterator[set[int] | None]:
-    """Yield the ports by which a rule lets *address* be reached; None: all."""
+def open_ports(found: Document, address: str) -> set[Port] | None:
+    """Return the ports and protocols by which *address* is reached; None: all."""
+    opened: set[Port] = set()
     for rule in found["egress"]:
-        ports = {one["port"] for one in rule["ports"]} if "ports" in rule else None
-        if "to" not in rule:
-            yield ports
-        for block in (one["ipBlock"] for one in rule.get("to", ()) if "ipBlock" in one):
-            where = ip_address(address)
-            but = [ip_network(one) for one in block.get("except", ())]
-            if where in ip_network(block["cidr"]) and not any(where in one for one in but):
-                yield ports
+        assert rule.get("to") != [], "an empty list would let everything be reached"
+        assert rule.get("ports", True), "an empty list would open every port"
+        if any(is_in(address, one) for one in rule.get("to", [{"everywhere": True}])):
+            if "ports" not in rule:
+                return None
+            opened |= {(one["port"], one["protocol"]) for one in rule["ports"]}
+    return opened
+
+
+def is_in(address: str, peer: Document) -> bool:
+    """Tell whether an address that is no pod's is *peer*."""
+    if "ipBlock" not in peer:
+        return "everywhere" in peer
+    where, block = ip_address(address), peer["ipBlock"]
+    but = [ip_network(one) for one in block.get("except", ())]
+    return where in ip_network(block["cidr"]) and not any(where in one for one in but)
 
 
 @pytest.mark.parametrize("name", VALUE_SETS)
@@ -173,32 +195,69 @@ def test_agents_from_outside_come_in_where_their_service_leads_there(kind: str) 
 
 
 @pytest.mark.parametrize("pod", [BROKER, ADMISSION])
-@pytest.mark.parametrize("port", [53, 5353, 443, 6443, 8443, 16443])
-def test_name_servers_and_api_server_are_reached_wherever_they_are(pod: str, port: int) -> None:
-    """Else neither would start; NodeLocal DNSCache is at a link-local address."""
-    for address in ("10.96.0.1", "169.254.20.10"):
-        assert any(ports is None or port in ports for ports in reached(policy(pod), address))
+def test_name_servers_and_api_server_are_reached_wherever_they_are(pod: str) -> None:
+    """Else neither would start; NodeLocal DNSCache and Azure's are where metadata services are."""
+    found = policy(pod)
+    for address in ("169.254.20.10", "168.63.129.16"):
+        assert open_ports(found, address) == DNS | API_SERVER
+    anywhere = open_ports(found, "10.96.0.1")
+    assert anywhere is None or anywhere == DNS | API_SERVER
+    tested = policy(TEST)
+    assert open_ports(tested, "10.96.0.10") == DNS
+
+
+@pytest.mark.parametrize("pod", [BROKER, ADMISSION, TEST])
+def test_name_servers_and_api_server_are_reached_where_they_are_said_to_be(pod: str) -> None:
+    """And nowhere else by those ports: 443 is that of most of what is not to be reached."""
+    name_servers = [{"ipBlock": {"cidr": "10.96.0.10/32"}}]
+    api_server = [{"ipBlock": {"cidr": "10.0.0.0/24"}}]
+    ca = [{"ipBlock": {"cidr": "198.51.100.7/32"}}]
+    egress = {"to": ca, "dnsTo": name_servers, "apiServerTo": api_server}
+    found = policy(pod, networkPolicy={"egress": egress})
+    assert open_ports(found, "192.0.2.7") == set()
+    assert open_ports(found, "10.96.0.10") == DNS
+    assert open_ports(found, "10.0.0.5") == (set() if pod == TEST else API_SERVER)
 
 
 def test_the_broker_reaches_cas_and_what_it_validates_but_no_metadata_of_a_cloud() -> None:
     """A request that it is talked into brings no credentials of its node."""
     found = policy(BROKER)
     for address in ("192.0.2.7", "10.1.2.3", "2001:db8::7"):
-        assert None in list(reached(found, address))
-    for address in METADATA:
-        assert not any(ports is None or 80 in ports for ports in reached(found, address))
+        assert open_ports(found, address) is None
+    for address in METADATA.values():
+        assert open_ports(found, address) == DNS | API_SERVER
     assert EVERY_POD[0] in [peer for rule in found["egress"] for peer in rule.get("to", ())]
 
 
 def test_the_broker_reaches_no_more_than_is_listed() -> None:
-    """The twin: beside name servers and API server; and without exceptions it reaches all."""
+    """The twin: but by the ports of name servers and API server, which are open to any address."""
     listed = [{"ipBlock": {"cidr": "10.0.0.0/8"}}]
     found = policy(BROKER, networkPolicy={"egress": {"to": listed}})
-    assert None in list(reached(found, "10.1.2.3"))
-    assert all(ports is not None and 80 not in ports for ports in reached(found, "192.0.2.7"))
+    assert open_ports(found, "10.1.2.3") is None
+    assert open_ports(found, "192.0.2.7") == DNS | API_SERVER
     assert [rule["to"] for rule in found["egress"] if "to" in rule] == [listed]
+
+
+def test_without_exceptions_the_broker_reaches_all() -> None:
+    """By a rule without a list: some networks match nodes by no block of addresses."""
     everywhere = policy(BROKER, networkPolicy={"egress": {"except": []}})
-    assert all(None in list(reached(everywhere, address)) for address in METADATA)
+    assert {} in everywhere["egress"]
+    assert all(open_ports(everywhere, address) is None for address in METADATA.values())
+    listed = [{"ipBlock": {"cidr": "10.0.0.0/8"}}]
+    narrow = policy(BROKER, networkPolicy={"egress": {"except": [], "to": listed}})
+    assert {} not in narrow["egress"]
+
+
+@pytest.mark.parametrize("pod", [BROKER, ADMISSION])
+def test_lists_that_are_taken_out_open_nothing(pod: str) -> None:
+    """Null is how Helm takes a value out; without ports for it, a rule would open all of them."""
+    names = ("to", "dnsPorts", "dnsTo", "apiServerPorts", "apiServerTo")
+    found = policy(pod, networkPolicy={"egress": dict.fromkeys(names)})
+    assert open_ports(found, "169.254.169.254") == set()
+    doors = ("acmeFrom", "agentsFrom", "operatorsFrom", "metricsFrom", "webhooksFrom")
+    assert policy(pod, networkPolicy=dict.fromkeys(doors)) == policy(pod)
+    whole = policy(pod, networkPolicy={"egress": None})
+    assert whole == policy(pod, networkPolicy={"egress": {"enabled": False}})
 
 
 @pytest.mark.parametrize(("pod", "ports"), [(ADMISSION, {8446, 8445}), (TEST, {8445})])

@@ -12,6 +12,7 @@ from broker.admission.cluster_api import (
     PAGE,
     ClusterApi,
     Gone,
+    Invalid,
     NotThere,
     Selection,
 )
@@ -186,9 +187,22 @@ async def test_objects_are_made_and_changed(api: ClusterApi, server: ApiServer) 
         await api.merge(f"{PATH}/nobody", {})
     with pytest.raises(Conflict):
         await api.change(f"{PATH}/g", [{"op": "test", "path": "/data/c", "value": "x"}])
-    server.said = [(422, "testing /metadata/resourceVersion failed")]
+
+
+async def test_a_test_that_fails_is_told_from_what_a_policy_refuses(
+    api: ClusterApi, server: ApiServer
+) -> None:
+    """Both are answered with 422: the one says that somebody was first, the other for ever no."""
+    server.said = [(422, "the server rejected our request due to an error in our request")]
     with pytest.raises(Conflict):
-        await api.change(f"{PATH}/g", [])
+        await api.change(f"{PATH}/a", [])
+    for reason in (
+        "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no roots of others",
+        'Service "a" is invalid: spec.ports: Required value',
+    ):
+        server.said = [(422, reason)]
+        with pytest.raises(Invalid, match="answered 422"):
+            await api.change(f"{PATH}/a", [])
 
 
 async def test_the_token_is_read_for_each_request(

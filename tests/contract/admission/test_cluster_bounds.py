@@ -12,7 +12,13 @@ from aiohttp import web
 
 from broker.admission.cluster_api import MAX_OBJECT_BYTES, MAX_PAGE_BYTES, PAGE, ClusterApi
 from broker.admission.mirrors import Mirror
-from broker.admission.services import SERVICES, Selector, reduce_service
+from broker.admission.services import (
+    MAX_LABELS,
+    MAX_SELECTOR_CHARS,
+    SERVICES,
+    Selector,
+    reduce_service,
+)
 from broker.issuance.errors import Unreachable
 from tests.contract.admission.servers import standing
 
@@ -70,9 +76,28 @@ async def asking(server: Hostile, folder: Path) -> AsyncIterator[ClusterApi]:
             await api.close()
 
 
+def longest(number: int) -> dict[str, Any]:
+    """Return one with the longest selector that is kept: as many labels as it may have."""
+    room = MAX_SELECTOR_CHARS // MAX_LABELS
+    name = f"{number}-x".ljust(room - 3, "x")
+    return service(number) | {
+        "spec": {"selector": {f"{name}{n:03}": "" for n in range(MAX_LABELS)}}
+    }
+
+
+TOO_LONG = {f"{n}.example/".rjust(254, "x") + "n" * 63: "v" * 63 for n in range(MAX_LABELS)}
+"""The longest selector of so many labels, each as long as an API server takes it, 24 KiB in all."""
+
+
+def too_long(number: int) -> dict[str, Any]:
+    """Return one that would have it be kept."""
+    return service(number) | {"spec": {"selector": TOO_LONG}}
+
+
 async def test_memory_does_not_grow_with_what_others_write(tmp_path: Path) -> None:
-    """Three times the container's limit is read, with its annotations, in a tenth of it."""
-    server = Hostile(1_000, annotated)
+    """Of a quarter of a GiB, in annotations and selectors, 48 MiB are held at most, 16 are kept."""
+    kinds = (annotated, longest, too_long)
+    server = Hostile(3_000, lambda number: kinds[number % 3](number))
     async with asking(server, tmp_path) as api:
         mirror: Mirror[Selector] = Mirror("services", api, SERVICES, reduce=reduce_service)
         tracemalloc.start()
@@ -81,9 +106,13 @@ async def test_memory_does_not_grow_with_what_others_write(tmp_path: Path) -> No
             kept, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-    assert mirror.get(("shop", "s999")) == Selector((("app", "a999"),))
-    assert len(list(mirror.items())) == 1_000
-    assert server.bytes > 250 * MIB
+    assert mirror.get(("shop", "s2997")) == Selector((("app", "a2997"),))
+    found = mirror.get(("shop", "s2998"))
+    assert found is not None
+    assert len(found.labels) == MAX_LABELS
+    assert mirror.get(("shop", "s2999")) is None
+    assert len(list(mirror.items())) == 2_000
+    assert server.bytes > 256 * MIB
     # The server's own pages are in it, being of the same process.
     assert peak < 48 * MIB
     assert kept < 16 * MIB

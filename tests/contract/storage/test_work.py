@@ -9,7 +9,7 @@ import pytest
 from broker.issuance.errors import Conflict
 from broker.issuance.events import EventKind
 from broker.issuance.ports import Attached, Store
-from broker.issuance.records import WorkRecord, WorkStatus
+from broker.issuance.records import OrderRecord, WorkRecord, WorkStatus
 from broker.protocol.resources import OrderStatus
 from tests.contract.storage import given
 
@@ -190,6 +190,67 @@ async def test_adoption_of_what_cannot_be_had_changes_nothing(store: Store) -> N
         with pytest.raises(Conflict, match=sentence):
             await adopt(store, mine, other)
     assert await store.work_of_order(order.order_id) == mine
+
+
+async def has_opened(store: Store) -> tuple[OrderRecord, WorkRecord]:
+    """Return an order that is processing, with work that is open."""
+    order, made = await given.has_claimed(store)
+    return order, await opened(store, made)
+
+
+async def test_orders_exchange_work_in_one_step(store: Store) -> None:
+    """The one has what was open, the other begins anew, and nobody is ever without."""
+    waiting, theirs = await has_opened(store)
+    order, mine = await given.has_claimed(store)
+    anew = given.work(taken_by=waiting.order_id)
+    got = await store.adopt_work(
+        order.order_id,
+        work_id=theirs.work_id,
+        instead_of=mine.work_id,
+        event=given.event(EventKind.UPSTREAM_ORDER_ADOPTED),
+        in_exchange=anew,
+    )
+    assert got == replace(theirs, taken_by=order.order_id)
+    assert await store.work_of_order(order.order_id) == got
+    assert await store.work_of_order(waiting.order_id) == anew
+    assert await store.load_work(mine.work_id) == replace(mine, status=WorkStatus.DEAD)
+
+
+async def test_what_is_being_finalized_is_not_exchanged(store: Store) -> None:
+    """Nor what a third order has: each keeps its own."""
+    waiting, theirs = await has_opened(store)
+    order, mine = await given.has_claimed(store)
+    third, _ = await given.has_claimed(store)
+
+    async def exchange(giver: OrderRecord) -> None:
+        await store.adopt_work(
+            order.order_id,
+            work_id=theirs.work_id,
+            instead_of=mine.work_id,
+            event=given.event(EventKind.UPSTREAM_ORDER_ADOPTED),
+            in_exchange=given.work(taken_by=giver.order_id),
+        )
+
+    with pytest.raises(Conflict, match="is taken by"):
+        await exchange(third)
+    await store.change_work(
+        theirs.work_id, expected=[WorkStatus.OPENED], status=WorkStatus.FINALIZING
+    )
+    with pytest.raises(Conflict, match="is finalizing"):
+        await exchange(waiting)
+    assert await store.work_of_order(order.order_id) == mine
+    found = await store.work_of_order(waiting.order_id)
+    assert found == replace(theirs, status=WorkStatus.FINALIZING)
+
+
+async def test_order_moves_on_only_its_own_work(store: Store) -> None:
+    """What was exchanged meanwhile is finalized by who has it now."""
+    order, mine = await given.has_claimed(store)
+    move = {"expected": [WorkStatus.INTENDED], "status": WorkStatus.FINALIZING}
+    with pytest.raises(Conflict, match="is taken by"):
+        await store.change_work(mine.work_id, only_of="another", **move)
+    await store.change_work(mine.work_id, only_of=order.order_id, **move)
+    assert await store.work_of_order(order.order_id) == replace(mine, status=WorkStatus.FINALIZING)
 
 
 async def test_work_of_another_order_cannot_be_given_up(store: Store) -> None:

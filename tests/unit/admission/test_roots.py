@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import structlog
 
-from broker.admission.cluster_api import Gone, NotThere, Selection
+from broker.admission.cluster_api import Gone, Invalid, NotThere, Selection
 from broker.admission.mirrors import Key, Mirror
 from broker.admission.roots import (
     LABELS,
+    RACES,
+    REST_SECONDS,
     CaBundles,
     Copies,
     Copy,
@@ -46,8 +48,11 @@ class World:
         self.counts: list[tuple[str, str]] = []
         self.slept: list[float] = []
         self.awake = asyncio.Event()
-        """Set: no pause lasts."""
+        """Set: no pause after a failure lasts."""
         self.awake.set()
+        self.rested = asyncio.Event()
+        """Set: nor does one after a success."""
+        self.rested.set()
         self.namespaces: Mirror[bool] = Mirror(
             "namespaces",
             self.cluster,
@@ -101,9 +106,14 @@ class World:
         self.counts.append((what, result))
 
     async def sleep(self, seconds: float) -> None:
-        """Pass the time."""
-        self.slept.append(seconds)
-        await self.awake.wait()
+        """Pass the time; what was written is seen meanwhile."""
+        if seconds == REST_SECONDS:
+            for _ in range(10):
+                await asyncio.sleep(0)
+            await self.rested.wait()
+        else:
+            self.slept.append(seconds)
+            await self.awake.wait()
 
     def open(self, name: str, **more: Any) -> None:
         """Have a namespace opt in."""
@@ -255,7 +265,7 @@ async def test_a_namespace_that_is_taken_away_gets_nothing(world: World) -> None
 
 
 @pytest.mark.parametrize(
-    ("fault", "is_done"),
+    ("fault", "is_race"),
     [
         (Unreachable("no route"), False),
         (Broken("403 exceeded quota"), False),
@@ -266,16 +276,85 @@ async def test_a_namespace_that_is_taken_away_gets_nothing(world: World) -> None
     ids=["away", "quota", "gone", "conflict", "not there"],
 )
 async def test_one_copy_that_fails_does_not_hold_up_the_others(
-    world: World, fault: Exception, is_done: bool
+    world: World, fault: Exception, is_race: bool
 ) -> None:
-    """It is tried again, unless what is seen next tells what is due."""
+    """It is looked at again after a pause; that somebody else was first is no failure yet."""
     await world.read()
     world.cluster.failing["create"] = [fault]
     await world.look()
     assert (world.copy("bank"), world.copy("shop")) == (None, ROOTS)
-    failed = [] if is_done else [("copy", "failed")]
+    failed = [] if is_race else [("copy", "failed")]
     assert sorted(world.counts) == [*failed, ("copy", "written")]
-    assert len(world.slept) == len(failed)
+    assert len(world.slept) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "tries"),
+    [
+        (Conflict('409: Operation cannot be fulfilled on resourcequotas "q"'), RACES),
+        (NotThere('404: namespaces "bank" not found'), RACES),
+        (Invalid("422: ValidatingAdmissionPolicy 'p' with binding 'b' denied request"), 1),
+    ],
+    ids=["quota", "404", "policy"],
+)
+async def test_a_refusal_that_looks_like_a_race_is_tried_again_and_told(
+    world: World, fault: Exception, tries: int
+) -> None:
+    """A quota's 409 brings no event that would have us look again, and may last for ever."""
+    world.cluster.refusing["/api/v1/namespaces/bank/configmaps"] = fault
+    with structlog.testing.capture_logs() as lines:
+        async with world.running():
+            await until(lambda: len(world.slept) == 2 * RACES)
+            assert world.copies.lacking() == ["bank"]
+            world.cluster.refusing.clear()
+            await until(lambda: world.copy("bank"))
+    told = [one for one in lines if one["event"] == "roots were not written"]
+    assert [(one["where"], one["reason"]) for one in told] == [("bank/penstock-trust", str(fault))]
+    passed = [one for one in lines if one["event"] == "roots were not written by us"]
+    assert len(passed) == tries - 1
+    assert world.counts.count(("copy", "failed")) == 2 * RACES - len(passed)
+
+
+async def test_who_was_first_is_no_failure(world: World) -> None:
+    """The twin: another replica wrote the very roots, and nothing is due any more."""
+    write = world.cluster.create
+
+    async def lose(path: str, document: Mapping[str, Any]) -> None:
+        if "bank" in path and world.copy("bank") is None:
+            metadata = {"labels": LABELS}
+            world.cluster.put(COPY.format("bank"), metadata=metadata, data={"ca.crt": ROOTS})
+        await write(path, document)
+
+    world.cluster.create = lose  # type: ignore[method-assign]
+    async with world.running():
+        await until(lambda: world.slept and world.copy("shop") and not world.copies._busy)
+        assert world.copies.due() == []
+        await until(lambda: not world.copies._faults)
+    assert ("copy", "failed") not in world.counts
+    assert len(world.slept) == 1
+
+
+async def test_another_writer_of_our_labels_is_answered_after_a_rest(world: World) -> None:
+    """Else the two of them would write as fast as the API server can; others wait for nothing."""
+
+    def ours() -> int:
+        return len([path for _, path in world.cluster.did if "bank" in path])
+
+    def differ(number: int) -> None:
+        data = {"ca.crt": OTHERS * number}
+        world.cluster.put(COPY.format("bank"), metadata={"labels": LABELS}, data=data)
+
+    world.rested.clear()
+    async with world.running():
+        await until(lambda: world.copy("bank") and world.copy("shop"))
+        for number in range(1, 4):
+            differ(number)
+            world.open(f"late-{number}")
+            await until(lambda number=number: world.copy(f"late-{number}"))
+        assert ours() == 1
+        world.rested.set()
+        await until(lambda: world.copy("bank") == ROOTS)
+        assert ours() == 2
 
 
 async def test_a_namespace_that_refuses_waits_alone(world: World) -> None:

@@ -7,6 +7,7 @@ import pytest
 from broker.admission.mirrors import Mirror
 from broker.admission.services import (
     MAX_LABELS,
+    MAX_SELECTOR_CHARS,
     SERVICES,
     Selector,
     Services,
@@ -56,6 +57,7 @@ async def test_a_service_selects_by_all_of_its_labels_in_its_own_namespace() -> 
         service(selector=None),
         service(selector={"app": "web"}, type="ExternalName"),
         service(selector={f"l{n}": "" for n in range(MAX_LABELS + 1)}),
+        service(selector={"app": "x" * (MAX_SELECTOR_CHARS - 2)}),
         {"spec": 5},
     ],
 )
@@ -65,8 +67,9 @@ def test_a_service_that_selects_nothing_is_not_kept(document: dict[str, Any]) ->
 
 
 def test_a_selector_that_pods_can_have_is_kept() -> None:
-    """The twin of the endless one."""
-    labels = {f"l{n}": "" for n in range(MAX_LABELS)}
-    found = reduce_service(service(selector=labels))
-    assert found is not None
-    assert found.is_fit({**labels, "app": "web"})
+    """The twins of the endless ones."""
+    long = {"app": "x" * (MAX_SELECTOR_CHARS - 3)}
+    for labels in ({f"l{n}": "" for n in range(MAX_LABELS)}, long):
+        found = reduce_service(service(selector=labels))
+        assert found is not None
+        assert found.is_fit({"tier": "edge", **labels})

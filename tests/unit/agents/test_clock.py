@@ -42,12 +42,20 @@ def test_a_process_knows_how_long_it_has_been_there(tmp_path: Path, name: str) -
     ("text", "now"),
     [
         (stat(0), 5_000.0),
+        (stat(0), 30.0),
         (stat(100 * os.sysconf("SC_CLK_TCK")), 99.0),
         (stat("soon"), 1.0),
         ("", 1.0),
         ("4711 (python3) S 1", 1.0),
     ],
-    ids=["all began at 0", "begins later", "no number", "nothing", "short"],
+    ids=[
+        "all began at 0",
+        "all began at 0, in a young sandbox",
+        "begins later",
+        "no number",
+        "nothing",
+        "short",
+    ],
 )
 def test_a_kernel_that_does_not_tell_is_no_reason_to_hurry(
     tmp_path: Path, text: str, now: float

@@ -30,6 +30,8 @@ UPSTREAM = {
     },
 }
 
+PUBLIC = {"kind": "acme", "directory": "https://ca.corp.example/directory"}
+
 
 class Tried:
     """A broker at work, and the changes that are tried on it."""
@@ -132,3 +134,34 @@ async def test_policies_that_are_refused_already_are_no_hindrance(tried: Tried) 
         await tried.judge()
     await tried.broker.outside.policy_watch.reload(ANNA)
     await tried.judge()
+
+
+async def test_files_that_a_start_reads_are_looked_at(tried: Tried) -> None:
+    """Anchors of people and of communities, a short passphrase; the twin has good ones."""
+    bad, good = tried.folder / "bad.pem", tried.folder / "good.pem"
+    bad.write_text("no certificate")
+    good.write_bytes(authority.make_root("anchors").certificate_pem)
+    (tried.folder / "short").write_text("x")
+    (tried.folder / "loop").symlink_to("loop")
+    pair = {"certificate": str(good / "tls.crt"), "key": str(tried.folder / "loop")}
+    wrong: dict[str, Any] = {
+        "anchors .* are no PEM": {"operators": {"people": {}, "anchors": str(bad)}},
+        "anchors .*bad": {"communities": {"default": {"anchors": str(bad)}}},
+        "client anchors .*bad": {
+            "listen": {"acme": {"from": "local", "client_anchors": str(bad)}, "plain": {}}
+        },
+        "passphrase .* 1 bytes": {"keys.passphrase": f"file:{tried.folder}/short"},
+        "not a directory": {"listen": {"acme": pair, "plain": {}}},
+        "CA bundle .*bad": {"upstreams.pub": {**PUBLIC, "ca_bundle": str(bad)}},
+    }
+    for words, changes in wrong.items():
+        with pytest.raises(Broken, match=words):
+            await tried.judge(**changes)
+    await tried.judge(
+        **{
+            "operators": {"people": {}, "anchors": str(good)},
+            "communities": {"default": {"anchors": str(good)}},
+            "listen": {"acme": {"from": "local", "client_anchors": str(good)}, "plain": {}},
+            "upstreams.pub": {**PUBLIC, "ca_bundle": str(good)},
+        }
+    )

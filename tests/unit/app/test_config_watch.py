@@ -1,19 +1,23 @@
 """A file that is looked at: what is good is for the next turn, what is broken changes nothing."""
 
+import asyncio
 import os
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
+from broker.app import config_watch
 from broker.app.config_keeping import ConfigKeeper, ConfigOutcome, ReadConfig
 from broker.app.config_watch import RETRY_AFTER, ConfigWatch
 from broker.config import Config
 from broker.config.load import parse_config
-from broker.issuance.errors import Broken
+from broker.issuance.errors import Broken, Unreachable
 from broker.policy.yamlfile import Lines
 from tests.fakes.clock import FakeClock
+from tests.peers import authority
 from tests.unit.app.test_config_keeping import JANE
 from tests.unit.config.conftest import write
 
@@ -27,10 +31,16 @@ class Judge:
     def __init__(self) -> None:
         self.error: Exception | None = None
         self.judged: list[Config] = []
+        self.begun = asyncio.Event()
+        self.wait: asyncio.Event | None = None
+        """Waited for before anything is said."""
 
     async def judge(self, config: Config, _lines: Lines) -> None:
         """Say what it was told to."""
         self.judged.append(config)
+        self.begun.set()
+        if self.wait is not None:
+            await self.wait.wait()
         if self.error is not None:
             raise self.error
 
@@ -46,6 +56,7 @@ class Watched:
         self.keeper = ConfigKeeper(first, self.clock)
         self.judge = Judge()
         self.taken: list[str] = []
+        self.unrecorded: Unreachable | None = None
         self.watch = ConfigWatch(
             self.keeper,
             self.path,
@@ -54,9 +65,12 @@ class Watched:
             clock=self.clock,
         )
 
-    async def take(self, before: str) -> None:
-        """Note what was in force before."""
-        self.taken.append(before)
+    async def take(self, reading: ReadConfig) -> None:
+        """Put it in force, as a turn does once that is recorded."""
+        if self.unrecorded is not None:
+            raise self.unrecorded
+        self.taken.append(reading.text)
+        self.keeper.take(reading)
 
     async def looks(self, count: int = 3) -> None:
         """Look a few times: two looks have to see the same."""
@@ -199,3 +213,85 @@ async def test_who_asks_waits_for_no_second_look(watched: Watched) -> None:
     watched.path.write_text(OTHER)
     await watched.watch.look_now()
     assert watched.found == OTHER
+
+
+async def test_people_with_anchors_that_are_no_use_are_not_in_force(
+    watched: Watched, tmp_path: Path
+) -> None:
+    """The next start would read them, and end there; the twin with good ones is."""
+    anchors = tmp_path / "anchors.pem"
+    text = write({"operators": {**JANE, "anchors": str(anchors)}})
+    watched.path.write_text(text)
+    await watched.watch.look_now()
+    assert watched.keeper.in_force.text == FIRST
+    assert "anchors.pem cannot be read" in (watched.keeper.warning() or "")
+    anchors.write_bytes(authority.make_root("people").certificate_pem)
+    await watched.watch.look_now()
+    assert watched.keeper.in_force.text == text
+    assert watched.keeper.warning() is None
+
+
+async def test_what_cannot_be_recorded_is_not_in_force(watched: Watched) -> None:
+    """Nobody would find it among the events; it is tried again."""
+    text = write({"operators": JANE})
+    watched.path.write_text(text)
+    watched.unrecorded = Unreachable("the disk is full")
+    await watched.looks()
+    assert watched.keeper.in_force.text == FIRST
+    assert "the disk is full" in (watched.keeper.warning() or "")
+    watched.unrecorded = None
+    watched.clock.advance(RETRY_AFTER)
+    await watched.looks()
+    assert watched.keeper.in_force.text == text
+
+
+async def test_fault_of_ours_is_a_refusal_and_ends_no_looking(watched: Watched) -> None:
+    """Its text is for the log alone; once it is gone the same file is taken."""
+    watched.judge.error = NotADirectoryError("/etc/secret-name")
+    watched.path.write_text(OTHER)
+    await watched.looks()
+    assert watched.found is None
+    assert "cannot be judged: NotADirectoryError" in (watched.keeper.warning() or "")
+    assert "secret-name" not in (watched.keeper.warning() or "")
+    watched.judge.error = None
+    watched.clock.advance(RETRY_AFTER)
+    await watched.looks()
+    assert watched.found == OTHER
+
+
+async def test_look_that_is_asked_for_while_another_judges_is_not_forgotten(
+    watched: Watched,
+) -> None:
+    """What was found may not be what is meant; the twin, nobody asked meanwhile."""
+    watched.path.write_text(OTHER)
+    watched.judge.wait = asyncio.Event()
+    first = asyncio.create_task(watched.watch.look_now())
+    await watched.judge.begun.wait()
+    watched.path.write_text(write({"log.level": "error"}))
+    second = asyncio.create_task(watched.watch.look_now())
+    assert not watched.watch.is_overtaken
+    watched.judge.wait.set()
+    await asyncio.gather(first, second)
+    assert watched.found == OTHER
+    assert watched.watch.is_overtaken
+
+
+async def test_following_goes_on_whatever_a_look_meets(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nobody would notice that a file is followed no more."""
+    for pause in ("REST", "LOOK_EVERY"):
+        monkeypatch.setattr(config_watch, pause, timedelta(0))
+    looks, done = list[str](), asyncio.Event()
+
+    async def look() -> None:
+        looks.append("look")
+        if len(looks) == 1:
+            raise RuntimeError("a bug")
+        done.set()
+
+    following = asyncio.create_task(watched.watch.run(look))
+    with capture_logs() as logs:
+        await done.wait()
+    following.cancel()
+    assert [line["event"] for line in logs] == ["configuration cannot be looked at"]

@@ -41,3 +41,22 @@ async def test_hangup_between_two_turns_is_kept() -> None:
     assert told == ["hook", "reload"] * 2
     hangups.call_hooks()
     assert len(told) == 4
+
+
+async def test_hangup_that_a_turn_is_over_for_is_kept() -> None:
+    """The next one reads again; the turn that kept it does not."""
+    hangups, told, done = Hangups(), list[str](), asyncio.Event()
+
+    async def overtaken() -> None:
+        told.append("first")
+        hangups.keep()
+
+    async def read() -> None:
+        told.append("second")
+        done.set()
+
+    with hangups.led_to(overtaken, []):
+        await hangups.reload()
+    with hangups.led_to(read, []):
+        await done.wait()
+    assert told == ["first", "second"]

@@ -2,12 +2,14 @@
 
 import json
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
-from broker.app.kept_config import KeptConfig, begin_with
+from broker.app.config_keeping import ReadConfig
+from broker.app.kept_config import MAX_KEPT_BYTES, KeptConfig, begin_with
 from broker.issuance.errors import Broken
 from broker.policy.yamlfile import Faults
 from tests.unit.app.test_config_keeping import JANE, reading
@@ -102,3 +104,27 @@ def test_no_secret_is_kept(tmp_path: Path, kept: KeptConfig) -> None:
     kept.write(made, made)
     assert "very secret" not in kept.path.read_text()
     assert f"file:{secret}" in json.loads(kept.path.read_text())["configuration"]
+
+
+def test_two_large_texts_are_read_again(kept: KeptConfig) -> None:
+    """Twice the largest that a configuration may be; what is larger is nobody's work of ours."""
+    first = reading(log__level="debug")
+    filler = '# a "comment"\\ \n' * (1_000_000 // 18)
+    large = ReadConfig(config=first.config, text=first.text + filler)
+    kept.write(large, ReadConfig(config=first.config, text=large.text + "# end\n"))
+    found = kept.read()
+    assert found is not None
+    assert found.reading.text == large.text
+    kept.path.write_bytes(b" " * (MAX_KEPT_BYTES + 1))
+    assert kept.read() is None
+
+
+def test_two_who_keep_it_at_once_leave_one_whole(kept: KeptConfig) -> None:
+    """They would write beside it under one name."""
+    readings = [reading(log__level=level) for level in ("debug", "info", "error")]
+    with capture_logs() as logs, ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda one: kept.write(one, one), readings * 20))
+    assert logs == []
+    found = kept.read()
+    assert found is not None
+    assert found.reading in readings

@@ -7,6 +7,7 @@ import pytest
 from broker.app.inspecting import DATABASE
 from broker.app.outside import VERSION, go_outside, make_state
 from broker.app.policies import first_look, open_policies
+from broker.app.turns import Lasting
 from broker.issuance.errors import Broken
 from broker.issuance.events import Event, EventKind
 from broker.storage.sqlite import SqliteStore
@@ -36,7 +37,7 @@ async def test_telemetry_hears_of_what_the_store_has_written(tmp_path: Path) -> 
     store = await SqliteStore.open(config.state / DATABASE)
     try:
         policies = await open_policies(config, first_look(config), store, FakeClock())
-        outside = go_outside(config, policies, store)
+        outside = go_outside(config, policies, store, Lasting())
         try:
             await store.append(Event(kind=EventKind.ORDER_CREATED, at=START), durable=True)
             page = (await outside.telemetry.render()).decode()

@@ -132,3 +132,13 @@ def test_clients_may_show_a_certificate_where_anchors_are_named(tmp_path: Path) 
         ask_for_clients(new_context(), anchors)
     with pytest.raises(Broken, match="no such file"):
         ask_for_clients(new_context(), tmp_path / "gone.pem")
+
+
+def test_file_that_cannot_be_looked_at_is_told(tmp_path: Path) -> None:
+    """A link to itself, a file for a directory, a name that is too long; the twin is missing."""
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "loop", tmp_path / "file" / "tls.crt", tmp_path / ("x" * 300)):
+        with pytest.raises(Broken, match="cannot be read: "):
+            PairFiles(path, path, b"").stamp()
+    assert PairFiles(tmp_path / "gone", tmp_path / "gone", b"").stamp() is None

@@ -10,7 +10,8 @@ import pytest
 
 from broker.app.assembly import assembled
 from broker.app.identity import Identity
-from broker.app.readiness import health_app
+from broker.app.readiness import health_view
+from broker.web.health import HealthView, health_app_of
 from broker.web.listeners import start_unix
 from tests.unit.app.test_assembly import config_in
 
@@ -35,7 +36,12 @@ async def readiness(tmp_path: Path) -> AsyncIterator[Any]:
             is_held=lambda: False,
         )
         socket = tmp_path / "health.sock"
-        listener = await start_unix(health_app(broker, identity, opened), socket)
+        view = health_view(broker, identity, opened)
+
+        async def found() -> HealthView:
+            return view
+
+        listener = await start_unix(health_app_of(found), socket)
         connector = aiohttp.UnixConnector(str(socket))
         async with aiohttp.ClientSession(connector=connector) as session:
 

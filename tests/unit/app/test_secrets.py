@@ -20,6 +20,7 @@ from broker.app.secrets import (
     references,
     split_reference,
 )
+from broker.app.vault import VaultMemory
 from broker.config import SecretRef
 from broker.issuance.errors import Broken, Unreachable
 from tests.fakes.clock import FakeClock
@@ -348,3 +349,21 @@ def test_every_reference_is_found() -> None:
         "file:/run/vault-token",
         "vault:kv/keys#passphrase",
     ]
+
+
+async def test_what_a_turn_before_has_read_is_used_while_vault_is_away() -> None:
+    """The passphrase too: key files and the broker's own pair stay open; without it they do not."""
+    clock, memory = FakeClock(), VaultMemory()
+    config = parsed({"vault": VAULT, "keys.passphrase": "vault:kv/penstock/test#passphrase"})
+    kv = FakeKv(passphrase="a passphrase that is long enough")
+    first = Secrets(config, kv, clock, memory.secrets(config.vault, clock.now()))
+    assert await first.passphrase()() == b"a passphrase that is long enough"
+    kv.is_away = True
+    second = Secrets(config, kv, clock, memory.secrets(config.vault, clock.now()))
+    assert await second.passphrase()() == b"a passphrase that is long enough"
+    with pytest.raises(Unreachable):
+        await Secrets(config, kv, clock).passphrase()()
+    kv.is_away = False
+    kv.put("kv", "penstock/test", passphrase="another one that is long enough")
+    third = Secrets(config, kv, clock, memory.secrets(config.vault, clock.now()))
+    assert await third.passphrase()() == b"another one that is long enough"

@@ -12,14 +12,17 @@ import pytest
 from broker.app import turns as app_turns
 from broker.app.assembly import assembled
 from broker.app.config_keeping import ReadConfig
-from broker.app.kept_config import Beginning, KeptConfig
+from broker.app.kept_config import Beginning, KeptConfig, begin_with
+from broker.app.operator_access import OperatorAccess
 from broker.app.turns import Turns, addresses
+from broker.clock import SystemClock
 from broker.config import Config
 from broker.config.load import parse_config
 from broker.config.model import DATABASE
 from broker.issuance.errors import Broken, Unreachable
-from broker.issuance.events import EventKind
+from broker.issuance.events import Event, EventKind
 from broker.storage.faults import StoreLocked
+from broker.storage.sqlite import SqliteStore
 from tests.unit.app.test_config_keeping import JANE, reading
 from tests.unit.config.conftest import parsed, write
 
@@ -66,6 +69,8 @@ async def serve(turns: Turns, config: Config, then: Callable[[], object]) -> Rea
     async with assembled(config, turns.lasting) as broker:
         watch = turns.watch(broker.outside)
         assert watch is not None
+        OperatorAccess(config, SystemClock(), user_agent="a test", path=turns.path)
+        await turns.opened()
         await turns.begun(broker.outside)
         stopping = asyncio.Event()
         if then() is None:
@@ -212,11 +217,89 @@ async def test_what_a_turn_has_left_ends_before_the_next(site: Site) -> None:
     await turns.run(take_turn)
 
 
+NO_ANCHORS = {"anchors": "/nowhere/anchors.pem", "people": {}}
+"""People whom nobody can believe."""
+
+
+@pytest.mark.parametrize("changes", [{}, {"log__level": "debug"}], ids=["people", "more"])
+async def test_broken_anchors_do_not_keep_a_process_from_starting(
+    site: Site, changes: dict[str, object]
+) -> None:
+    """What served last does, with the people it had; the twin has good ones."""
+    first, broken = site.reading(), site.reading(operators=NO_ANCHORS, **changes)
+    site.kept.write(first, first)
+    site.path.write_text(broken.text)
+    turns = Turns(begin_with(site.path, last_good=site.kept.path))
+    served: list[Config] = []
+
+    async def take_turn(config: Config) -> ReadConfig | None:
+        served.append(config)
+        return await serve(turns, config, lambda: "stop")
+
+    await turns.run(take_turn)
+    assert [one.operators is None for one in served] == [False, True]
+    assert "anchors.pem cannot be read" in (turns.keeper.warning() or "")
+    found = site.kept.read()
+    assert found is not None
+    assert (found.reading.text, found.people.text) == (first.text, first.text)
+    site.path.write_text(site.reading(operators={"people": {}}, **changes).text)
+    turns = Turns(begin_with(site.path, last_good=site.kept.path))
+    await turns.run(take_turn)
+    assert turns.keeper.warning() is None
+
+
+async def test_turn_that_cannot_be_recorded_is_left_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change that nobody finds among the events is not in force, and the process goes on."""
+    first, second = site.reading(), site.reading(log__level="debug")
+    turns = site.turns(first)
+    served: list[str] = []
+    append = SqliteStore.append
+
+    async def refuse(store: SqliteStore, event: Event, *, durable: bool) -> object:
+        if event.kind is EventKind.CONFIGURATION_TAKEN:
+            raise Unreachable("the disk is full")
+        return await append(store, event, durable=durable)
+
+    monkeypatch.setattr(SqliteStore, "append", refuse)
+
+    async def take_turn(config: Config) -> ReadConfig | None:
+        served.append(config.log.level)
+        if len(served) == 1:
+            return await serve(turns, config, lambda: site.path.write_text(second.text) and None)
+        return await serve(turns, config, lambda: "stop")
+
+    await turns.run(take_turn)
+    assert served == ["info", "debug", "info"]
+    assert "the disk is full" in (turns.keeper.warning() or "")
+    found = site.kept.read()
+    assert found is not None
+    assert found.reading.text == first.text
+
+
+async def test_what_never_listened_for_acme_is_not_kept(site: Site) -> None:
+    """It is waited for by the first turn alone; a later one has another to go back to."""
+    turns = site.turns(site.reading())
+    async with assembled(turns.keeper.in_force.config, turns.lasting) as broker:
+        watch = turns.watch(broker.outside)
+        assert watch is not None
+        await turns.begun(broker.outside)
+        assert site.kept.read() is None
+        assert not turns.has_way_back
+        await turns.opened()
+        assert site.kept.read() is not None
+        site.path.write_text(site.reading(log__level="debug").text)
+        await watch.look_now()
+        await turns.until(asyncio.Event())
+        assert turns.has_way_back
+
+
 def test_every_listener_is_among_the_addresses() -> None:
-    """One that is missed would refuse clients between two turns."""
+    """One that is missed would refuse clients between two turns; the health port never closes."""
     listen = {
         "acme": {"from": "local"},
-        **{name: {} for name in ("agents", "plain", "tls_alpn", "health")},
+        **{name: {} for name in ("agents", "plain", "tls_alpn")},
     }
     given = {
         "listen": listen,
@@ -227,7 +310,8 @@ def test_every_listener_is_among_the_addresses() -> None:
     }
     config = parsed(given)
     found = addresses(config)
-    assert {("0.0.0.0", port) for port in (8443, 8444, 8445, 8080)} < set(found)
+    assert {("0.0.0.0", port) for port in (8443, 8444, 8445)} < set(found)
+    assert config.listen.health.address.port not in {one[1] for one in found if type(one) is tuple}
     assert config.operator_socket in found
     sections = {name for name in type(config.listen).model_fields if name != "operator"}
     assert sections == {"acme", "agents", "plain", "tls_alpn", "health", "operators"}

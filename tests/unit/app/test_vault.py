@@ -1,22 +1,26 @@
 """What configuration says about Vault, as settings and metrics."""
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from broker.app.vault import open_vault, vault_findings, vault_settings
-from broker.config import Config
+from broker.app.vault import KeptSecret, VaultMemory, open_vault, vault_findings, vault_settings
+from broker.config import Config, SecretRef
 from broker.issuance.errors import Broken
 from broker.keys.vault_answers import RawAnswer
+from broker.keys.vault_logins import AppRoleLogin
 from broker.keys.vault_session import VaultConnections
 from broker.keys.vault_settings import (
     AppRoleSettings,
     CertificateSettings,
     KubernetesSettings,
+    LoginSettings,
     TokenSettings,
 )
+from broker.keys.vault_wrapping import OpenedTokens
 from broker.telemetry import Telemetry
 from tests.fakes.clock import FakeClock
 from tests.fakes.fake_vault import FakeVault, answer, refused
@@ -150,3 +154,33 @@ async def test_wrapping_token_is_left_to_the_broker(tmp_path: Path) -> None:
     assert await vault_findings(config, made) == []
     await made.close()
     assert not vault.asked
+
+
+def test_login_that_is_the_same_is_remembered_from_turn_to_turn(tmp_path: Path) -> None:
+    """A secret id that came wrapped is had once; the twin, another one, is another login."""
+    memory = VaultMemory()
+
+    def serve(**changes: Any) -> LoginSettings:
+        vault = {**VAULT, **changes}
+        settings = vault_settings(config_in(tmp_path, vault=vault), memory)
+        assert settings is not None
+        return settings.identities[""].serve
+
+    first = serve()
+    memory.logins[first] = (kept := AppRoleLogin(first, OpenedTokens(tmp_path / "opened")))  # type: ignore[arg-type]
+    assert memory.logins[serve(timeout="4s")] is kept
+    other = {**VAULT["serve"], "secret_id": "file:/run/penstock/other"}
+    assert serve(serve=other) not in memory.logins
+    assert memory.logins[serve()] is kept
+
+
+def test_secrets_are_remembered_for_a_vault_that_is_away(tmp_path: Path) -> None:
+    """It is asked again, if it is there; what another Vault said is nothing to this one."""
+    memory, now = VaultMemory(), FakeClock().now()
+    vault = config_in(tmp_path, vault=VAULT).vault
+    reference = SecretRef("vault", "kv/penstock/test#field")
+    memory.secrets(vault, now)[reference] = KeptSecret(b"first", now + timedelta(minutes=1))
+    assert memory.secrets(vault, now)[reference] == KeptSecret(b"first", now)
+    other = config_in(tmp_path, vault={**VAULT, "namespace": "other"}).vault
+    assert memory.secrets(other, now) == {}
+    assert memory.secrets(vault, now) == {}

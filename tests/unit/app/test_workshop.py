@@ -8,6 +8,7 @@ import pytest
 from broker.app.inspecting import DATABASE
 from broker.app.outside import Outside, go_outside, make_state
 from broker.app.policies import first_look, open_policies
+from broker.app.turns import Lasting
 from broker.app.workshop import furnished
 from broker.issuance.records import JobKind
 from broker.storage.sqlite import SqliteStore
@@ -23,7 +24,7 @@ async def outside(tmp_path: Path) -> AsyncIterator[Outside]:
     store = await SqliteStore.open(config.state / DATABASE)
     try:
         policies = await open_policies(config, first_look(config), store, FakeClock())
-        made = go_outside(config, policies, store)
+        made = go_outside(config, policies, store, Lasting())
         try:
             yield made
         finally:
@@ -37,6 +38,15 @@ async def test_every_kind_of_job_has_somebody_who_does_it(outside: Outside) -> N
     workshop = await furnished(outside)
     await workshop.dispatcher.stop()
     assert set(workshop.dispatcher._handlers) == set(JobKind)
+
+
+async def test_claims_are_remembered_by_what_outlives_the_turn(outside: Outside) -> None:
+    """Who claims, who moves and who answers look at one memory, which the next turn is given."""
+    workshop = await furnished(outside)
+    await workshop.dispatcher.stop()
+    fulfil = workshop.dispatcher._handlers[JobKind.FULFIL].__self__  # type: ignore[attr-defined]
+    rooms = (workshop.orders._finalizing, fulfil._failover, fulfil._young)
+    assert [one._witness is outside.lasting.witness for one in rooms] == [True] * 3
 
 
 async def test_clients_and_operators_are_served_by_the_same_workflows(outside: Outside) -> None:

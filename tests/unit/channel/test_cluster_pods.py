@@ -4,11 +4,20 @@ import asyncio
 import json
 from datetime import timedelta
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from broker.channel.cluster_pods import KEPT_TIME, MAX_LABELS, MAX_PAGES, ApiServerPods
-from broker.channel.cluster_tokens import ClusterHttp
+from broker.admission import services as seen_by_admission
+from broker.channel.cluster_pods import (
+    KEPT_TIME,
+    MAX_LABELS,
+    MAX_PAGE_BYTES,
+    MAX_PAGES,
+    MAX_SELECTOR_CHARS,
+    ApiServerPods,
+)
+from broker.channel.cluster_tokens import ClusterHttp, TooLarge
 from broker.issuance.errors import Broken, Unreachable
 from broker.protocol.service_account_token import TokenRejected
 from tests.fakes.clock import FakeClock
@@ -34,10 +43,33 @@ class FakeServer(ClusterHttp):
         path = url.removeprefix(SERVER)
         self.asked.append((path, bearer))
         await asyncio.sleep(0)
-        status, answer = self.answers.get(path, (404, {}))
+        status, answer = self.answer(path)
         octets = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-        assert len(octets) <= limit
+        if len(octets) > limit:
+            raise TooLarge(f"{url}: answer is larger than {limit} bytes")
         return status, octets
+
+    def answer(self, path: str) -> tuple[int, Any]:
+        """Return what a test has it answer."""
+        return self.answers.get(path, (404, {}))
+
+
+class FakeNamespace(FakeServer):
+    """Has Services, and gives as many of them as it is asked for."""
+
+    def __init__(self, *services: dict[str, Any]) -> None:
+        super().__init__()
+        self.services = services
+        self.counts: list[int] = []
+
+    def answer(self, path: str) -> tuple[int, Any]:
+        """Return a page of Services."""
+        query = parse_qs(urlsplit(path).query)
+        begin, count = int(query.get("continue", ["0"])[0]), int(query["limit"][0])
+        self.counts.append(count)
+        end = begin + count
+        onwards = {"continue": str(end)} if end < len(self.services) else {}
+        return 200, {"metadata": onwards, "items": list(self.services[begin:end])}
 
 
 class Scene:
@@ -108,6 +140,7 @@ async def test_services_whose_whole_selector_fits(
         service("odd", {"app": "web", "tier": None}),
         service("odd", {"app": "web"}, type="ExternalName"),
         service("odd", {"app": "web"} | {f"l{n}": "" for n in range(MAX_LABELS)}),
+        service("odd", {"app": "web", "x": "x" * (MAX_SELECTOR_CHARS - 6)}),
         service("Odd.name", {"app": "web"}),
         service("a" * 64, {"app": "web"}),
         {"spec": {"selector": {"app": "web"}}},
@@ -120,6 +153,7 @@ async def test_services_whose_whole_selector_fits(
         "null",
         "alias",
         "endless",
+        "large",
         "no name",
         "long",
         "nameless",
@@ -130,6 +164,52 @@ async def test_service_that_selects_nothing_that_is_known(scene: Scene, odd: Any
     """Nothing follows from it, and the others are seen."""
     scene.have(odd, service("web", {"app": "web"}))
     assert await scene.pods.services_for("shop", {"app": "web"}) == ["web"]
+
+
+@pytest.mark.parametrize("more", [{f"l{n}": "" for n in range(MAX_LABELS - 1)}, {"x": "x" * 1017}])
+async def test_longest_selectors_are_seen(scene: Scene, more: dict[str, str]) -> None:
+    """The twins of the endless and the large one; admission draws the line in the same places."""
+    labels = {"app": "web"} | more
+    scene.have(service("web", labels))
+    assert await scene.pods.services_for("shop", labels) == ["web"]
+    ours = MAX_LABELS, MAX_SELECTOR_CHARS
+    assert ours == (seen_by_admission.MAX_LABELS, seen_by_admission.MAX_SELECTOR_CHARS)
+
+
+async def test_services_that_are_not_used_any_more_are_let_go(scene: Scene) -> None:
+    """Those of other namespaces as well: whoever made them decides how much memory they take."""
+    path = "/api/v1/namespaces/bank/services?limit=25"
+    scene.server.answers[path] = (200, {"metadata": {}, "items": [service("b", {"app": "b"})]})
+    for namespace in ("shop", "bank"):
+        await scene.pods.services_for(namespace, {})
+    assert set(scene.pods._listed) == {"shop", "bank"}
+    scene.clock.advance(KEPT_TIME)
+    await scene.pods.services_for("bank", {})
+    assert set(scene.pods._listed) == {"bank"}
+
+
+async def test_large_services_keep_no_other_from_its_name() -> None:
+    """Each as large as an API server takes one, in characters that JSON writes by six."""
+    note = {"annotations": {"note": "\x01" * (256 * 1024)}}
+    large = [service(f"l{n}", {"app": "l"}) for n in range(20)]
+    for one in large:
+        one["metadata"] |= note
+    few = [service(f"w{n}", {"app": "web"}) for n in range(40)]
+    server = FakeNamespace(*few[:30], *large, *few[30:])
+    pods = ApiServerPods(server, SERVER, lambda: b"tok", FakeClock())
+    assert await pods.services_for("shop", {"app": "web"}) == sorted(f"w{n}" for n in range(40))
+    assert server.counts[:4] == [25, 25, 6, 12]
+    assert server.counts[-1] > 1
+
+
+async def test_a_service_that_no_cluster_has_is_not_read() -> None:
+    """The twin: there is an end to what is read of one."""
+    huge = service("huge", {"app": "web"}) | {"x": "x" * MAX_PAGE_BYTES}
+    server = FakeNamespace(huge)
+    pods = ApiServerPods(server, SERVER, lambda: b"tok", FakeClock())
+    with pytest.raises(Unreachable, match="larger than"):
+        await pods.services_for("shop", {"app": "web"})
+    assert server.counts == [25, 6, 1]
 
 
 async def test_hundred_pods_at_once_cost_one_list(scene: Scene) -> None:

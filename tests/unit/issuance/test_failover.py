@@ -155,6 +155,50 @@ async def test_after_a_restart_an_open_order_stays(world: World) -> None:
     assert issued(world) == (1, 0)
 
 
+@pytest.mark.parametrize("days", [0, 1, -1], ids=["right", "ahead", "behind"])
+async def test_power_cut_leaves_an_open_order_where_it_is_whatever_the_clock_said(
+    tmp_path: Path, days: int
+) -> None:
+    """It was finalized, the word of it is lost, and no time tells in which process that was."""
+    world = World(tmp_path)
+    world.keeps_snapshots = True
+    have_two(world)
+    async with world:
+        world.clock.advance(timedelta(days=days))
+        client = await world.client()
+        order = await client.ready(NAME)
+        await world.settle()
+        world.ca.fail("finalize", Unreachable("cut"), after=True)
+        world.ca.fail("read_order", Unreachable("cut"), times=500)
+        await client.finalize(order)
+        assert issued(world) == (1, 0)
+        world.clock.advance(timedelta(days=-days))
+        await world.restart(power_cut=True)
+        work = await world.store.work_of_order(order.order_id)
+        assert work is not None
+        assert work.status is WorkStatus.OPENED
+        await leave_alone(world)
+        await world.let_pass(timedelta(hours=30))
+        await world.dispatcher.run_due()
+        await world.let_pass(timedelta(hours=1))
+        assert (await world.load(order)).upstream == "ca"
+        assert issued(world) == (1, 0)
+
+
+async def test_in_the_next_turn_an_open_order_goes_all_the_same(world: World) -> None:
+    """A configuration that is taken up in place ends no process: nothing was lost."""
+    client = await world.client()
+    order = await client.ready(NAME)
+    await world.settle()
+    world.ca.is_away = True
+    order = await client.finalize(order)
+    await leave_alone(world)
+    world.clock.advance(timedelta(seconds=20))
+    await world.restart(is_turn=True)
+    done = await world.finish(order)
+    assert (done.status, done.upstream, issued(world)) == (OrderStatus.VALID, "next", (0, 1))
+
+
 async def test_order_that_no_ca_has_heard_of_goes_after_a_restart_too(world: World) -> None:
     """Its URL is on the disk before it is finalized, and it has none."""
     client = await world.client()

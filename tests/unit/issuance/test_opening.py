@@ -8,6 +8,7 @@ import pytest
 from cryptography import x509
 from structlog.testing import capture_logs
 
+from broker.issuance.dispatcher import Postponed
 from broker.issuance.errors import Broken, Refused, Unreachable
 from broker.issuance.events import EventKind
 from broker.issuance.records import JobKind, OrderRecord
@@ -356,3 +357,19 @@ async def test_work_without_a_url_has_nothing_to_read(world: World) -> None:
     with pytest.raises(Broken, match="no upstream order"):
         await opening.read(world.local, replace(work, order_url=None))
     assert (await opening.read(world.local, work)).status is OrderStatus.VALID
+
+
+async def test_work_that_another_order_has_by_now_is_read_again(world: World) -> None:
+    """Two may have exchanged theirs since it was read; who has it goes on."""
+    client = await world.client()
+    world.ca.is_away = True
+    orders = [await client.finalize(await client.ready(NAME)) for _ in range(2)]
+    work = await world.store.work_of_order(orders[0].order_id)
+    assert work is not None
+    world.ca.is_away = False
+    opening = world.fulfilment._opening
+    with pytest.raises(Postponed):
+        await opening.open(world.ca, work, order=orders[1])
+    assert world.ca.orders == {}
+    opened, _ = await opening.open(world.ca, work, order=orders[0])
+    assert opened.order_url in world.ca.orders

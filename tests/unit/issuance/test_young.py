@@ -1,13 +1,15 @@
 """The same CSR again while its certificate is young: that certificate, and none more at the CA."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from broker.issuance.errors import Refused, Unreachable
 from broker.issuance.events import EventKind
-from broker.issuance.records import OrderRecord
+from broker.issuance.records import OrderRecord, WorkStatus
 from broker.protocol.problems import Problem, ProblemType
 from broker.protocol.resources import OrderStatus
 from tests.fakes.fake_policies import POLICY
@@ -24,6 +26,10 @@ def young_of(policy: str) -> str:
 
 
 YOUNG = young_of(POLICY)
+
+
+LONGEST_PAUSE = timedelta(minutes=6)
+"""Longer than the longest pause of an order that its CA has in processing."""
 
 
 @pytest.fixture
@@ -148,7 +154,7 @@ async def stuck(world: World, client: Client, csr_der: bytes) -> OrderRecord:
 
 
 async def test_order_for_another_ca_does_not_wait_for_one_that_is_stuck(world: World) -> None:
-    """It does for a minute: the first CA may be gone for days with what it has heard."""
+    """It does for two minutes: the first CA may be gone for days with what it has heard."""
     have_two(world)
     world.policies.set(young_of(TWO))
     client, csr_der = await world.client(), make_csr(NAME)
@@ -157,7 +163,7 @@ async def test_order_for_another_ca_does_not_wait_for_one_that_is_stuck(world: W
     again = await world.finish(await client.finalize(await client.ready(NAME), csr_der))
     assert (again.status, again.upstream) == (OrderStatus.VALID, "next")
     waited = world.clock.now() - begun
-    assert timedelta(seconds=55) < waited < timedelta(minutes=2)
+    assert timedelta(seconds=110) < waited < timedelta(minutes=3)
     assert (await world.load(first)).status is OrderStatus.PROCESSING
     third = await world.finish(await client.finalize(await client.ready(NAME), csr_der))
     assert third.certificate_id == again.certificate_id
@@ -218,6 +224,211 @@ async def test_nobody_waits_for_longer_than_a_day(world: World) -> None:
     world.ca.holds_back = False
     world.ca.issue_held()
     assert {(await world.finish(one)).status for one in made} == {OrderStatus.VALID}
+
+
+async def test_outage_that_is_longer_than_a_day_brings_one_certificate(world: World) -> None:
+    """Whom the CA has not even opened an order for has nothing to lose by waiting on."""
+    client, csr_der = await world.client(), make_csr(NAME)
+    world.ca.is_away = True
+    made = []
+    for _ in range(4):
+        made.append(await client.ready(NAME))
+        await client.finalize(made[-1], csr_der)
+        world.clock.advance(timedelta(hours=10))
+        await world.let_pass(timedelta(minutes=2))
+    world.ca.is_away, world.ca.holds_back = False, True
+    await world.let_pass(timedelta(minutes=5))
+    assert world.ca.count("finalize") == 1
+    world.ca.holds_back = False
+    world.ca.issue_held()
+    done = [await world.finish(one) for one in made]
+    assert {one.status for one in done} == {OrderStatus.VALID}
+    assert len({one.certificate_id for one in done}) == 1
+    assert len(world.ca.issued) == 1
+
+
+@pytest.mark.parametrize("is_turn", [False, True], ids=["process", "turn"])
+@pytest.mark.parametrize("is_prepared", [False, True], ids=["intended", "opened"])
+async def test_those_who_wait_go_on_waiting_in_the_next(
+    world: World, is_turn: bool, is_prepared: bool
+) -> None:
+    """Which issues for nobody who waited; the one certificate is for all of them."""
+    client, csr_der = await world.client(), make_csr(NAME)
+    world.ca.holds_back = True
+    made = []
+    for _ in range(3):
+        made.append(await client.ready(NAME))
+        if is_prepared:
+            await world.settle()
+        await client.finalize(made[-1], csr_der)
+    await world.let_pass(timedelta(minutes=5))
+    await world.restart(is_turn=is_turn)
+    await world.let_pass(LONGEST_PAUSE)
+    await world.dispatcher.run_due()
+    await world.let_pass(timedelta(minutes=5))
+    assert world.ca.count("finalize") == 1
+    world.ca.holds_back = False
+    world.ca.issue_held()
+    done = [await world.finish(one) for one in made]
+    assert len({one.certificate_id for one in done}) == 1
+    assert len(world.ca.issued) == 1
+
+
+async def test_certificate_that_came_between_two_processes_is_for_who_waited(
+    world: World,
+) -> None:
+    """The CA shows that the other was never finalized, whatever the earlier process did."""
+    client, csr_der = await world.client(), make_csr(NAME)
+    made = [await client.ready(NAME) for _ in range(2)]
+    await world.settle()
+    signing = world.ca.stall("finalize", after=True)
+    tasks = [finalizing(client, one, csr_der) for one in made]
+    await signing.reached.wait()
+    await world.settle()
+    await world.restart()
+    for one in tasks:
+        one.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await world.let_pass(timedelta(minutes=5))
+    await world.dispatcher.run_due()
+    done = [await world.finish(one) for one in made]
+    assert len({one.certificate_id for one in done}) == 1
+    assert (len(world.ca.issued), world.ca.count("finalize")) == (1, 1)
+
+
+async def test_power_cut_leaves_a_finalized_order_to_its_own_certificate(tmp_path: Path) -> None:
+    """What says that its finalize was sent is lost: it takes nobody else's while the CA has one."""
+    world = World(tmp_path)
+    world.keeps_snapshots = True
+    world.policies.set(YOUNG)
+    async with world:
+        client, csr_der = await world.client(), make_csr(NAME)
+        order = await client.ready(NAME)
+        await world.settle()
+        world.ca.holds_back = True
+        await client.finalize(order, csr_der)
+        await world.restart(power_cut=True)
+        work = await world.store.work_of_order(order.order_id)
+        assert work is not None
+        assert work.status is WorkStatus.OPENED, "the word of it is lost"
+        other = await client.ready(NAME)
+        await client.finalize(other, csr_der)
+        await world.let_pass(timedelta(minutes=5))
+        assert world.ca.count("finalize") == 1
+        world.ca.holds_back = False
+        world.ca.issue_held()
+        done = [await world.finish(one) for one in (order, other)]
+        assert len({one.certificate_id for one in done}) == 1
+        assert len(world.ca.issued) == 1
+
+
+async def test_who_may_have_a_certificate_at_its_ca_is_given_no_other(tmp_path: Path) -> None:
+    """After a power cut only the CA can tell whether it has; until then it is left open."""
+    world = World(tmp_path)
+    world.keeps_snapshots = True
+    have_two(world)
+    world.policies.set(young_of(TWO))
+    async with world:
+        client, csr_der = await world.client(), make_csr(NAME)
+        order = await client.ready(NAME)
+        await world.settle()
+        world.ca.holds_back = True
+        await client.finalize(order, csr_der)
+        world.ca.is_away = True
+        await world.restart(power_cut=True)
+        await leave_alone(world)
+        other = await world.finish(await client.finalize(await client.ready(NAME), csr_der))
+        assert (other.status, other.upstream) == (OrderStatus.VALID, "next")
+        await world.dispatcher.run_due()
+        await world.let_pass(timedelta(minutes=5))
+        assert (await world.load(order)).status is OrderStatus.PROCESSING
+        world.ca.holds_back = False
+        world.ca.issue_held()
+        await back(world, "ca")
+        done = await world.finish(order)
+        assert done.status is OrderStatus.VALID
+        assert done.certificate_id != other.certificate_id
+        assert issued(world) == (1, 1)
+
+
+@pytest.mark.parametrize("honours_not_after", [True, False], ids=["told an end", "told none"])
+async def test_ca_that_hands_out_one_order_twice_serves_who_is_first(
+    world: World, honours_not_after: bool
+) -> None:
+    """The second has the CA's order already, and waits for the first: it gives it up."""
+    world.facts["ca"] = replace(world.facts["ca"], honours_not_after=honours_not_after)
+    world.ca.is_coalescing = True
+    client, csr_der = await world.client(), make_csr(NAME)
+    world.ca.is_away = True
+    first = await client.finalize(await client.ready(NAME), csr_der)
+    await world.let_pass(timedelta(minutes=2))
+    world.ca.is_away = False
+    second = await client.ready(NAME)
+    await world.settle()
+    assert len(world.ca.orders) == 1
+    begun = world.clock.now()
+    await client.finalize(second, csr_der)
+    done = [await world.finish(one) for one in (first, second)]
+    assert world.clock.now() - begun < timedelta(minutes=2)
+    assert len({one.certificate_id for one in done}) == 1
+    assert (len(world.ca.issued), len(world.ca.orders)) == (1, 1)
+    (event,) = await world.events(EventKind.ORDER_ANSWERED_AGAIN)
+    assert event.order_id == second.order_id
+
+
+async def test_ca_that_hands_out_one_order_twice_has_others_wait_as_ever(world: World) -> None:
+    """Who waits for nobody gives nothing up: another CSR is another wish."""
+    world.ca.is_coalescing = True
+    client = await world.client()
+    world.ca.is_away = True
+    first = await client.finalize(await client.ready(NAME), make_csr(NAME))
+    await world.let_pass(timedelta(minutes=2))
+    world.ca.is_away = False
+    second = await client.finalize(await client.ready(NAME), make_csr(NAME))
+    done = [await world.finish(one) for one in (first, second)]
+    assert {one.status for one in done} == {OrderStatus.VALID}
+    assert len(world.ca.issued) == 2
+
+
+async def test_order_that_replaces_waits_for_nobody(world: World) -> None:
+    """It would not be answered with what it waits for."""
+    client, csr_der = await world.client(), make_csr(NAME)
+    await issue(client, make_csr(NAME))
+    (kept,) = await world.certificates()
+    world.ca.holds_back = True
+    await client.finalize(await client.ready(NAME), csr_der)
+    order = await client.prove(await client.order(NAME, replaces=kept.cert_id))
+    await client.finalize(order, csr_der)
+    assert world.ca.count("finalize") == 3
+
+
+async def test_order_under_another_policy_waits_for_nobody(world: World) -> None:
+    """What comes of the first may not be right for it."""
+    client, csr_der = await world.client(), make_csr(NAME)
+    world.ca.holds_back = True
+    await client.finalize(await client.ready(NAME), csr_der)
+    await client.finalize(await client.ready(NAME), csr_der)
+    assert world.ca.count("finalize") == 1
+    world.policies.set(YOUNG.replace("usages: [server-auth]", "usages: [server-auth, client-auth]"))
+    await client.finalize(await client.ready(NAME), csr_der)
+    assert world.ca.count("finalize") == 2
+
+
+@pytest.mark.parametrize("days", [-10, 10])
+async def test_clock_that_jumps_keeps_nobody_waiting_for_longer(world: World, days: int) -> None:
+    """An earlier order with this CSR may have been made under a clock that was wrong."""
+    client, csr_der = await world.client(), make_csr(NAME)
+    world.ca.fail("finalize", Refused(Problem(ProblemType.BAD_CSR, "no")))
+    world.clock.advance(timedelta(days=days))
+    assert (await issue(client, csr_der)).status is OrderStatus.INVALID
+    world.clock.advance(timedelta(days=-days))
+    world.ca.holds_back = True
+    for _ in range(2):
+        await client.finalize(await client.ready(NAME), csr_der)
+    await world.let_pass(timedelta(hours=23))
+    assert world.ca.count("finalize") == 2
+    await world.let_pass(timedelta(hours=2))
+    assert world.ca.count("finalize") == 3
 
 
 async def test_end_that_another_order_asked_for_is_not_handed_out(world: World) -> None:

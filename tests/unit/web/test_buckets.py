@@ -80,9 +80,27 @@ def test_clock_that_is_set_back_shuts_nobody_out() -> None:
     assert taken(buckets, "a", 20, timedelta(minutes=1)) == 10
 
 
+@pytest.mark.parametrize("back", [1, 30, 59, 60, 61, 3600], ids=str)
+def test_clock_that_is_set_back_costs_one_step(back: int) -> None:
+    """By however many seconds: nobody waits for the time from before."""
+    buckets = Buckets(TEN_A_MINUTE)
+    assert taken(buckets, "a", 10) == 10
+    assert buckets.wait("a", START - back * SECOND) <= 6 * SECOND
+
+
+@pytest.mark.parametrize(("back", "wait"), [(30, 36), (60, 66), (61, 6)])
+def test_clock_that_is_set_back_looks_like_a_debt_where_there_are_debts(
+    back: int, wait: int
+) -> None:
+    """Up to what can be owed at the most; past that it is known for what it is."""
+    buckets = Buckets(TEN_A_MINUTE, can_owe=True)
+    assert taken(buckets, "a", 10) == 10
+    assert buckets.wait("a", START - back * SECOND) == wait * SECOND
+
+
 def test_what_is_charged_beyond_is_owed() -> None:
     """As often as there were tokens it is like taking; then the next one waits for all of them."""
-    buckets = Buckets(TEN_A_MINUTE)
+    buckets = Buckets(TEN_A_MINUTE, can_owe=True)
     for _ in range(10):
         buckets.charge("a", START)
     assert buckets.wait("a", START) == 6 * SECOND
@@ -95,12 +113,16 @@ def test_what_is_charged_beyond_is_owed() -> None:
 
 
 def test_no_more_than_a_bucket_is_owed() -> None:
-    """However much came at once; where there is no limit nothing is."""
-    buckets = Buckets(TEN_A_MINUTE)
+    """However much came at once; where there is no limit nothing is, nor where nobody charges."""
+    buckets = Buckets(TEN_A_MINUTE, can_owe=True)
     for _ in range(1000):
         buckets.charge("a", START)
     assert buckets.wait("a", START) == 66 * SECOND
-    free = Buckets(None)
+    strict = Buckets(TEN_A_MINUTE)
+    for _ in range(1000):
+        strict.charge("a", START)
+    assert strict.wait("a", START) == 6 * SECOND
+    free = Buckets(None, can_owe=True)
     free.charge("a", START)
     assert (free.wait("a", START), len(free)) == (NOTHING, 0)
 

@@ -1,5 +1,6 @@
 """Unix sockets: private, replaced when left over, refused when in use."""
 
+import asyncio
 import os
 import socket
 import stat
@@ -9,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from broker.issuance.errors import Broken
-from broker.web.listeners import start_unix
+from broker.web.listeners import Draining, start_unix
 
 
 async def test_socket_is_its_owners_alone(tmp_path: Path) -> None:
@@ -66,3 +67,23 @@ async def test_socket_is_its_owners_unless_it_is_shared(
     listener = await start_unix(web.Application(), path, is_shared=is_shared)
     assert stat.S_IMODE(path.lstat().st_mode) == mode
     await listener.stop()
+
+
+async def test_listeners_stop_side_by_side() -> None:
+    """One that is slow holds up no other, and what fails is told once all have stopped."""
+    together, stopped = asyncio.Barrier(2), list[str]()
+    draining = Draining()
+
+    async def stop() -> None:
+        await together.wait()
+        stopped.append("one")
+
+    async def fail() -> None:
+        raise OSError("gone")
+
+    for each in (stop, fail, stop):
+        draining.add(each)
+    with pytest.raises(OSError, match="gone"):
+        await draining.end()
+    assert stopped == ["one", "one"]
+    await draining.end()

@@ -70,6 +70,21 @@ def test_file_that_somebody_took_away_is_made_again(
     assert is_answered(path)
 
 
+def test_file_that_is_no_socket_is_not_taken_away(
+    sockets: ListeningSockets, tmp_path: Path
+) -> None:
+    """What lies where the socket was is somebody's; neither the next turn nor the end costs it."""
+    path = tmp_path / "a.sock"
+    sockets.unix(path, 0o600).close()
+    path.unlink()
+    path.write_text("precious")
+    sockets.begin_turn({path})
+    with pytest.raises(Broken, match="no socket"):
+        sockets.unix(path, 0o600)
+    sockets.close()
+    assert path.read_text() == "precious"
+
+
 def test_socket_of_another_process_is_left_alone(sockets: ListeningSockets, tmp_path: Path) -> None:
     """Only what is kept here is one's own."""
     path = tmp_path / "a.sock"
