@@ -45,7 +45,8 @@ selects nobody."""
 
 KEPT_TIME: Final = timedelta(seconds=5)
 """How long the Services of a namespace are used: a hundred pods that start at once cost the API
-server one list.  Those of before are let go when the next question comes."""
+server one list.  Those of before are let go when the next question comes, and where none of them
+selects the pod that is asked about: its Service may have come with it, a moment ago."""
 
 MAX_NAMESPACES: Final = 1_000
 """Most namespaces whose Services are kept in memory."""
@@ -96,19 +97,17 @@ class ApiServerPods:
         Raises:
             Unreachable: The API server cannot be asked, or does not let us ask.
         """
-        selectors = await self._selectors(namespace)
-        return sorted(
-            name
-            for name, wanted in selectors.items()
-            if all(labels.get(label) == value for label, value in wanted.items())
-        )
+        asked_at = self._clock.now()
+        found = _matching(await self._selectors(namespace, asked_at - KEPT_TIME), labels)
+        return found or _matching(await self._selectors(namespace, asked_at), labels)
 
-    async def _selectors(self, namespace: str) -> Mapping[str, Mapping[str, str]]:
+    async def _selectors(self, namespace: str, since: datetime) -> Mapping[str, Mapping[str, str]]:
+        """Return what was listed at *since* or later, and list it now where nothing was."""
         async with self._locks.setdefault(namespace, asyncio.Lock()):
             now = self._clock.now()
             self._let_go(now)
             kept = self._listed.get(namespace)
-            if kept is None:
+            if kept is None or kept.at < since:
                 kept = _Listed(now, await self._list(namespace))
                 if len(self._listed) >= MAX_NAMESPACES:
                     self._listed.clear()
@@ -164,6 +163,16 @@ class ApiServerPods:
         if not isinstance(found, dict):
             raise Unreachable(f"{where}: answered with what is no object")
         return found
+
+
+def _matching(
+    selectors: Mapping[str, Mapping[str, str]], labels: Mapping[str, str]
+) -> Sequence[str]:
+    return sorted(
+        name
+        for name, wanted in selectors.items()
+        if all(labels.get(label) == value for label, value in wanted.items())
+    )
 
 
 def _selecting(item: object) -> Mapping[str, Mapping[str, str]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +13,7 @@ from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.images import AGENT_IMAGE, BROKER_IMAGE, REPOSITORY
 from tests.kubernetes.node import ClusterFailed
 from tests.kubernetes.pods import namespace
+from tests.peers.process import wait_until
 
 CHART: Final = REPOSITORY / "helm" / "penstock"
 NAME: Final = "penstock"
@@ -21,6 +24,9 @@ FETCH: Final = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).re
 
 INSTALL_SECONDS: Final = 120
 """Longest wait for broker and admission to be ready; 30 s on an idle machine."""
+
+TAKEN_SECONDS: Final = 180
+"""Longest wait for a configuration to be in force; the kubelet looks every ten seconds or so."""
 
 
 def image_values(image: str) -> dict[str, str]:
@@ -74,10 +80,25 @@ class Release:
         return said
 
     def upgrade(self, more: Mapping[str, Any] | None = None) -> str:
-        """Upgrade to these values and wait until everything is ready again."""
+        """Upgrade to these values and wait until everything is ready, and serves by them."""
         said = self.send("upgrade", more)
         self.wait()
+        maps = self.cluster.get("configmaps", namespace=NAMESPACE)["items"]
+        for text in (
+            str(one["data"]["penstock.yaml"])
+            for one in maps
+            if one["metadata"]["name"] == f"{NAME}-config"
+        ):
+            wait_until(partial(self.is_serving_by, text), TAKEN_SECONDS, "it is in force")
         return said
+
+    def is_serving_by(self, text: str) -> bool:
+        """Say whether the broker serves by that penstock.yaml; not while it is between two."""
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        try:
+            return f'penstock_config_info{{sha256="{digest}"}} 1.0' in self.health("/metrics")
+        except ClusterFailed:
+            return False
 
     def wait(self) -> None:
         """Wait until broker and admission are ready.

@@ -134,11 +134,20 @@ def restart(cluster: Cluster, name: str) -> None:
 
 def serial(release: Release, name: str) -> int:
     """Return the serial number of what an application serves, once it verifies."""
-    cluster = release.cluster
-    # The Service may lead to the pod before for a moment longer.
-    wait_served(cluster, release.trust(), name, WHERE, seconds=SERVED_SECONDS)
-    address = address_of(cluster, name, WHERE)
-    return int(look(cluster, release.trust(), address, f"{name}.{WHERE}.svc").serial_number)
+    cluster, seen = release.cluster, list[int]()
+
+    def is_seen() -> bool:
+        # The Service may lead to the pod before for a moment longer.
+        try:
+            address = address_of(cluster, name, WHERE)
+            found = look(cluster, release.trust(), address, f"{name}.{WHERE}.svc")
+        except ClusterFailed:
+            return False
+        seen.append(int(found.serial_number))
+        return True
+
+    wait_until(is_seen, SERVED_SECONDS, f"{name} serves")
+    return seen[0]
 
 
 def issued(ca: LimitedCa) -> Counter[tuple[str, ...]]:

@@ -6,7 +6,6 @@ and the passphrase are objects that somebody else's tool owns.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from typing import Any, Final
@@ -306,21 +305,12 @@ def written(kept: Release) -> Iterator[str]:
     text = str(found["data"]["penstock.yaml"])
     yield text
     write(kept, text)
-    wait_until(lambda: is_served_by(kept, text), TAKEN_SECONDS, "it is in force again")
+    wait_until(lambda: kept.is_serving_by(text), TAKEN_SECONDS, "it is in force again")
 
 
 def write(release: Release, text: str) -> None:
     """Have penstock.yaml say something else, as its owner's tool would."""
     release.cluster.apply(config_map(CONFIGURATION, {"penstock.yaml": text}))
-
-
-def is_served_by(release: Release, text: str) -> bool:
-    """Say whether the broker serves by that penstock.yaml; not while it is between two of them."""
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    try:
-        return f'penstock_config_info{{sha256="{digest}"}} 1.0' in release.health("/metrics")
-    except ClusterFailed:
-        return False
 
 
 def wants_binding(release: Release) -> bool:
@@ -338,7 +328,7 @@ def test_changed_configuration_is_in_force_without_a_restart(kept: Release, writ
     said["communities"] = {"default": {"external_account_required": True}}
     changed = yaml.safe_dump(said)
     write(kept, changed)
-    wait_until(lambda: is_served_by(kept, changed), TAKEN_SECONDS, "it is in force")
+    wait_until(lambda: kept.is_serving_by(changed), TAKEN_SECONDS, "it is in force")
     assert wants_binding(kept)
     assert kept.life() == before
 
@@ -365,7 +355,7 @@ def _assert_configuration_is(release: Release, text: str) -> None:
     """See that *text* is in force, the broker ready, and the refusal of another told."""
     assert "limitz" in release.health("/readyz")
     assert "\npenstock_config_refused 1.0" in release.health("/metrics")
-    assert is_served_by(release, text)
+    assert release.is_serving_by(text)
     found = json.loads(release.penstock("status", "--json"))["configuration"]
     assert any("limitz" in one for one in found["refused"]["faults"])
     assert not wants_binding(release)

@@ -92,8 +92,8 @@ def release(empty: Release, vault: VaultBeside) -> Release:
 def ended_with(cluster: Cluster) -> str:
     """Return what the preparation of the broker's pod said when it ended last."""
     pod = cluster.get("pod", f"{NAME}-0", namespace=NAMESPACE)
-    (prepare,) = pod["status"]["initContainerStatuses"]
-    states = [prepare["state"], prepare.get("lastState", {})]
+    preparing = pod["status"].get("initContainerStatuses", ())
+    states = [one.get(word, {}) for one in preparing for word in ("state", "lastState")]
     told = [state["terminated"].get("message", "") for state in states if "terminated" in state]
     return "\n".join(told)
 

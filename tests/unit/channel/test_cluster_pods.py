@@ -131,6 +131,22 @@ async def test_services_whose_whole_selector_fits(
     assert await scene.pods.services_for("shop", labels) == found
 
 
+async def test_service_that_has_come_with_its_pod_is_seen(scene: Scene) -> None:
+    """What was listed for another pod a moment ago does not know it; it is listed anew, once."""
+    scene.have(service("web", {"app": "web"}))
+    assert await scene.pods.services_for("shop", {"app": "web"}) == ["web"]
+    scene.have(service("web", {"app": "web"}), service("new", {"app": "new"}))
+    scene.clock.advance(KEPT_TIME / 5)
+    asked = len(scene.server.asked)
+    found = await asyncio.gather(
+        *(scene.pods.services_for("shop", {"app": "new"}) for _ in range(100))
+    )
+    assert found == [["new"]] * 100
+    assert len(scene.server.asked) == asked + 1
+    assert await scene.pods.services_for("shop", {"app": "web"}) == ["web"]
+    assert len(scene.server.asked) == asked + 1, "who is found costs no list"
+
+
 @pytest.mark.parametrize(
     "odd",
     [
