@@ -26,6 +26,10 @@ __all__ = ["Identities", "Identity", "Waiting"]
 RENEW_AT: Final = 2 / 3
 """Where in its life an identity is renewed: the last third is for a broker that is away."""
 
+RENEWAL_PAUSE: Final = timedelta(minutes=10)
+"""How long lies between tries to renew an identity; of one that lives for less than a hundred
+minutes a tenth of its life, so that its last third has room for three."""
+
 MAX_CHAIN_CHARS: Final = 64 * 1024
 """Longest identity chain that is believed, in characters of PEM; ours measure 2 KiB."""
 
@@ -64,6 +68,10 @@ class Identity:
         """Return when it is renewed."""
         return self.not_before + (self.not_after - self.not_before) * RENEW_AT
 
+    def renewal_pause(self) -> timedelta:
+        """Return how long lies between tries to renew it."""
+        return min(RENEWAL_PAUSE, (self.not_after - self.not_before) / 10)
+
 
 class Identities:
     """Keeps the identity, and gets another when it is time."""
@@ -101,6 +109,11 @@ class Identities:
     def is_renewal_due(self) -> bool:
         """Tell whether it is time for another."""
         return self._identity is not None and self._clock.now() >= self._identity.renewal_at()
+
+    def renewal_pause(self) -> float:
+        """Return how long lies between tries to renew it, in seconds."""
+        pause = RENEWAL_PAUSE if self._identity is None else self._identity.renewal_pause()
+        return pause.total_seconds()
 
     def pair(self) -> ClientPair | None:
         """Return what TLS shows of the node; None where a load balancer ends it."""

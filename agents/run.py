@@ -61,9 +61,6 @@ TOKEN_SECONDS: Final = 600.0
 """After how many seconds a token is asked first, and again where it failed: a host that is started
 every day has none that is older than a day."""
 
-IDENTITY_SECONDS: Final = 600.0
-"""How long lies between tries to renew an identity, in seconds."""
-
 ABOUT_CERTIFICATES: Final = frozenset({"want-csr", "certificate", "refused", "waits"})
 """Kinds of messages that are about one certificate."""
 
@@ -234,7 +231,7 @@ class Agent:
             self._tidy_at = now + DAY_SECONDS
             threading.Thread(target=self._clear_previous, name="tidy", daemon=True).start()
         if now >= self._identity_at and self._identities.is_renewal_due():
-            self._identity_at = now + IDENTITY_SECONDS
+            self._identity_at = now + self._identities.renewal_pause()
             self._session.renew_identity()
 
     def _stop(self, channel: threading.Thread) -> None:

@@ -27,6 +27,7 @@ class Effort:
     returning: int
     """Agents that come back after a restart: one of the numbers above."""
     wave: int
+    """Nodes that are pushed to at once, their canary not counted."""
     managed: Sequence[int]
     due: int
     rounds: int
@@ -63,7 +64,7 @@ EFFORTS: Final[Mapping[str, Effort]] = {
         with_peers=False,
     ),
 }
-"""About fifteen minutes, four, and two, on two idle cores."""
+"""About twenty-five minutes, seven, and four, on two idle cores."""
 
 
 @dataclass(slots=True)

@@ -1,14 +1,15 @@
 """What an agent holds on its host: resident memory beside `vault agent` and certbot.
 
 Each holds one certificate and has nothing to do; certbot keeps no process, so what is told of it is
-the most that its renewal takes.
+the most that its look at that certificate takes.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-import os
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ from bench.scenarios import Tell
 from tests.deployments.node_agents import NodeAgent, TrustingPenstock, Wanted
 from tests.deployments.penstock import Penstock
 from tests.peers import process
+from tests.peers.certbot import QUIET, Certbot
 from tests.peers.installation import installed
 from tests.peers.vault import Vault
 
@@ -49,6 +51,31 @@ CONTENTS: Final = (
     '{{ with pkiCert \\"pki/issue/server\\" \\"common_name=%s\\" }}{{ .Cert }}{{ .Key }}{{ end }}'
 )
 """What the template renders, as it stands in a string of the configuration."""
+
+
+MEASURED: Final = """\
+import json, os, resource, sys
+status = os.spawnv(os.P_WAIT, sys.argv[2], sys.argv[2:])
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+with open(sys.argv[1], "w") as file:
+    cpu = used.ru_utime + used.ru_stime
+    json.dump({"resident_kib": used.ru_maxrss, "cpu_seconds": cpu}, file)
+sys.exit(status)
+"""
+"""Runs a program and notes what it took.
+
+A small process between it and this one: Linux counts what a process held before its exec as the
+most that it held, and that would be the memory of the bench.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Used:
+    """What a program took that has ended."""
+
+    resident_kib: int
+    """The most."""
+    cpu_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +126,12 @@ def measure_memory(home: Path, tell: Tell) -> list[Resident]:
     """Measure our agent, by TLS and by the openssl program alone, and its peers."""
     made = []
     with ExitStack() as stack:
-        broker = stack.enter_context(TrustingPenstock(home / "broker"))
+        http_port = process.free_port()
+        broker = stack.enter_context(
+            TrustingPenstock(
+                home / "broker", validation_http_port=http_port, hosts={NODE: ["127.0.0.1"]}
+            )
+        )
         token = broker.mint([NODE])[NODE]
         wanted = Wanted(
             name="site", names=[NODE], directory=home / "pair", expects=broker.ca_bundle
@@ -117,7 +149,7 @@ def measure_memory(home: Path, tell: Tell) -> list[Resident]:
         process.wait_until(pair.exists, READY_SECONDS, "the agent has its certificate")
         made.append(_idle("penstock-agent", "holds its connection", agent.pid))
         tell(str(made[-1]))
-        made.append(_certbot(home / "certbot", broker))
+        made.append(_certbot(home / "certbot", broker, http_port))
         tell(str(made[-1]))
     with Vault(home / "vault") as vault:
         _set_up_pki(vault)
@@ -147,29 +179,45 @@ def _set_up_pki(vault: Vault) -> None:
     vault.ask("POST", "pki/roles/server", {**role, "key_bits": 256, "max_ttl": "240h"})
 
 
-def _certbot(home: Path, broker: Penstock) -> Resident:
-    """Run certbot's look at what is to be renewed, and return the most that it took."""
-    home.mkdir(parents=True, exist_ok=True)
-    command = [str(installed("certbot")), "renew", "--non-interactive", "--server"]
-    command += [broker.directory_url, "--no-random-sleep-on-renew"]
+def _certbot(home: Path, broker: Penstock, http_port: int) -> Resident:
+    """Have certbot obtain a certificate, and return the most that its look at it takes later."""
+    certbot = Certbot(home, broker.directory_url, broker.ca_bundle)
+    held = asyncio.run(certbot.certonly_standalone([NODE], http_port=http_port))
+    before = held.fullchain.read_bytes()
+    command = [str(installed("certbot")), "renew", *QUIET, "--no-random-sleep-on-renew"]
     for kind in ("config", "work", "logs"):
         command += [f"--{kind}-dir", str(home / kind)]
-    child = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=home,
-        env=process.clean_environment(home, {"REQUESTS_CA_BUNDLE": str(broker.ca_bundle)}),
-    )
-    _, status, used = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode != 0:
-        raise process.PeerFailed(f"{json.dumps(command)} gave {child.returncode}")
+    said, used = _run(command, home, broker)
+    # It tells of each certificate that it holds and leaves alone; with none it would have succeeded
+    # as well, and much sooner.
+    if str(held.fullchain) not in said or held.fullchain.read_bytes() != before:
+        raise process.PeerFailed(f"certbot did not look at one certificate that is not due: {said}")
     return Resident(
         name="certbot",
-        what="the most that `certbot renew` takes with nothing due; it ends then",
-        resident_mib=used.ru_maxrss * 1024 / MIB,
+        what="the most that `certbot renew` takes to see that it is not due; it ends then",
+        resident_mib=used.resident_kib * 1024 / MIB,
         private_mib=None,
-        cpu_seconds=used.ru_utime + used.ru_stime,
+        cpu_seconds=used.cpu_seconds,
     )
+
+
+def _run(command: Sequence[str], home: Path, broker: Penstock) -> tuple[str, Used]:
+    """Run a program to its end; return what it said and what it used.
+
+    Raises:
+        PeerFailed: It failed; what it said is in the text.
+    """
+    used = home / "used.json"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", MEASURED, str(used), *command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=home,
+        env=process.clean_environment(home, {"REQUESTS_CA_BUNDLE": str(broker.ca_bundle)}),
+        check=False,
+    )
+    if done.returncode != 0:
+        raise process.PeerFailed(f"{json.dumps(command)} gave {done.returncode}: {done.stdout}")
+    return done.stdout, Used(**json.loads(used.read_text("ascii")))

@@ -58,13 +58,16 @@ class Served:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wave:
-    """All nodes of a group pushed to at once."""
+    """All nodes of a group pushed to at once, after their canary."""
 
     nodes: int
+    """Without the canary."""
     seen_seconds: float
-    """From the first push, after the canary, until the last agent had its certificate."""
+    """From the first push of the wave until the last agent had its certificate."""
     served_seconds: float
-    """The same until the last was served."""
+    """The same until the last agent saw it served."""
+    kept_seconds: float
+    """The same until the broker had kept the last receipt that says so."""
     broker_cpu_seconds: float
     simulator_cpu_seconds: float
     times: Sequence[Served]
@@ -109,10 +112,13 @@ def measure_one(home: Path, tell: Tell) -> list[Served]:
 
 
 def measure_wave(home: Path, number: int, tell: Tell) -> Wave:
-    """Have certificates for so many nodes wait for their wave, and let all of it go at once."""
-    group = {"nodes": ["**"], "at_once": 100_000, "halt_after": 1000}
+    """Have certificates for so many nodes wait for their wave, and let all of it go at once.
+
+    One more is the canary, which nobody waits for.
+    """
+    nodes = [f"n{index:05d}.example.test" for index in range(number + 1)]
+    group = {"nodes": ["**"], "canaries": nodes[:1], "at_once": 100_000, "halt_after": 1000}
     broker = make_broker(home / "broker", agents={"groups": {GROUP: group}})
-    nodes = [f"n{index:05d}.example.test" for index in range(number)]
     with broker:
         fleet = Fleet(
             home / "fleet",
@@ -132,12 +138,12 @@ def measure_wave(home: Path, number: int, tell: Tell) -> Wave:
             )
             fleet.enrol(at_once=4)
             fleet.connect(spread=number / 100)
-            _wait_issued(broker, number)
-            tell(f"{number} certificates wait for their wave")
+            _wait_issued(broker, len(nodes))
+            tell(f"{len(nodes)} certificates wait for their wave")
             fleet.times()
             before = (usage_of(broker.pid).cpu_seconds, fleet.cpu_seconds())
             _ask(broker, "rollout_resume", group=GROUP)
-            _wait_for(broker, 0, number)
+            _wait_for(broker, 0, len(nodes))
             after = (usage_of(broker.pid).cpu_seconds, fleet.cpu_seconds())
             wave = _wave(broker, fleet, (after[0] - before[0], after[1] - before[1]))
     tell(str(wave))
@@ -149,12 +155,14 @@ def _wave(broker: TrustingPenstock, fleet: Fleet, spent: tuple[float, float]) ->
         "SELECT d.delivery_id, d.issued_at, d.pushed_at, d.ended_at FROM deliveries d"
         " WHERE d.stage = 'seen' ORDER BY d.pushed_at"
     )
+    (canary, *others) = rows
+    if others[0][2] < canary[3]:
+        raise process.PeerFailed("the wave began before its canary was seen")
     # The clock that deliveries are dated by, less the one that agents note by.
     apart = time.time() - time.monotonic()  # noqa: TID251  no broker runs here
     noted: dict[tuple[str, str], float] = {
         (subject, what): at + apart for _, subject, what, at in fleet.times() if subject
     }
-    others = rows[1:] or rows
     first = others[0][2] / 1e6
     arrived = [noted[row[0], "got certificate"] for row in others]
     served = [noted[row[0], "served"] for row in others]
@@ -164,6 +172,7 @@ def _wave(broker: TrustingPenstock, fleet: Fleet, spent: tuple[float, float]) ->
         nodes=len(others),
         seen_seconds=max(arrived) - first,
         served_seconds=max(served) - first,
+        kept_seconds=max(row[3] for row in others) / 1e6 - first,
         broker_cpu_seconds=spent[0],
         simulator_cpu_seconds=spent[1],
         times=[

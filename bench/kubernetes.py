@@ -18,8 +18,10 @@ from bench.kubernetes_field import WHERE, Field, Image, archives_of, image_of
 from bench.kubernetes_plain import measure_plain
 from bench.kubernetes_resources import Taken, control_groups, measure_own, number_in
 from bench.kubernetes_upgrade import Upgraded, load_values, measure_upgrade
+from bench.kubernetes_vault_injector import AGENT, injector_program, measure_vault_injector
 from bench.processes import MIB, usage_of
 from bench.scenarios import Tell
+from broker.admission.pods import CONTAINER
 from tests.kubernetes.applications import PREFIX, pod_template
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.node import ClusterFailed
@@ -40,6 +42,7 @@ SETTLE_SECONDS: Final = 20.0
 """How long pods are left alone before what they take at rest is looked at."""
 
 OURS: Final = "Penstock: a key and a certificate for each pod"
+INJECTED: Final = "Vault's agent injector: a key and a certificate for each pod"
 THEIRS: Final = "cert-manager: one key and one certificate for all pods, in a Secret"
 PLAIN: Final = "neither: one Secret that is there already"
 
@@ -62,11 +65,11 @@ class Effort:
 
 
 EFFORTS: Final[Mapping[str, Effort]] = {
-    "full": Effort(singles=5, pods=100, rest_seconds=30.0, dry_runs=200, upgrade_pods=20),
+    "full": Effort(singles=30, pods=100, rest_seconds=30.0, dry_runs=200, upgrade_pods=20),
     "quick": Effort(singles=5, pods=30, rest_seconds=20.0, dry_runs=100, upgrade_pods=10),
     "smoke": Effort(singles=2, pods=4, rest_seconds=3.0, dry_runs=10, upgrade_pods=2),
 }
-"""About eight minutes, six, and four, on two idle cores, the images not counted."""
+"""About fifteen minutes, eight, and five, on two idle cores, the images not counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +117,8 @@ class OnCluster:
     install_seconds: float = 0.0
     started: list[Started] = field(default_factory=list)
     at_rest: AtRest | None = None
+    injector_at_rest: AtRest | None = None
+    """The same of Vault's agent injector."""
     own: list[Taken] = field(default_factory=list)
     """What the release's own containers take after those pods have started."""
     admitted: list[Admitted] = field(default_factory=list)
@@ -124,6 +129,7 @@ class OnCluster:
 def measure(home: Path, effort: Effort, tell: Tell, *, images: Path | None = None) -> OnCluster:
     """Measure everything that *effort* names; with archives of *images* nothing is built."""
     made = OnCluster()
+    injector_program()
     with ExitStack() as stack:
         archives = archives_of(home, stack, images)
         made.images = [image_of(archive) for archive in archives]
@@ -145,14 +151,7 @@ def measure(home: Path, effort: Effort, tell: Tell, *, images: Path | None = Non
         except ClusterFailed as error:
             raise ClusterFailed(f"{error}\n{cluster.story(NAMESPACE)}") from error
         tell(str(made.upgraded))
-        alone, together = measure_plain(field_of, effort.singles, effort.pods)
-        made.started.append(started(PLAIN, 1, alone))
-        made.started.append(started(PLAIN, effort.pods, together))
-        # The last of all: its controllers stay, and look after their objects.
-        more = measure_cert_manager(field_of, home / "cert-manager", effort.singles, effort.pods)
-        made.started.append(started(THEIRS, 1, more[0]))
-        made.started.append(started(THEIRS, effort.pods, more[1]))
-        tell(str(made.started[2:]))
+        _measure_others(made, field_of, home, effort, tell)
     return made
 
 
@@ -175,6 +174,29 @@ def _measure_pods(made: OnCluster, field_of: Field, effort: Effort, tell: Tell) 
     field_of.remove("many")
 
 
+def _measure_others(
+    made: OnCluster, field_of: Field, home: Path, effort: Effort, tell: Tell
+) -> None:
+    def add(what: str, found: tuple[list[float], list[float]]) -> None:
+        made.started.append(started(what, 1, found[0]))
+        made.started.append(started(what, effort.pods, found[1]))
+        tell(str(made.started[-2:]))
+
+    def look(name: str) -> None:
+        time.sleep(SETTLE_SECONDS)
+        seconds = effort.rest_seconds
+        made.injector_at_rest = measure_at_rest(field_of, name, seconds, container=AGENT)
+        tell(str(made.injector_at_rest))
+
+    add(PLAIN, measure_plain(field_of, effort.singles, effort.pods))
+    singles = max(2, effort.singles // 3)
+    folder = home / "vault-injector"
+    add(INJECTED, measure_vault_injector(field_of, folder, singles, effort.pods, look))
+    # The last of all: its controllers stay, and look after their objects.
+    folder = home / "cert-manager"
+    add(THEIRS, measure_cert_manager(field_of, folder, effort.singles, effort.pods))
+
+
 def started(what: str, pods: int, seconds: Sequence[float]) -> Started:
     """Return what times of pods, *pods* at once, come to."""
     return Started(
@@ -187,14 +209,18 @@ def started(what: str, pods: int, seconds: Sequence[float]) -> Started:
     )
 
 
-def measure_at_rest(field_of: Field, name: str, seconds: float) -> AtRest:
+def measure_at_rest(
+    field_of: Field, name: str, seconds: float, *, container: str = CONTAINER
+) -> AtRest:
     """Look at every sidecar of an application for *seconds*."""
     cluster = field_of.cluster
     pods = cluster.get("pods", namespace=WHERE, labels=f"app={name}")["items"]
     ids = [
         status["containerID"].rpartition("/")[2]
         for pod in pods
-        for status in pod["status"]["initContainerStatuses"]
+        for kind in ("initContainerStatuses", "containerStatuses")
+        for status in pod["status"][kind]
+        if status["name"] == container
     ]
     memory, cpu = (
         control_groups(cluster.control_group(kind), ids) for kind in ("memory", "cpuacct")

@@ -1,8 +1,9 @@
-"""An ACME client that orders without a rest while its broker is replaced; runs on the node.
+"""ACME clients that order without a rest while their broker is replaced; runs on the node.
 
-It reads what is asked as JSON from standard input and orders one name after the other until the
-file ``stop`` is there.  A broker that does not answer is asked again, as any client would; an order
-that was made is finished, whatever happens in between.  What came of them all is printed as JSON.
+What is asked comes as JSON on standard input.  Each client orders one name after the other under an
+account of its own, until the file ``stop`` is there.  A broker that does not answer is asked again,
+as any client would; an order that was made is finished, whatever happens in between.  What came of
+them all is printed as JSON, a list with one object for each client.
 """
 
 from __future__ import annotations
@@ -31,15 +32,17 @@ GIVE_UP_SECONDS: Final = 120.0
 PACE_SECONDS: Final = 0.1
 """Pause between two orders: there is work for others on these processors."""
 
-TRY_AGAIN: Final = frozenset({429, 500, 502, 503, 504})
+TRY_AGAIN: Final = frozenset({429, 503})
+"""Answers by which a server asks for patience; every other error counts as one."""
 
 
 class Load:
     """One account, and what it saw."""
 
-    def __init__(self, client: Requester, asked: dict[str, Any]) -> None:
+    def __init__(self, client: Requester, zone: str, stop: Path) -> None:
         self._client = client
-        self._asked = asked
+        self._zone = zone
+        self._stop = stop
         self._key = ec.generate_private_key(ec.SECP256R1())
         self.made = 0
         self.valid = 0
@@ -96,24 +99,29 @@ class Load:
 
     async def run(self) -> None:
         """Order until it is enough."""
-        stop = Path(self._asked["stop"])
         for number in itertools.count():
-            if stop.exists():  # noqa: ASYNC240 - a moment, and nothing else runs in this loop
+            if self._stop.exists():
                 return
-            await self.order(f"n{number}.{self._asked['zone']}")
+            await self.order(f"n{number}.{self._zone}")
             await asyncio.sleep(PACE_SECONDS)
+
+
+async def order_as(number: int, asked: dict[str, Any]) -> dict[str, Any]:
+    """Order as client *number*, and return what came of it."""
+    client = Requester(asked["directory"], Path(asked["ca"]))
+    async with client:
+        await client.bind(asked["key_id"], asked["mac_key"])
+        load = Load(client, f"c{number}.{asked['zone']}", Path(asked["stop"]))
+        await load.run()
+    told = {"made": load.made, "valid": load.valid, "again": load.again, "away": load.away}
+    return {**told, "ends": load.ends, "faults": load.faults}
 
 
 async def main() -> None:
     """Order, and tell what came of it."""
     asked = json.load(sys.stdin)
-    client = Requester(asked["directory"], Path(asked["ca"]))
-    async with client:
-        await client.bind(asked["key_id"], asked["mac_key"])
-        load = Load(client, asked)
-        await load.run()
-    told = {"made": load.made, "valid": load.valid, "again": load.again, "away": load.away}
-    print(json.dumps({**told, "ends": load.ends, "faults": load.faults}))
+    orders = (order_as(number, asked) for number in range(asked["clients"]))
+    print(json.dumps(await asyncio.gather(*orders)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The broker replaced by ``helm upgrade`` while an ACME client orders and pods start."""
+"""The broker replaced by ``helm upgrade`` while ACME clients order and pods start."""
 
 from __future__ import annotations
 
@@ -13,38 +13,50 @@ from typing import Any, Final
 from ruamel.yaml import YAML
 
 from bench.kubernetes_field import Field
+from tests.kubernetes.issued import issued, twice
+from tests.kubernetes.node import ClusterFailed
 from tests.kubernetes.release import NAME, NAMESPACE, Release
 
 __all__ = ["Upgraded", "load_values", "measure_upgrade"]
 
 KEY_ID: Final = "bench"
-"""Id of the binding key whose account orders while the broker is replaced."""
+"""Id of the binding key whose accounts order while the broker is replaced."""
+
+ZONE: Final = "load.svc"
+"""What the names are below that they order."""
+
+CLIENTS: Final = 4
+"""How many order at once, each under an account of its own."""
 
 LEAD_SECONDS: Final = 3.0
-"""How long the ACME client orders before the upgrade begins, and after it has ended."""
+"""How long the ACME clients order before the upgrade begins, and after it has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upgraded:
-    """The broker replaced while an ACME client orders and pods start."""
+    """The broker replaced while ACME clients order and pods start."""
 
     seconds: float
     """From ``helm upgrade`` until the new broker is ready."""
+    clients: int
     orders: int
     lost: int
     """Orders that were made and never had their certificate."""
     faults: int
-    """What the client was told that it could not ask again about."""
+    """Errors that a client was told, other than to be patient."""
     asked_again: int
     away_seconds: float
-    """Longest that one request of the client had no answer, however often it was sent."""
+    """Longest that one request of a client had no answer, however often it was sent."""
     pause_seconds: float
-    """Longest time between two finished orders of the client."""
+    """Longest time between two finished orders of one client."""
     rhythm_seconds: float
     """The median of those times."""
     pods: int
     pods_longest_seconds: float
-    orders_with_two_certificates: int
+    signed: int
+    """Certificates that the CA's own ledger has for these clients and pods."""
+    signed_twice: int
+    """Those of them that share their order or their CSR with another, or have none."""
 
 
 def load_values(release: Release) -> dict[str, Any]:
@@ -55,7 +67,7 @@ def load_values(release: Release) -> dict[str, Any]:
     policy["trusted"].append(
         {
             "eab": [KEY_ID],
-            "names": ["**.load.svc"],
+            "names": [f"**.{ZONE}"],
             "profiles": ["server"],
             "because": "the names of a benchmark",
         }
@@ -68,7 +80,7 @@ def load_values(release: Release) -> dict[str, Any]:
 
 
 def measure_upgrade(field_of: Field, pods: int) -> Upgraded:
-    """Replace the broker while an ACME client orders and *pods* start."""
+    """Replace the broker while ACME clients order and *pods* start."""
     release, cluster = field_of.release, field_of.cluster
     stop = cluster.state / "stop-the-client"
     asked = _client(field_of, stop)
@@ -88,26 +100,37 @@ def measure_upgrade(field_of: Field, pods: int) -> Upgraded:
         finally:
             stop.touch()
         told = json.loads(ordering.result())
+    signed = issued(release, lambda name: name.endswith(f".{ZONE}") or name.startswith("upgraded."))
     field_of.remove("upgraded")
-    between = [late - early for early, late in zip(told["ends"], told["ends"][1:], strict=False)]
-    orders = [one["order"] for one in _certificates(release)]
+    between = [
+        late - early
+        for one in told
+        for early, late in zip(one["ends"], one["ends"][1:], strict=False)
+    ]
+    made, valid = (sum(one[what] for one in told) for what in ("made", "valid"))
+    if len(signed) < valid + pods:
+        raise ClusterFailed(
+            f"the CA's ledger has {len(signed)} certificates of {valid} orders and {pods} pods"
+        )
     return Upgraded(
         seconds=taken[0],
-        orders=told["made"],
-        lost=told["made"] - told["valid"],
-        faults=len(told["faults"]),
-        asked_again=told["again"],
-        away_seconds=told["away"],
+        clients=len(told),
+        orders=made,
+        lost=made - valid,
+        faults=sum(len(one["faults"]) for one in told),
+        asked_again=sum(one["again"] for one in told),
+        away_seconds=max(one["away"] for one in told),
         pause_seconds=max(between),
         rhythm_seconds=statistics.median(between),
         pods=pods,
         pods_longest_seconds=max(seen),
-        orders_with_two_certificates=len(orders) - len(set(orders)),
+        signed=len(signed),
+        signed_twice=len(twice(signed)),
     )
 
 
 def _client(field_of: Field, stop: Path) -> dict[str, Any]:
-    """Return what the ACME client is asked, with the broker's name known on the node."""
+    """Return what the ACME clients are asked, with the broker's name known on the node."""
     release, cluster = field_of.release, field_of.cluster
     host = f"{NAME}.{NAMESPACE}.svc"
     address = cluster.get("service", NAME, namespace=NAMESPACE)["spec"]["clusterIP"]
@@ -124,12 +147,7 @@ def _client(field_of: Field, stop: Path) -> dict[str, Any]:
         "ca": str(roots),
         "key_id": key["key_id"],
         "mac_key": key["mac_key"],
-        "zone": "load.svc",
+        "zone": ZONE,
+        "clients": CLIENTS,
         "stop": str(stop),
     }
-
-
-def _certificates(release: Release) -> list[dict[str, Any]]:
-    told = json.loads(release.penstock("cert", "list", "--json", "--limit", "1000"))
-    listed: list[dict[str, Any]] = told["certificates"] if isinstance(told, dict) else told
-    return listed

@@ -18,6 +18,7 @@ from bench import policy_report as policy_reports
 from bench import report as reports
 from bench import vault_report as vault_reports
 from bench.acme2certifier import PEER
+from bench.kubernetes_vault_injector import PEER as INJECTOR
 from bench.scenarios import EFFORTS, SCENES, measure
 from tests.kubernetes.programs import KUBERNETES_VERSION
 from tests.peers.installation import GO_PEERS, VAULT, PeerMissing, go_toolchain
@@ -182,6 +183,7 @@ def _kubernetes(asked: argparse.Namespace) -> int:
         with tempfile.TemporaryDirectory(prefix="penstock-bench-") as home:
             found = kubernetes.measure(Path(home), effort, tell, images=asked.images)
         versions = {"penstock": version("penstock"), "Kubernetes": KUBERNETES_VERSION}
+        versions |= {"Vault": VAULT.version, INJECTOR.name: INJECTOR.version}
         kubernetes_reports.write_report(
             kubernetes_reports.take(found, asked.effort, versions), path
         )

@@ -221,7 +221,7 @@ async def start_agents(
     listen = outside.config.listen.agents
     if listen is None:
         return
-    refusals = NodeRefusals(outside.store, outside.clock)
+    refusals = rooms.joining.refusals
     limits = agent_limits(outside.config.limits.rates, outside.clock, outside.telemetry)
     origins = agent_origins(listen)
     authentication = Authentication(outside.store, outside.clock, refusals, doorkeeper=limits)

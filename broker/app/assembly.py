@@ -69,6 +69,13 @@ class Broker:
         """Return the communities that pods of *cluster* can be of; none for a stranger."""
         return frozenset() if self.agents is None else self.agents.workloads.communities_of(cluster)
 
+    async def tell_left_out(self) -> None:
+        """Put on record how many refusals of a flood were not kept each."""
+        for room in (self.orders.refusals, self.freezes.refusals):
+            await room.tell_left_out()
+        if self.agents is not None:
+            await self.agents.joining.refusals.tell_left_out()
+
     def unless_held(self, run: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
         """Return *run*, which does nothing while a restored store has to be reconciled."""
 

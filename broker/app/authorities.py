@@ -26,6 +26,7 @@ from broker.upstreams.authority import (
     create_root,
 )
 from broker.upstreams.authority_state import CaState, member_of, name_with, offline_root, without
+from broker.upstreams.name_constraints import mail_subtree
 from broker.upstreams.root_answer import accept_issuing
 
 __all__ = ["Authorities", "own_hosts"]
@@ -207,13 +208,14 @@ def _permitted(
         parsed = [ipaddress.ip_network(text) for text in networks]
     except ValueError as error:
         raise Broken(f"permitted network is not of the form 10.0.0.0/8: {error}") from None
-    suffixes = list(names)
-    for host in own_hosts if suffixes or parsed else ():
+    suffixes = [name for name in names if "@" not in name]
+    mail = [mail_subtree(name) for name in names if "@" in name]
+    for host in own_hosts if names or parsed else ():
         try:
             parsed.append(ipaddress.ip_network(host))
         except ValueError:
             suffixes.append(host)
-    return PermittedNames(dns_suffixes=tuple(suffixes), networks=tuple(parsed))
+    return PermittedNames(dns_suffixes=tuple(suffixes), networks=tuple(parsed), mail=tuple(mail))
 
 
 def own_hosts(config: Config) -> Mapping[str, Sequence[str]]:

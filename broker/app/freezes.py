@@ -52,6 +52,7 @@ def make_freezes(outside: Outside, dispatcher: Dispatcher) -> Freezes:
         outside.store,
         outside.store,
         outside.clock,
+        policies=outside.policies,
         contacts={name: made.ask for name, made in communities.items() if made.ask},
     )
     freezes.on_changed = lambda: dispatcher.hurry_all(HELD_UP)
@@ -72,7 +73,11 @@ async def make_ownership(outside: Outside) -> Ownership:
         for key in outside.config.external_account_bindings
         if key.owner
     }
-    ownership = Ownership(outside.store, outside.clock, declared=declared)
+    communities = outside.config.communities
+    of_communities = {name: (one.owner, one.contact) for name, one in communities.items()}
+    ownership = Ownership(
+        outside.store, outside.clock, declared=declared, of_communities=of_communities
+    )
     await ownership.keep_declared()
     return ownership
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -107,6 +108,8 @@ class Beginning:
     """Why `reading` is the kept one and not the file."""
     people: ReadConfig | None = None
     """Whose people count, where that is another reading."""
+    linger: timedelta = timedelta(0)
+    """How long it serves on after it was told to end, and tells probes so."""
 
 
 def begin_with(

@@ -60,6 +60,9 @@ SWEEP_EVERY: Final = timedelta(seconds=5)
 EXPIRE_EVERY: Final = timedelta(minutes=1)
 """How often orders whose time has passed are closed; readers see them expired before."""
 
+LEFT_OUT_EVERY: Final = timedelta(minutes=1)
+"""How often it is put on record how many refusals of a flood were not kept each."""
+
 RENEWALS_EVERY: Final = timedelta(seconds=30)
 """How often it is looked for certificates whose CA is to be asked about their renewal."""
 
@@ -183,6 +186,7 @@ async def _start(
     identity = _identity(broker)
     context = await identity.context()
     scheduler = _schedule(broker, identity)
+    stack.push_async_callback(tolerant("refusals-left-out", broker.tell_left_out))
     scheduler.start()
     stack.callback(scheduler.stop)
     stack.push_async_callback(outside.draining.end)
@@ -362,6 +366,7 @@ def _schedule(broker: Broker, identity: Identity) -> Scheduler:
         ("expire-orders", EXPIRE_EVERY, broker.unless_held(broker.expire_due)),
         ("renewal-windows", RENEWALS_EVERY, broker.unless_held(broker.ask_about_renewals)),
         ("clients-renewing", EXPIRE_EVERY, broker.unless_held(broker.clients.run)),
+        ("refusals-left-out", LEFT_OUT_EVERY, broker.tell_left_out),
         ("own-certificate", IDENTITY_EVERY, look_at_identity),
         ("own-window", WINDOW_EVERY, identity.follow_window),
         ("reconcile", RECONCILE_EVERY, broker.reconcile),

@@ -210,11 +210,7 @@ class Turns:
             for one in waits:
                 one.cancel()
         if stopping.is_set() or self._watch is None or self._watch.following is None:
-            # Nobody is left waiting in the queue of a broker that ends.
-            self.sockets.close()
-            self._health.say("the broker is ending", is_passing=False)
-            tell_service_manager("STOPPING=1")
-            log.info("stopping")
+            await self._take_leave()
             return None
         following = self._watch.following
         microseconds = int(asyncio.get_running_loop().time() * 1_000_000)
@@ -223,6 +219,20 @@ class Turns:
         self._health.say(BETWEEN)
         self._instead = self.keeper.in_force
         return following
+
+    async def _take_leave(self) -> None:
+        """Say that this is the end, and serve on for as long as others take to hear it.
+
+        In a cluster a pod's address goes with it.  Who is still led there is answered by nobody,
+        and its packets go there for as long as it tries, whoever serves by then.
+        """
+        self._health.say("the broker is ending", is_passing=False)
+        tell_service_manager("STOPPING=1")
+        log.info("stopping")
+        if self._first.linger:
+            await asyncio.sleep(self._first.linger.total_seconds())
+        # Nobody is left waiting in the queue of a broker that ends.
+        self.sockets.close()
 
     async def _taken(self, outside: Outside, reading: ReadConfig) -> None:
         """Record that *reading* is in force from now on, and keep it."""
@@ -256,7 +266,9 @@ class Turns:
         if isinstance(error, Faults | Broken | Unreachable):
             faults = sentences(error)
         else:
-            faults = (f"{type(error).__name__}: {error}",)
+            # Its text may hold anything, and these sentences stand on the health port.
+            log.error("configuration does not start", exc_info=error)
+            faults = (f"it does not start: {type(error).__name__}; the log has more",)
         self.keeper.refuse(ConfigOutcome.FAILED, faults, self._reading.sha256)
         if not self._has_served:
             self.keeper.resume(instead)

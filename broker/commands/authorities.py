@@ -116,7 +116,8 @@ def ca_show(upstream: str | None, config_path: Path, *, is_json: bool) -> None:
     "permitted_names",
     metavar="SUFFIX",
     multiple=True,
-    help="Names at or below this may be certified, others may not; may be repeated.",
+    help="Names at or below this may be certified, others may not; '@corp.example' is e-mail of "
+    "that domain; may be repeated.",
 )
 @click.option(
     "--permit-network",

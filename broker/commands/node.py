@@ -136,7 +136,7 @@ def node_deny(request_id: str, config_path: Path, reason: str | None, *, is_json
 @as_json
 def node_list(config_path: Path, *, is_json: bool, **given: Any) -> None:
     """List nodes by name."""
-    columns = ["node", "community", "status", "connected", "seen", "owner", "contact"]
+    columns = ["node", "community", "status", "connected", "seen", "owner", "owner_by", "contact"]
     _list(ask(config_path, "node_list", given), columns, is_json=is_json)
 
 

@@ -104,7 +104,8 @@ def _tell_rules(found: dict[str, Any]) -> None:
         click.echo(f"warning: {warning['sentence']}")
     if approval := found["approval"]:
         people = "1 person has" if approval["people"] == 1 else f"{approval['people']} people have"
-        click.echo(f"approval: {people} to say yes, by {', '.join(approval['rules'])}")
+        whose = f" (only {', '.join(approval['by'])})" if approval.get("by") else ""
+        click.echo(f"approval: {people} to say yes{whose}, by {', '.join(approval['rules'])}")
     for quota in found["quotas"]:
         told = "" if quota["enforced"] else ", only warned of"
         click.echo(f"quota per {quota['per']}: {quota['limit']}{told}, by {quota['rule']}")

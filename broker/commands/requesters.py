@@ -193,7 +193,16 @@ def account_show(account_id: str, config_path: Path, *, is_json: bool) -> None:
 @as_json
 def account_list(config_path: Path, *, is_json: bool, **given: Any) -> None:
     """List accounts."""
-    columns = ["account", "community", "status", "owner", "contacts", "eab_key", "created"]
+    columns = [
+        "account",
+        "community",
+        "status",
+        "owner",
+        "owner_by",
+        "contacts",
+        "eab_key",
+        "created",
+    ]
     _list(ask(config_path, "account_list", given), columns, is_json=is_json)
 
 
@@ -249,7 +258,10 @@ def eab_mint(config_path: Path, reason: str | None, *, is_json: bool, **given: A
 @as_json
 def eab_list(community: str | None, config_path: Path, *, is_json: bool) -> None:
     """List keys, revoked ones too."""
-    columns = ["key_id", "community", "label", "owner", "names", "profiles", "account", "revoked"]
+    columns = [
+        "key_id", "community", "label", "owner", "owner_by", "names", "profiles", "account",
+        "revoked",
+    ]  # fmt: skip
     _list(ask(config_path, "eab_list", {"community": community}), columns, is_json=is_json)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import click
@@ -20,8 +22,15 @@ __all__ = ["demo", "serve"]
     is_flag=True,
     help="Take changes of the configuration up as they are made, not on SIGHUP alone.",
 )
+@click.option(
+    "--linger",
+    metavar="SECONDS",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Serve on for so long after SIGTERM, until whoever leads clients here has heard of it.",
+)
 @last_good_option
-def serve(config_path: Path, *, follow: bool, last_good: Path | None) -> None:
+def serve(config_path: Path, *, follow: bool, linger: int, last_good: Path | None) -> None:
     """Run the broker until SIGTERM or SIGINT.
 
     Clients that are being answered then have 15 seconds to get their answer. On SIGHUP policies,
@@ -38,7 +47,8 @@ def serve(config_path: Path, *, follow: bool, last_good: Path | None) -> None:
 
     hold_memory_apart()
     with readable():
-        first = begin_with(config_path, is_following=follow, last_good=last_good)
+        begun = begin_with(config_path, is_following=follow, last_good=last_good)
+        first = replace(begun, linger=timedelta(seconds=linger))
         log = first.reading.config.log
         set_up_log(form=log.format, level=log.level)
         try:

@@ -91,6 +91,13 @@ class Community(Section):
     )
     """Whom clients are told to ask while issuance is frozen, such as an address."""
 
+    owner: str = Field(default="", max_length=200, examples=["team-pki"])
+    """Who answers for those accounts, binding keys and nodes of the community that name nobody. A
+    rule that wants an owner is not content with it."""
+
+    contact: str = Field(default="", max_length=200, examples=["pki@corp.example"])
+    """How to reach them."""
+
     terms_of_service: HttpUrl | None = Field(
         default=None, examples=["https://pki.corp.example/terms"]
     )
@@ -131,6 +138,12 @@ class Community(Section):
 
     validation: Validation = Field(default_factory=Validation)
     """How challenges are looked at."""
+
+    @model_validator(mode="after")
+    def _check_owner(self) -> Community:
+        if self.contact and not self.owner:
+            raise ValueError("a contact needs an owner")
+        return self
 
     @model_validator(mode="after")
     def _check_terms(self) -> Community:

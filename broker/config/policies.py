@@ -179,7 +179,7 @@ def join_policies(
     if faults:
         raise _told(faults, texts)
     return LoadedPolicies(
-        documents=documents,
+        documents={n: replace(one, set_sha256=texts.sha256) for n, one in documents.items()},
         facts=facts,
         unused=_unused(config, whole, texts),
         texts=texts,

@@ -161,7 +161,7 @@ def _built_in(name: str, upstream: BuiltinUpstream) -> UpstreamFacts:
         backdate_tolerance=upstream.backdate,
         is_ct_logged=False,
         # Its issuer may be held to fewer by name constraints, which stand in the store.
-        identifier_types=frozenset({"dns", "ip"}),
+        identifier_types=frozenset({"dns", "ip", "email"}),
         is_builtin=True,
     )
 

@@ -268,7 +268,7 @@ class FactOverrides(Section):
     is_ct_logged: bool | None = Field(default=None, examples=[True])
     """Whether it writes names to public Certificate Transparency logs."""
 
-    identifier_types: tuple[Literal["dns", "ip"], ...] | None = Field(
+    identifier_types: tuple[Literal["dns", "ip", "email"], ...] | None = Field(
         default=None, examples=[["dns", "ip"]]
     )
     """Types of identifiers that it certifies, with any of its profiles."""

@@ -55,7 +55,8 @@ class Admissions:
         Raises:
             Problem: A person has to say yes first, or said no.
         """
-        wanted = self._policies.current(community).account_approval
+        document = self._policies.current(community)
+        wanted = document.account_approval
         if wanted is None:
             return None
         terms = Terms.of_accounts(wanted)
@@ -72,7 +73,9 @@ class Admissions:
             record = self._request(community, key, request, origin, terms)
             earlier = records[0].approval_id if records else None
             joined = await self._gate.file(
-                replace(record, earlier=earlier), Actor(f"key:{key.thumbprint}")
+                replace(record, earlier=earlier),
+                Actor(f"key:{key.thumbprint}"),
+                document.policy_sha256,
             )
         raise self._gate.told(joined)
 

@@ -114,10 +114,14 @@ def by_time(record: ApprovalRecord, now: datetime) -> ApprovalChange | None:
 
 
 def past_its_policy(record: ApprovalRecord, terms: Terms, now: datetime) -> ApprovalChange | None:
-    """Return the change of an approval that is not enough for the *terms* of today; else None."""
+    """Return the change of an approval that is not enough for the *terms* of today; else None.
+
+    That its evidence is to be shown anew is kept as a time: who suspends and resumes it meanwhile
+    has shown nothing, so that it is due again at the next look.
+    """
     given = Terms.read(record.terms)
     decided_at = record.decided_at or record.asked_at
     if terms.is_met(given, decided_at, record.proofed_at or decided_at, now):
         return None
-    stricter = replace(record, terms=given.stricter(terms).facts())
+    stricter = replace(record, terms=given.stricter(terms).facts(), reproof_at=now)
     return changed(stricter, ApprovalEvent.PROOF_DUE, at=now, why="policy asks for more by now")

@@ -63,6 +63,7 @@ class _Ask:
     """Those that nothing opens yet."""
     terms: Terms
     requester: Requester
+    policy: str
 
 
 class ApprovalGate:
@@ -127,6 +128,7 @@ class ApprovalGate:
                 names=frozenset(names),
                 terms=terms,
                 requester=requester,
+                policy=decision.policy_sha256,
             )
             raise await self._refusal(ask, records)
         back = tuple(one for one in back if one not in resting)
@@ -254,7 +256,7 @@ class ApprovalGate:
         record = _request(ask, subject, people, now)
         if earlier is not None:
             record = replace(record, earlier=earlier.approval_id)
-        return await self.file(record, Actor(f"account:{ask.account.account_id}"))
+        return await self.file(record, Actor(f"account:{ask.account.account_id}"), ask.policy)
 
     async def join(self, subject: str, records: Sequence[ApprovalRecord]) -> ApprovalRecord | None:
         """Return the request among *records* that waits for *subject*, and count the ask."""
@@ -266,9 +268,10 @@ class ApprovalGate:
                 return record
         return None
 
-    async def file(self, record: ApprovalRecord, actor: Actor) -> ApprovalRecord:
+    async def file(self, record: ApprovalRecord, actor: Actor, policy: str) -> ApprovalRecord:
         """Keep a request that waits; raises Problem rateLimited where too many do."""
-        change = moved(record, EventKind.APPROVAL_REQUESTED, at=record.asked_at, actor=actor)
+        kind, at = EventKind.APPROVAL_REQUESTED, record.asked_at
+        change = moved(record, kind, at=at, actor=actor, policy_sha256=policy)
         try:
             return await self._store.file_approval(record, change.events[0], self._limits)
         except QueueFull as full:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from broker.issuance.approval_people import OPERATOR
 from broker.policy.decisions import ApprovalDemand, OnWithdrawal, RuleRef
 from broker.policy.rules import Approval
 from broker.protocol.problems import Problem, ProblemType, printable
@@ -40,6 +41,8 @@ class Terms:
     """Whether withdrawing revokes the certificates that rest on it."""
     evidence: tuple[str, ...] = ()
     """Kinds that have to be referred to."""
+    by: frozenset[str] | None = None
+    """The only people who may; None: everybody who approves in the community."""
     rules: tuple[str, ...] = ()
     because: tuple[str, ...] = ()
 
@@ -53,6 +56,7 @@ class Terms:
             reproof=demand.reproof,
             revokes=demand.on_withdrawal is OnWithdrawal.REVOKE,
             evidence=tuple(sorted(demand.evidence)),
+            by=demand.by,
             rules=tuple(_place(rule) for rule in demand.rules),
             because=demand.because,
         )
@@ -67,6 +71,7 @@ class Terms:
             reproof=wanted.reproof,
             revokes=wanted.on_withdrawal is OnWithdrawal.REVOKE,
             evidence=tuple(sorted(wanted.evidence)),
+            by=wanted.by,
             rules=("accounts.approval",),
         )
 
@@ -84,6 +89,8 @@ class Terms:
             ),
             revokes=bool(kept.get("revokes")),
             evidence=_texts(kept, "evidence"),
+            # Requests of earlier versions are everybody's.
+            by=None if kept.get("by") is None else frozenset(_texts(kept, "by")),
             rules=_texts(kept, "rules"),
             because=_texts(kept, "because"),
         )
@@ -98,12 +105,14 @@ class Terms:
             "reproof_seconds": None if reproof is None else int(reproof.total_seconds()),
             "revokes": self.revokes,
             "evidence": list(self.evidence),
+            "by": None if self.by is None else sorted(self.by),
             "rules": list(self.rules),
             "because": list(self.because),
         }
 
     def stricter(self, other: Terms) -> Terms:
-        """Return the terms that hold both."""
+        """Return the terms that hold both; who may say yes is as *other* has it, where it does:
+        those whom a former policy named may be gone."""
         proofs = [one for one in (self.reproof, other.reproof) if one is not None]
         return Terms(
             people=max(self.people, other.people),
@@ -112,9 +121,14 @@ class Terms:
             reproof=min(proofs) if proofs else None,
             revokes=self.revokes or other.revokes,
             evidence=tuple(sorted({*self.evidence, *other.evidence})),
+            by=self.by if other.by is None else other.by,
             rules=tuple(dict.fromkeys((*self.rules, *other.rules))),
             because=tuple(dict.fromkeys((*self.because, *other.because))),
         )
+
+    def is_open_to(self, actor: str) -> bool:
+        """Return whether *actor*, by the name that events call them, is one of those who may."""
+        return self.by is None or actor in {f"{OPERATOR}{name}" for name in self.by}
 
     def is_fresh(self, said_at: datetime, at: datetime) -> bool:
         """Return whether what one of several people said still waits for the others' word.
@@ -131,6 +145,7 @@ class Terms:
         return (
             given.people >= self.people
             and set(self.evidence) <= set(given.evidence)
+            and (self.by is None or (given.by is not None and given.by <= self.by))
             and decided_at + self.holds > at
             and (self.reproof is None or proofed_at + self.reproof > at)
         )

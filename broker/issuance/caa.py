@@ -45,7 +45,7 @@ class CaaLooker(Protocol):
     """Looks records up; never judges."""
 
     async def look(self, community: str, identifiers: Sequence[Identifier]) -> Sequence[CaaSeen]:
-        """Return what stands for each DNS name among *identifiers*, through the community's own
+        """Return what stands for each name among *identifiers*, through the community's own
         resolvers.  Never raises for a resolver's sake: a failure is part of what was seen."""
         ...
 
@@ -105,7 +105,7 @@ class CaaWatch:
     async def answer(self, account: AccountRecord, order: OrderRecord, upstream: str) -> CaaAnswer:
         """Return what is to be done about *order*, which is about to go to *upstream*."""
         mode = self._rooms.policies.current(order.community).caa
-        has_names = any(one.type is IdentifierType.DNS for one in order.identifiers)
+        has_names = any(one.type is not IdentifierType.IP for one in order.identifiers)
         if mode is CaaMode.IGNORE or not has_names:
             return CaaAnswer()
         if mode is CaaMode.REFUSE:
@@ -150,7 +150,7 @@ class CaaWatch:
             issuer = await self._issuer(account, order, upstream)
         except (Unreachable, Broken) as error:
             reason = f"the identity of upstream '{upstream}' is not known: {error.reason}"
-            names = [one for one in order.identifiers if one.type is IdentifierType.DNS]
+            names = [one for one in order.identifiers if one.type is not IdentifierType.IP]
             return [_failed(name, reason) for name in names]
         seen = await self._rooms.looker.look(order.community, order.identifiers)
         return [judge_caa(one, issuer) for one in seen]

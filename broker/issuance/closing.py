@@ -70,7 +70,11 @@ class Closing:
         attached = self._attached(
             order,
             EventKind.CERTIFICATE_ISSUED,
-            data={**_certificate_facts(certificate), **_retirement_facts(retirement)},
+            data={
+                "policy_sha256": received.policy_sha256,
+                **_certificate_facts(certificate),
+                **_retirement_facts(retirement),
+            },
         )
         events = (*attached.events, *self._told_of_chains(order, received))
         jobs = () if retirement is None else (retirement_job(retirement),)
@@ -155,6 +159,7 @@ class Closing:
             order,
             EventKind.CERTIFICATE_WITHHELD,
             data={
+                "policy_sha256": received.policy_sha256,
                 **_certificate_facts(received.certificate),
                 "findings": [_finding(found) for found in received.findings],
             },

@@ -45,6 +45,7 @@ class EventKind(StrEnum):
     ORDER_EXPIRED = "order-expired"
     ORDER_CANCELLED = "order-cancelled"
     REQUEST_REFUSED = "request-refused"
+    REFUSALS_LEFT_OUT = "refusals-left-out"
     RULE_WARNED = "rule-warned"
     QUOTA_EXCEEDED = "quota-exceeded"
     CHALLENGE_RESPONDED = "challenge-responded"

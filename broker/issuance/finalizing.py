@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
 from broker.issuance.approval_gate import ApprovalGate
 from broker.issuance.approval_passing import still_passed
-from broker.issuance.approval_resting import resting_on
+from broker.issuance.approval_resting import Resting, resting_on
 from broker.issuance.caa import CHECK as CAA_CHECK
 from broker.issuance.caa import CaaAnswer, CaaWatch
 from broker.issuance.errors import OverLimit
@@ -22,8 +22,6 @@ from broker.issuance.freezes import Freezes, verify_unfrozen
 from broker.issuance.origins import NOWHERE, Origin
 from broker.issuance.planning import (
     Planner,
-    decided_retirement,
-    decided_rule,
     decided_words,
     decision_facts,
 )
@@ -37,21 +35,20 @@ from broker.issuance.ports import (
     Policies,
 )
 from broker.issuance.quota_ports import Taking
-from broker.issuance.quotas import Quotas, with_upstream
+from broker.issuance.quotas import Quotas, limited, with_upstream
 from broker.issuance.records import AccountRecord, Job, JobKind, OrderRecord
 from broker.issuance.refusals import Refusals
 from broker.issuance.rule_warnings import warning_events
+from broker.issuance.stricter import is_open, stricter
 from broker.issuance.witness import Witness
-from broker.policy.chains import decide_finalize, explain_name, warn_finalize
+from broker.policy.chains import decide_finalize, warn_finalize
 from broker.policy.decisions import (
     CapPlan,
     FinalizeFacts,
-    Lever,
     NewOrderDecision,
     NewOrderFacts,
 )
 from broker.policy.document import PolicyDocument
-from broker.policy.validity import Obstacle
 from broker.protocol.csr import ParsedCsr, parse_csr, verify_csr_names
 from broker.protocol.identifiers import Identifier
 from broker.protocol.transitions import OrderEvent, advance_order
@@ -60,8 +57,28 @@ __all__ = ["Finalizing"]
 
 RESOURCE: Final = "finalize"
 
-_OF_LENGTH: Final = frozenset({None, Obstacle.CAP, Obstacle.NOT_AFTER})
-"""What a looser cap than the order's may have against a CA that holds the order's."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """A finalize that may pass, whichever CA it goes to."""
+
+    account: AccountRecord
+    order: OrderRecord
+    csr_der: bytes
+    spki_sha256: str
+    facts: NewOrderFacts
+    document: PolicyDocument
+    approvals: Resting
+    told: Sequence[Event]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """The CA that an order goes to, and what was decided about that."""
+
+    decision: NewOrderDecision
+    plan: CapPlan
+    caa: CaaAnswer
 
 
 class Finalizing:
@@ -106,8 +123,8 @@ class Finalizing:
         """Return the order as claimed for this CSR, with the job that is to be run for it.
 
         Raises:
-            Problem: The CSR or the order is refused, or it would go to another CA whose limits
-                leave no room; the order stays READY.
+            Problem: The CSR or the order is refused, or its own CA is closed to it and the limits
+                of the next leave no room; the order stays READY.
             Conflict: The order is READY no more: read it again.
         """
         csr = verify_csr_names(parse_csr(csr_der), order.identifiers)
@@ -128,16 +145,25 @@ class Finalizing:
             self._approvals, order, account, decision, facts, planner=self._planner
         )
         told = await self._refuse_findings(account, order, csr, facts, document)
-        caa = await self._look_at_caa(account, order, plan, document)
-        claim = self._make_claim(order, csr_der, decision, plan, facts)
-        claim = replace(claim, decision=resting_on(claim.decision, approvals))
-        taking = await self._retaken(account, order, plan, decision)
-        attached = _with(replace(claim.attached, taking=taking), caa, told)
-        claim = replace(claim, spki_sha256=csr.spki_sha256, attached=attached)
-        claimed = await self._claimed(account, order, claim)
-        if self._caa is not None:
-            self._caa.begin(caa)
-        return claimed, claim.attached.jobs[0]
+        asked = _Asked(
+            account=account,
+            order=order,
+            csr_der=csr_der,
+            spki_sha256=csr.spki_sha256,
+            facts=facts,
+            document=document,
+            approvals=approvals,
+            told=told,
+        )
+        place = _Place(
+            decision=decision,
+            plan=plan,
+            caa=await self._look_at_caa(account, order, plan, document),
+        )
+        try:
+            return await self._claim_for(asked, place)
+        except OverLimit as over:
+            return await self._claim_for(asked, await self._own_place(asked, plan, over))
 
     async def _stricter(
         self,
@@ -147,42 +173,72 @@ class Finalizing:
         document: PolicyDocument,
     ) -> tuple[NewOrderDecision, CapPlan]:
         """Return what policy says now, and the plan that holds the tighter cap of now and then."""
+        decision, plan = self._held(order, facts, document)
+        if plan is None:
+            await self._refuse(account, order, decision)
+            raise decision.problem()
+        return decision, plan
+
+    def _held(
+        self, order: OrderRecord, facts: NewOrderFacts, document: PolicyDocument
+    ) -> tuple[NewOrderDecision, CapPlan | None]:
+        """Return the same, with no plan where it is refused."""
         decision = self._planner.decide(facts, document)
         if decision.is_refused:
             # Its names are proved and its CA's account is being recovered: it waits for that.
             facts = self._planner.awaiting(facts, order.upstream)
             decision = self._planner.decide(facts, document)
-        plan = await self._planned(account, order, decision)
-        kept = _stricter(order, plan)
+        plan = decision.plan
+        if decision.is_refused or plan is None:
+            return decision, None
+        kept = stricter(order, plan)
         is_same = (kept.upstream, kept.upstream_profile) == (plan.upstream, plan.upstream_profile)
-        if is_same or _is_open(order, facts, document):
+        if is_same or is_open(order, facts, document):
             return decision, kept
         # The CA that it was made for is closed to it: another has to hold the cap of then.
         tighter = replace(document, cap=kept.cap, cap_rule=kept.rule)
         decision = self._planner.decide(facts, tighter)
-        return decision, await self._planned(account, order, decision)
+        return decision, None if decision.is_refused else decision.plan
 
-    async def _planned(
-        self, account: AccountRecord, order: OrderRecord, decision: NewOrderDecision
-    ) -> CapPlan:
-        if decision.is_refused or decision.plan is None:
-            await self._refuse(account, order, decision)
-            raise decision.problem()
-        return decision.plan
-
-    async def _claimed(
-        self, account: AccountRecord, order: OrderRecord, claim: FinalizeClaim
-    ) -> OrderRecord:
-        try:
-            claimed, _ = await self._orders.claim_finalize(claim)
-        except OverLimit as over:
-            if self._quotas is None:  # nobody else has it take anything
-                raise
-            there = with_upstream(order, claim.upstream, claim.upstream_profile)
-            raise await self._quotas.refusal(account, there, over, is_kept=True) from over
+    async def _claim_for(self, asked: _Asked, place: _Place) -> tuple[OrderRecord, Job]:
+        """Claim the order for the CA of *place*; raises OverLimit where that leaves no room."""
+        order, decision, plan = asked.order, place.decision, place.plan
+        claim = self._make_claim(order, asked.csr_der, decision, plan, asked.facts)
+        claim = replace(claim, decision=resting_on(claim.decision, asked.approvals))
+        taking = await self._retaken(asked.account, order, plan, decision)
+        attached = _with(replace(claim.attached, taking=taking), place.caa, asked.told)
+        claim = replace(claim, spki_sha256=asked.spki_sha256, attached=attached)
+        claimed, _ = await self._orders.claim_finalize(claim)
         if self._witness is not None:
             self._witness.saw_claim(claimed.order_id)
-        return claimed
+        if self._caa is not None:
+            self._caa.begin(place.caa)
+        return claimed, claim.attached.jobs[0]
+
+    async def _own_place(self, asked: _Asked, left: CapPlan, over: OverLimit) -> _Place:
+        """Return the CA that the order was made for, in place of one whose limits have no room.
+
+        What that one counts was taken when the order was made.  It may be away: then the order
+        waits for it, or is moved later, as every order that is finalized already.
+
+        Raises:
+            Problem: rateLimited, where its own CA is closed to it.
+        """
+        if self._quotas is None:  # nobody else has it take anything
+            raise over
+        account, order = asked.account, asked.order
+        own = tuple(one for one in asked.facts.upstreams if one.name == order.upstream)
+        facts = replace(asked.facts, upstreams=own)
+        decision, plan = self._held(order, facts, asked.document)
+        if plan is not None:
+            answer = self._caa and await self._caa.answer(account, order, plan.upstream)
+            caa = answer or CaaAnswer()
+            if not caa.findings:
+                passed_over = {left.upstream: limited(over).detail}
+                decision = replace(decision, passed_over=passed_over)
+                return _Place(decision=decision, plan=plan, caa=caa)
+        there = with_upstream(order, left.upstream, left.upstream_profile)
+        raise await self._quotas.refusal(account, there, over, is_kept=True) from over
 
     async def _retaken(
         self,
@@ -208,7 +264,7 @@ class Finalizing:
             refused = NewOrderDecision(
                 findings=answer.findings,
                 checks=(CAA_CHECK,),
-                policy_sha256=document.sha256,
+                policy_sha256=document.policy_sha256,
             )
             await self._refuse(account, order, refused)
             raise refused.problem()
@@ -245,7 +301,7 @@ class Finalizing:
             refused = NewOrderDecision(
                 findings=findings,
                 checks=tuple(found.check for found in findings),
-                policy_sha256=document.sha256,
+                policy_sha256=document.policy_sha256,
             )
             await self._refuse(account, order, refused)
             raise refused.problem()
@@ -253,7 +309,7 @@ class Finalizing:
             order,
             warn_finalize(document, facts),
             resource=RESOURCE,
-            policy_sha256=document.sha256,
+            policy_sha256=document.policy_sha256,
             at=facts.at,
         )
 
@@ -300,41 +356,6 @@ class Finalizing:
 def _with(attached: Attached, caa: CaaAnswer, told: Sequence[Event]) -> Attached:
     events = (*attached.events, *caa.events, *told)
     return replace(attached, events=events, jobs=(*attached.jobs, *caa.jobs))
-
-
-def _stricter(order: OrderRecord, plan: CapPlan) -> CapPlan:
-    """Return *plan*, or the one that the order was made under where that holds a tighter cap.
-
-    The cap never grows between newOrder and finalize.  What a looser cap would choose may well
-    be too long for the tighter one, so the choice stays with the cap that it was made for.
-    """
-    if plan.cap.total_seconds() <= order.cap_seconds:
-        return plan
-    retirement = decided_retirement(order.decision)
-    if retirement is not None and plan.retirement is None:
-        # No cap was held before; the one that would be held now is the stricter of the two.
-        return plan
-    tolerance = order.decision.get("tolerance_seconds")
-    return replace(
-        plan,
-        lever=Lever(str(order.decision.get("lever", plan.lever))),
-        cap=timedelta(seconds=order.cap_seconds),
-        rule=decided_rule(order.decision) or plan.rule,
-        upstream=order.upstream,
-        upstream_profile=order.upstream_profile,
-        ask_not_after=order.ask_not_after,
-        tolerance=timedelta(seconds=tolerance if isinstance(tolerance, int) else 0),
-        retirement=retirement,
-    )
-
-
-def _is_open(order: OrderRecord, facts: NewOrderFacts, document: PolicyDocument) -> bool:
-    """Return whether nothing but lengths speaks against the CA that *order* was made for."""
-    chosen = order.upstream, order.upstream_profile
-    return any(
-        (one.choice.upstream, one.choice.upstream_profile) == chosen and one.obstacle in _OF_LENGTH
-        for one in explain_name(document, facts).choices
-    )
 
 
 def _granted(order: OrderRecord) -> frozenset[Identifier]:

@@ -17,7 +17,7 @@ from typing import Final
 from broker.issuance.errors import Conflict
 from broker.issuance.events import SYSTEM, Actor, Event, EventKind
 from broker.issuance.freeze_ports import FreezeKind, FreezePlace, FreezeRecord, FreezeRooms
-from broker.issuance.ports import Clock, EventLog
+from broker.issuance.ports import Clock, EventLog, Policies
 from broker.issuance.records import AccountRecord
 from broker.issuance.refusals import Refusals
 from broker.policy.decisions import Finding, NewOrderDecision
@@ -48,13 +48,18 @@ class Freezes:
         log: EventLog,
         clock: Clock,
         *,
+        policies: Policies | None = None,
         contacts: Mapping[str, str] | None = None,
     ) -> None:
-        """Know the freezes of *store*; *contacts* says by community whom clients may ask."""
+        """Know the freezes of *store*; *contacts* says by community whom clients may ask.
+
+        *policies* are those that stood when an order was refused, for the record of that.
+        """
+        self._policies = policies
         self._store = store
         self._clock = clock
         self._contacts = dict(contacts or {})
-        self._refusals = Refusals(log, clock)
+        self.refusals = Refusals(log, clock)
         self._known: Mapping[FreezePlace, FreezeRecord] = {}
         self._kinds: frozenset[FreezeKind] = frozenset()
         self._read_at: datetime | None = None
@@ -152,8 +157,13 @@ class Freezes:
         finding = Finding(
             check=CHECK, type=ProblemType.UNAUTHORIZED, sentence=f"{found} {FROZEN_WORDS}"
         )
-        decision = NewOrderDecision(findings=(finding,), checks=(CHECK,), policy_sha256="")
-        await self._refusals.record(account, decision, resource=resource, order_id=order_id)
+        document = None if self._policies is None else self._policies.current(account.community)
+        decision = NewOrderDecision(
+            findings=(finding,),
+            checks=(CHECK,),
+            policy_sha256="" if document is None else document.policy_sha256,
+        )
+        await self.refusals.record(account, decision, resource=resource, order_id=order_id)
         raise problem
 
     async def verify_open(self, community: str) -> None:

@@ -124,7 +124,7 @@ class Joining:
         self._vouchers = dict(vouchers)
         self._return_within = return_within
         self._approvals = Approvals(store, clock)
-        self._refusals = NodeRefusals(store, clock)
+        self.refusals = NodeRefusals(store, clock)
         self.displace: Callable[[NodeRecord, Actor], Awaitable[object]] | None = None
         """Revokes a node whose place another takes."""
         self.on_outcome: Callable[[str, str], None] = lambda _method, _outcome: None
@@ -351,7 +351,7 @@ class Joining:
             "peer": asking.peer,
             "reason": refusal.detail,
         }
-        await self._refusals.record(
+        await self.refusals.record(
             EventKind.ENROLMENT_REFUSED, asking.peer or "", data, actor=Actor("anonymous")
         )
 

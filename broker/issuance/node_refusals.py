@@ -2,7 +2,7 @@
 anybody fill the store.
 
 For each party a few refusals a minute are kept; of the others the next one that is kept tells how
-many there were.
+many there were, or an event about all parties once nobody asks any more.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Final
 from broker.issuance.errors import Broken, Unreachable
 from broker.issuance.events import Actor, Event, EventKind
 from broker.issuance.ports import Clock, EventLog
+from broker.issuance.refusals import told_left_out
 
 __all__ = ["NodeRefusals"]
 
@@ -44,6 +45,8 @@ class NodeRefusals:
         self._store = store
         self._clock = clock
         self._counts: OrderedDict[str, _Count] = OrderedDict()
+        self._of_forgotten = 0
+        """Refusals of parties that are counted no more."""
 
     async def record(
         self,
@@ -70,6 +73,26 @@ class NodeRefusals:
         with suppress(Unreachable, Broken):
             await self._store.append(event, durable=False)
 
+    async def tell_left_out(self) -> None:
+        """Keep how many were passed over and not told yet; called once a minute, and at the end.
+
+        Raises:
+            Unreachable, Broken: It could not be kept, and is told later.
+        """
+        parties = {name: one.passed_over for name, one in self._counts.items() if one.passed_over}
+        forgotten, self._of_forgotten = self._of_forgotten, 0
+        count = forgotten + sum(parties.values())
+        if not count:
+            return
+        for name in parties:
+            self._counts[name].passed_over = 0
+        try:
+            event = told_left_out(count, self._clock.now(), by="channel", parties=len(parties))
+            await self._store.append(event, durable=False)
+        except BaseException:
+            self._of_forgotten += count
+            raise
+
     def _count(self, party: str, now: datetime) -> _Count:
         found = self._counts.pop(party, None)
         if found is None:
@@ -78,5 +101,6 @@ class NodeRefusals:
             found = _Count(now, passed_over=found.passed_over)
         self._counts[party] = found
         while len(self._counts) > MAX_PARTIES:
-            self._counts.popitem(last=False)
+            _, forgotten = self._counts.popitem(last=False)
+            self._of_forgotten += forgotten.passed_over
         return found

@@ -98,16 +98,16 @@ class Orders:
         self._succession = succession
         self._log = log
         self._planner = planner
-        self._refusals = Refusals(log, clock)
+        self.refusals = Refusals(log, clock)
         self._owned = owned
         self._ahead = PreAuthorizations(
-            owned=owned, planner=planner, refusals=self._refusals, clock=clock, settings=settings,
+            owned=owned, planner=planner, refusals=self.refusals, clock=clock, settings=settings,
             freezes=freezes,
         )  # fmt: skip
         self._finalizing = Finalizing(
             orders=orders,
             accounts=accounts,
-            refusals=self._refusals,
+            refusals=self.refusals,
             planner=planner,
             policies=policies,
             inspector=inspector,
@@ -152,7 +152,7 @@ class Orders:
         decision = self._planner.decide(facts)
         plan = decision.plan
         if decision.is_refused or plan is None:
-            await self._refusals.record(account, decision, resource="new-order", facts=facts)
+            await self.refusals.record(account, decision, resource="new-order", facts=facts)
             raise decision.problem()
         approvals = await passed(self._approvals, account, decision, facts, self._planner)
         order = self._new_order(account, request, decision, plan, facts)

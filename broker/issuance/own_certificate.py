@@ -216,7 +216,11 @@ class OwnCertificates:
     ) -> OrderRecord:
         now = self._clock.now()
         decision = NewOrderDecision(
-            findings=(), checks=(), policy_sha256=document.sha256, profile=profile
+            findings=(),
+            checks=(),
+            policy_sha256=document.policy_sha256,
+            document_sha256=document.sha256,
+            profile=profile,
         )
         order = OrderRecord(
             order_id=new_id(),

@@ -36,12 +36,23 @@ class Ownership:
         clock: Clock,
         *,
         declared: Mapping[tuple[str, str], tuple[str, str]] | None = None,
+        of_communities: Mapping[str, tuple[str, str]] | None = None,
     ) -> None:
         """Work on *store*; *declared* are the binding keys, by community and id, whose owner and
-        contact stand in the configuration."""
+        contact stand in the configuration, *of_communities* those who answer for what names
+        nobody."""
+        self._of_communities = dict(of_communities or {})
         self._store = store
         self._clock = clock
         self._declared = dict(declared or {})
+
+    def of_community(self, community: str) -> tuple[str, str]:
+        """Return owner and contact of what names nobody in *community*; empty: nobody.
+
+        They are whom to call, and no more: a rule that wants an owner wants one who is named for
+        the requester, and they may approve requests like anybody else.
+        """
+        return self._of_communities.get(community, ("", ""))
 
     async def keep_declared(self) -> None:
         """Have the store say what the configuration says; called once at the start."""

@@ -254,7 +254,7 @@ class Planner:
         return WorkPlan(work=work, since=since, is_prepared=not is_local)
 
     def _public_suffixes(self, identifiers: Sequence[Identifier]) -> frozenset[str]:
-        names = {one.base.value for one in identifiers if one.type is IdentifierType.DNS}
+        names = {one.domain for one in identifiers if one.type is not IdentifierType.IP}
         return frozenset(name for name in names if self._suffixes.is_public_suffix(name))
 
 
@@ -298,6 +298,7 @@ def decision_facts(
         **_rule_facts(decision),
         "at": at.isoformat(),
         "policy_sha256": decision.policy_sha256,
+        **({"document_sha256": decision.document_sha256} if decision.document_sha256 else {}),
         "checks": list(decision.checks),
         "profile": decision.profile,
         "lever": str(plan.lever),

@@ -130,6 +130,7 @@ class Quotas:
                 "bucket": over.bucket,
                 "identifiers": [str(one) for one in order.identifiers],
                 "sentence": problem.detail,
+                "policy_sha256": order.decision.get("policy_sha256"),
             },
         )
         await self._log.append(event, durable=False)
@@ -169,6 +170,7 @@ class Quotas:
                 "per": str(demand.per),
                 "limit": format_rate(Rate(demand.limit, demand.window)),
                 "enforced": False,
+                "policy_sha256": order.decision.get("policy_sha256"),
             },
         )
 

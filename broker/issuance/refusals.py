@@ -1,21 +1,30 @@
-"""Keeps what policy refused, so that an operator can tell a client why."""
+"""Keeps what policy refused, so that an operator can tell a client why.
+
+Of a flood the first of each minute are kept, and of the others how many there were: with the next
+one that is kept, or by themselves once nobody comes any more.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import Final
 
-from broker.issuance.events import Actor, Event, EventKind
+from broker.issuance.events import SYSTEM, Actor, Event, EventKind
 from broker.issuance.ports import Clock, EventLog
 from broker.issuance.records import AccountRecord
 from broker.issuance.requesting import requester_facts
 from broker.policy.decisions import Finding, NewOrderDecision, NewOrderFacts
 
-__all__ = ["Refusals"]
-
+__all__ = ["Refusals", "told_left_out"]
 
 PER_MINUTE: Final = 600
 """Most refusals kept a minute: a client in a loop must not fill the disk, and says nothing new."""
+
+
+def told_left_out(count: int, at: datetime, **more: object) -> Event:
+    """Return the event that *count* refusals were not kept each, up to the moment *at*."""
+    data = {"left_out": count, **more}
+    return Event(kind=EventKind.REFUSALS_LEFT_OUT, at=at, actor=SYSTEM, data=data)
 
 
 class Refusals:
@@ -65,6 +74,22 @@ class Refusals:
             },
         )
         await self._log.append(event, durable=False)
+
+    async def tell_left_out(self) -> None:
+        """Keep how many were left out and not told yet; called once a minute, and at the end.
+
+        Raises:
+            Unreachable, Broken: It could not be kept, and is told later.
+        """
+        count, self._left_out = self._left_out, 0
+        if not count:
+            return
+        try:
+            event = told_left_out(count, self._clock.now(), by="policy")
+            await self._log.append(event, durable=False)
+        except BaseException:
+            self._left_out += count
+            raise
 
 
 def _request(facts: NewOrderFacts) -> dict[str, object]:

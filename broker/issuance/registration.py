@@ -71,6 +71,9 @@ _BY_OTHERS: Final = frozenset(
 )
 """What nobody says of their own request; to take it back or to hold it up is everybody's."""
 
+_OPENING: Final = frozenset({AnswerWord.APPROVE, AnswerWord.RENEW, AnswerWord.RESUME})
+"""What only those say whom the policy names, where it does: no is everybody's to say."""
+
 _COUNTED: Final = frozenset({AnswerWord.APPROVE, AnswerWord.RENEW})
 """What may take more than one person."""
 
@@ -123,7 +126,8 @@ class RegistrationAuthority:
                 continue
             for job in jobs:
                 self._dispatcher.kick(job)
-            return after
+            # What goes on may have fallen due before it was held up.
+            return await self.read(approval_id) if word is AnswerWord.RESUME else after
         raise Conflict(f"approval {approval_id} is being answered by others, look again")
 
     async def read(self, approval_id: str) -> ApprovalRecord:
@@ -191,6 +195,13 @@ class RegistrationAuthority:
                     f"{said.actor.name} answers for this request, somebody else has to decide"
                     " on it",
                 )
+        terms = Terms.read(record.terms)
+        if said.word in _OPENING and not terms.is_open_to(said.actor.name):
+            raise Problem(
+                ProblemType.UNAUTHORIZED,
+                f"{said.actor.name} may not decide on this request: policy leaves that to"
+                f" {' and '.join(sorted(terms.by or ()))}",
+            )
         if said.word in _COUNTED:
             return await self._counted(record, said, event)
         return self._moved(record, said, event), True

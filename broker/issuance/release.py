@@ -53,6 +53,8 @@ class Received:
     certificate: CertificateRecord
     """``is_released`` says whether the gate let it through."""
     findings: tuple[Finding, ...]
+    policy_sha256: str
+    """Of the policies that it was judged by."""
     is_known: bool
     """Whether this very certificate was kept before: then it is somebody's, and stays valid."""
     alternates: tuple[bytes, ...] = ()
@@ -97,9 +99,10 @@ class Gate:
         chains, faults = _same_leaf(first, alternates)
         findings: tuple[Finding, ...] = ()
         passed: list[Chain] = []
+        document = self._policies.current(order.community)
         for chain in chains:
             facts = self._facts(order, chain, received_at, is_known=is_known)
-            found = decide_issued(self._policies.current(order.community), facts)
+            found = decide_issued(document, facts)
             if found:
                 findings = findings or found
                 faults.append("; ".join(each.sentence for each in found))
@@ -107,11 +110,17 @@ class Gate:
                 passed.append(chain)
         if not passed:
             record = _record(order, first, received_at, is_released=False)
-            return Received(certificate=record, findings=findings, is_known=is_known)
+            return Received(
+                certificate=record,
+                findings=findings,
+                policy_sha256=document.policy_sha256,
+                is_known=is_known,
+            )
         chosen, is_missed = self._choose(order, passed)
         return Received(
             certificate=_record(order, chosen, received_at, is_released=True),
             findings=(),
+            policy_sha256=document.policy_sha256,
             is_known=is_known,
             alternates=tuple(chain.pem for chain in passed if chain is not chosen),
             withheld_chains=tuple(faults),

@@ -12,6 +12,10 @@ Of several orders at once the one that was claimed first is issued, and the othe
 for ever, and hardly at all where they would go to another CA than the one that keeps it waiting.
 Waiting can be wrong for nobody whose finalize was not sent.  A certificate is given only to who
 has none under way: its work is as it was left in this process, or the CA shows it as READY.
+
+Whatever kept them all waiting, an outage, a freeze or a broker that was off, ends for them at one
+moment, when the time of each may be over.  So who would go on looks again once its CA answers it,
+and leaves those that are ahead their turn.
 """
 
 from __future__ import annotations
@@ -52,6 +56,14 @@ WAIT_THERE: Final = timedelta(days=1)
 stands still.  For whom that CA has not even opened an order it begins anew once the first is seen
 to have got on there: until then nobody would fare better."""
 
+TURN: Final = timedelta(minutes=20)
+"""How long the first has with a CA that answers, though the others' time is over: twice the longest
+pause after which an order comes again by itself."""
+
+LONGEST_LOOK: Final = timedelta(minutes=2)
+"""Most that counts of the time between two answers of a CA, which may have been away between them:
+twice the pause between two looks."""
+
 MAX_GOT_ON: Final = 1024
 """Most orders of which it is remembered since when their CA was seen to work on them; who waits for
 one that is forgotten counts anew, and so it is after a restart."""
@@ -88,6 +100,7 @@ class Young:
         self._clock = clock
         self._witness = witness
         self._got_on: dict[str, datetime] = {}
+        self._turns: dict[str, tuple[timedelta, datetime]] = {}
 
     async def has_answered(
         self, order: OrderRecord, work: WorkRecord, shown: OrderStatus | None = None
@@ -95,7 +108,8 @@ class Young:
         """Answer *order* with a young certificate for the same CSR; return whether there was one.
 
         *shown* is how the CA shows its order now: while that is READY it has accepted no finalize.
-        Before it is known, one that an earlier process has claimed does no more than wait.
+        Before it is known, one that an earlier process has claimed does no more than wait.  Once it
+        is, an earlier order still has its turn, and what came of it meanwhile is the answer.
 
         Raises:
             Postponed: An earlier order of the account with this CSR is under way.
@@ -104,15 +118,15 @@ class Young:
         if within is None or work.status not in (WorkStatus.INTENDED, WorkStatus.OPENED):
             return False
         is_unfinalized = self._witness.is_unfinalized(order, work)
-        if shown is not None and (is_unfinalized or shown is not OrderStatus.READY):
-            return False  # the one was asked for already, and of the other nothing is known
+        if shown is not None and shown is not OrderStatus.READY:
+            return False  # it may have been asked for already
         since = self._clock.now() - within
         for order_id in await self._store.sibling_orders(order, since):
             sibling = await self._orders.load_order(order_id)
             if sibling is None or not _is_alike(sibling, order):
                 continue
             if sibling.status is OrderStatus.PROCESSING:
-                if await self._is_worth_waiting(order, work, sibling):
+                if await self._is_worth_waiting(order, work, sibling, shown):
                     await self._wait_for(sibling)
                 continue
             if not is_unfinalized and shown is None:
@@ -168,13 +182,19 @@ class Young:
         return None if await self._is_to_be_renewed(found, now) else found
 
     async def _is_worth_waiting(
-        self, order: OrderRecord, work: WorkRecord, sibling: OrderRecord
+        self,
+        order: OrderRecord,
+        work: WorkRecord,
+        sibling: OrderRecord,
+        shown: OrderStatus | None,
     ) -> bool:
         """Return whether *order* waits on for *sibling*, which is under way."""
         now = self._clock.now()
         waited = now - (order.finalized_at or now)
         if sibling.upstream != order.upstream:
             return waited < WAIT_ELSEWHERE
+        if shown is not None:
+            return self._has_its_turn(sibling, now)
         if work.status is not WorkStatus.INTENDED:
             return waited < WAIT_THERE
         theirs = await self._works.work_of_order(sibling.order_id)
@@ -184,6 +204,18 @@ class Young:
         if sibling.order_id not in self._got_on and len(self._got_on) >= MAX_GOT_ON:
             del self._got_on[next(iter(self._got_on))]
         return now - self._got_on.setdefault(sibling.order_id, now) < WAIT_THERE
+
+    def _has_its_turn(self, sibling: OrderRecord, now: datetime) -> bool:
+        """Return whether *sibling* may still come to its end first at a CA that answers now.
+
+        Only time in which the CA is seen to answer counts: it may go away again.
+        """
+        if sibling.order_id not in self._turns and len(self._turns) >= MAX_GOT_ON:
+            del self._turns[next(iter(self._turns))]
+        had, seen = self._turns.get(sibling.order_id, (timedelta(), now))
+        had += min(abs(now - seen), LONGEST_LOOK)
+        self._turns[sibling.order_id] = had, now
+        return had < TURN
 
     async def _is_to_be_renewed(self, found: CertificateRecord, now: datetime) -> bool:
         """Return whether clients are told to renew it by now: a client that does so wants another
@@ -205,6 +237,9 @@ def _is_alike(one: OrderRecord, other: OrderRecord) -> bool:
 
     def facts(order: OrderRecord) -> tuple[object, ...]:
         asked = order.community, order.profile, order.not_before, order.not_after
-        return *asked, set(order.identifiers), order.decision.get("policy_sha256")
+        decided = order.decision
+        # Orders of earlier versions keep the document's digest in the place of the set's.
+        rules = decided.get("document_sha256", decided.get("policy_sha256"))
+        return *asked, set(order.identifiers), rules
 
     return facts(one) == facts(other)

@@ -295,6 +295,7 @@ def _terms(terms: Terms) -> View:
         "reproof": None if terms.reproof is None else format_duration(terms.reproof),
         "on_withdrawal": "revoke" if terms.revokes else "keep",
         "evidence": list(terms.evidence),
+        "by": None if terms.by is None else sorted(terms.by),
         "rules": list(terms.rules),
         "because": list(terms.because),
     }

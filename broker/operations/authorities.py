@@ -217,11 +217,13 @@ class AuthorityDesk(Desk):
         """Return the suffixes and networks that policy allows; none where it allows every name."""
         found: dict[str, None] = {}
         networks: dict[str, None] = {}
+        mail: dict[str, None] = {}
         for community in entry.communities:
             document = self._rooms.policies.current(community)
             found |= dict.fromkeys(document.allow.bases)
             networks |= dict.fromkeys(str(network) for network in document.allow.networks)
-        return ((), ()) if "" in found else (tuple(found), tuple(networks))
+            mail |= dict.fromkeys(str(one) for one in document.allow.mail if one.domain.base)
+        return ((), ()) if "" in found else ((*found, *mail), tuple(networks))
 
     async def ca_accept(
         self, *, actor: Actor, chain_pem: str, anchors_pem: str, upstream: str | None = None

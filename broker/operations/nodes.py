@@ -134,7 +134,7 @@ class NodeDesk(Desk):
 
     def _node_view(self, node: NodeRecord) -> View:
         is_connected = self._nodes.is_connected(node.node_id)
-        return {
+        shown: View = {
             "node": node.name,
             "node_id": node.node_id,
             "community": node.community,
@@ -143,6 +143,7 @@ class NodeDesk(Desk):
             "seen": time_view(self._rooms.clock.now() if is_connected else node.seen_at),
             "owner": node.owner,
             "contact": node.contact,
+            "owner_by": "own" if node.owner else "",
             "names": list(node.names),
             "profiles": list(node.profiles),
             "upstreams": None if node.upstreams is None else list(node.upstreams),
@@ -159,6 +160,7 @@ class NodeDesk(Desk):
             "wire_version": node.wire_version,
             "acknowledged": node.acknowledged,
         }
+        return self._answered_for(shown)
 
     def _check_profiles(self, community: str, profiles: Sequence[str]) -> None:
         self._check_community(community)

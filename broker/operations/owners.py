@@ -54,7 +54,7 @@ class OwnerDesk(Desk):
         )
         return {
             "owner": owner,
-            "things": [_view(one) for one in things],
+            "things": [self._view(one) for one in things],
             "certificates": [_certificate(one) for one in certificates],
         }
 
@@ -86,7 +86,17 @@ class OwnerDesk(Desk):
         found = await self._ownership.of(kind, subject, community=of)
         if found is None:
             raise OperationError(f"there is no {kind} '{subject}'", f"see penstock {_LIST[kind]}")
-        return _view(await self._ownership.set(found, owner=owner, contact=contact, actor=actor))
+        made = await self._ownership.set(found, owner=owner, contact=contact, actor=actor)
+        return self._view(made)
+
+    def _view(self, record: OwnedRecord) -> View:
+        """Return one thing; what names nobody with its community's owner, and told as that."""
+        shown = _view(record)
+        if record.owner:
+            return shown
+        owner, contact = self._ownership.of_community(record.community)
+        by = "community" if owner else record.source
+        return {**shown, "owner": owner, "contact": contact, "by": by}
 
     def _known(self, community: str | None) -> str | None:
         if community is not None:

@@ -69,7 +69,8 @@ class PolicyDesk(Desk):
         if found is None:
             raise OperationError(
                 f"no set of policies begins with {sha256[:64]}, or its files are kept no more",
-                "see penstock policy history",
+                "see penstock policy history; what earlier versions recorded with an order"
+                " is the digest of one community's file",
             )
         bundle = {n: base64.b64encode(octets).decode() for n, octets in found.texts.bundle.items()}
         return {

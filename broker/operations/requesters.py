@@ -14,7 +14,7 @@ from broker.policy.chains import explain_name
 from broker.policy.names import parse_pattern
 from broker.policy.units import parse_duration
 from broker.protocol.encoding import encode_base64url
-from broker.protocol.identifiers import parse_name_or_address
+from broker.protocol.identifiers import parse_written_identifier
 from broker.protocol.resources import AccountStatus, OrderStatus
 from broker.web.operator import OperationError
 
@@ -133,10 +133,17 @@ class RequesterDesk(Desk):
         return await self._with_owners([views.account_view(account) for account in found])
 
     async def _with_owners(self, rows: Sequence[views.View]) -> Sequence[views.View]:
-        """Return accounts with who answers for them, be it by their key or node."""
+        """Return accounts with who answers for them, be it by their key, node or community."""
         known = await self._store.owners_of_accounts([str(row["account"]) for row in rows])
         return [
-            {**row, "owner": owner, "contact": contact}
+            self._answered_for(
+                {
+                    **row,
+                    "owner": owner,
+                    "contact": contact,
+                    "owner_by": row["owner_by"] or ("inherited" if owner else ""),
+                }
+            )
             for row in rows
             for owner, contact in [known.get(str(row["account"]), ("", ""))]
         ]
@@ -146,7 +153,8 @@ class RequesterDesk(Desk):
         account = await self._account(account_id)
         if account.status is not AccountStatus.VALID:
             raise OperationError(f"account '{account_id}' is {account.status} already")
-        return views.account_view(await self._rooms.accounts.deactivate(account, actor))
+        ended = await self._rooms.accounts.deactivate(account, actor)
+        return (await self._with_owners([views.account_view(ended)]))[0]
 
     # ------------------------------------------------------- external account binding keys
 
@@ -191,15 +199,18 @@ class RequesterDesk(Desk):
             owner=owner,
             contact=contact,
         )
-        return {**views.eab_view(key), "mac_key": encode_base64url(key.mac_key)}
+        shown = self._answered_for(views.eab_view(key))
+        return {**shown, "mac_key": encode_base64url(key.mac_key)}
 
     async def eab_list(self, *, community: str | None = None) -> Any:
         """Return all keys, revoked ones too."""
-        return [views.eab_view(key) for key in await self._rooms.enrollment.list(community)]
+        found = await self._rooms.enrollment.list(community)
+        return [self._answered_for(views.eab_view(key)) for key in found]
 
     async def eab_revoke(self, *, actor: Actor, key_id: str, community: str = "default") -> Any:
         """Revoke a key."""
-        return views.eab_view(await self._rooms.enrollment.revoke(community, key_id, actor))
+        revoked = await self._rooms.enrollment.revoke(community, key_id, actor)
+        return self._answered_for(views.eab_view(revoked))
 
     # ---------------------------------------------------------------------------------- policy
 
@@ -222,7 +233,7 @@ class RequesterDesk(Desk):
         self._check_community(asker.community)
         facts = await self._rooms.planner.facts(
             asker,
-            identifiers=tuple(parse_name_or_address(name) for name in names),
+            identifiers=tuple(parse_written_identifier(name) for name in names),
             profile=profile,
             not_before=None,
             not_after=None,

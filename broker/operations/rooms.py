@@ -40,6 +40,7 @@ from broker.operations.parties import (
     SecretsInUse,
     UpstreamKeeper,
 )
+from broker.operations.views import View
 from broker.web.operator import OperationError
 
 __all__ = ["Desk", "Recovery", "Rooms"]
@@ -131,6 +132,14 @@ class Desk:
         if account is None:
             raise OperationError(f"there is no account '{account_id}'", "see penstock account list")
         return account
+
+    def _answered_for(self, row: View) -> View:
+        """Return *row* of an account, key or node with whom to call, and by what they are."""
+        ownership = self._rooms.ownership
+        if row["owner"] or ownership is None:
+            return row
+        owner, contact = ownership.of_community(str(row["community"]))
+        return {**row, "owner": owner, "contact": contact, "owner_by": "community" if owner else ""}
 
     def _check_community(self, community: str) -> None:
         if community not in self._rooms.communities:

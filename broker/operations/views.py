@@ -86,6 +86,7 @@ def account_view(account: AccountRecord) -> View:
         "eab_key": account.eab_key_id,
         "owner": account.owner,
         "contact": account.contact,
+        "owner_by": "own" if account.owner else "",
         "created": _time(account.created_at),
     }
 
@@ -203,6 +204,7 @@ def eab_view(key: EabKeyRecord) -> View:
         "sealed_by": key.sealed_by,
         "owner": key.owner,
         "contact": key.contact,
+        "owner_by": "own" if key.owner else "",
     }
 
 
@@ -336,6 +338,7 @@ def _approval(demand: ApprovalDemand | None) -> View | None:
         "answer_within": format_duration(demand.answer_within),
         "holds": format_duration(demand.holds),
         "evidence": list(demand.evidence),
+        "by": None if demand.by is None else sorted(demand.by),
         "names": [one.value for one in demand.identifiers],
         "rules": [_rule(rule) for rule in demand.rules],
     }

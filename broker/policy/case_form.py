@@ -118,7 +118,9 @@ class GivenCertificate(FileModel):
 class Given(FileModel):
     """A request, and the world at that moment."""
 
-    names: tuple[str, ...] = Field(description="DNS names and addresses that are ordered.")
+    names: tuple[str, ...] = Field(
+        description="DNS names, IP addresses and e-mail addresses that are ordered."
+    )
     profile: str | None = None
     not_after: Duration | None = Field(
         default=None, description="The end that the client asks for, counted from now."
@@ -163,6 +165,9 @@ class Expected(FileModel):
     )
     approval: Literal[0, 1, 2] | None = Field(
         default=None, description="How many people have to say yes before the order is made."
+    )
+    approvers: tuple[str, ...] | None = Field(
+        default=None, description="The only people who may say yes to it."
     )
     quotas: tuple[str, ...] | None = Field(
         default=None, description="Quotas that count it, such as 'requester 50/7d'."

@@ -125,6 +125,9 @@ def _of_rules(expect: Expected, decision: NewOrderDecision) -> Iterator[tuple[st
         yield "approval", expect.approval, 0 if decision.approval is None else (
             decision.approval.people
         )  # fmt: skip
+    if expect.approvers is not None:
+        by = None if decision.approval is None else decision.approval.by
+        yield "approvers", sorted(expect.approvers), "everybody" if by is None else sorted(by)
     if expect.quotas is not None:
         counted = [
             f"{one.per} {format_rate(Rate(one.limit, one.window))}" for one in decision.quotas

@@ -292,7 +292,8 @@ def _decision(case: Case[NewOrderFacts], steps: Sequence[Step]) -> NewOrderDecis
     refusal = NewOrderDecision(
         findings=findings,
         checks=tuple(str(step.check) for step in steps),
-        policy_sha256=case.document.sha256,
+        policy_sha256=case.document.policy_sha256,
+        document_sha256=case.document.sha256,
         profile=case.profile.name if case.profile is not None else None,
         rules=tuple(hit.rule.ref for hit in case.ruling.hits),
         # Of a refusal too: what is spared the refusal is not spared what was taken back.

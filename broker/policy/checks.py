@@ -213,15 +213,20 @@ def not_before(case: Case[NewOrderFacts]) -> Finding | None:
     )
 
 
-def identifier_type(_case: Case[Any], identifier: Identifier) -> Finding | None:
-    """DNS names and IP addresses are served, nothing else."""
+def identifier_type(case: Case[Any], identifier: Identifier) -> Finding | None:
+    """DNS names and IP addresses are served, and e-mail where any rule speaks of it."""
+    allow = case.document.allow
     if identifier.type in (IdentifierType.DNS, IdentifierType.IP):
+        return None
+    if identifier.type is IdentifierType.EMAIL and allow.has_mail:
         return None
     return Finding(
         check=CheckName.IDENTIFIER_TYPE,
         type=ProblemType.UNSUPPORTED_IDENTIFIER,
-        sentence=f"'{identifier}' is of type {identifier.type}, expected dns or ip",
+        sentence=f"'{identifier}' is of type {identifier.type}, expected dns or ip: no rule "
+        f"allows others ({place(allow.ref)})",
         identifier=identifier,
+        rule=allow.ref,
     )
 
 
@@ -242,12 +247,13 @@ def address_reserved(case: Case[Any], identifier: Identifier) -> Finding | None:
 
 def public_suffix(case: Case[NewOrderFacts], identifier: Identifier) -> Finding | None:
     """Nobody holds a public suffix, or all that is below one; no rule can allow it."""
-    if identifier.base.value not in case.facts.public_suffixes:
+    if identifier.domain not in case.facts.public_suffixes:
         return None
     is_what = "covers a whole public suffix" if identifier.is_wildcard else "is a public suffix"
-    return refused(
-        CheckName.PUBLIC_SUFFIX, identifier, f"{is_what}, expected a name below '{identifier.base}'"
-    )
+    if identifier.type is IdentifierType.EMAIL:
+        is_what = "is an address at a public suffix"
+    sentence = f"{is_what}, expected a name below '{identifier.domain}'"
+    return refused(CheckName.PUBLIC_SUFFIX, identifier, sentence)
 
 
 def name_denied(case: Case[Any], identifier: Identifier) -> Finding | None:
@@ -302,6 +308,12 @@ def control_provable(case: Case[Any], identifier: Identifier) -> Finding | None:
         sentence = "is a wildcard and needs dns-01, which policy does not offer"
     elif identifier.type is IdentifierType.IP:
         sentence = "is an address and needs http-01 or tls-alpn-01, and policy offers neither"
+    elif identifier.type is IdentifierType.EMAIL:
+        sentence = (
+            "is an e-mail address, which no challenge here can prove: have an entry of the "
+            "policy's 'trusted' give it to the requester's EAB key under profile "
+            f"'{case.chosen.name}'"
+        )
     return refused(CheckName.CONTROL_PROVABLE, identifier, f"{sentence} ({place(rule)})", rule)
 
 

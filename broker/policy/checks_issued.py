@@ -18,6 +18,7 @@ from broker.policy.form import Usage
 from broker.policy.units import format_duration
 from broker.policy.validity import rule_cap
 from broker.protocol.encoding import format_timestamp
+from broker.protocol.identifiers import addresses_beyond, folded
 from broker.protocol.problems import ProblemType, printable
 
 __all__ = ["MAX_FUTURE_START"]
@@ -75,7 +76,7 @@ def issued_key(case: Case[IssuedFacts]) -> Finding | None:
 
 
 def issued_names(case: Case[IssuedFacts]) -> Finding | None:
-    """It names exactly what the order names, also in its common name."""
+    """It names exactly what the order names, also in its subject."""
     leaf = case.facts.chain.leaf
     expected = frozenset(case.identifiers)
     faults = []
@@ -85,8 +86,10 @@ def issued_names(case: Case[IssuedFacts]) -> Finding | None:
     if extra or leaf.other_names:
         faults.append(f"names {listed([*extra, *leaf.other_names])} beyond the order")
     common_name = leaf.common_name
-    if common_name and common_name.lower() not in {name.value.lower() for name in expected}:
+    if common_name and folded(common_name) not in {name.value for name in expected}:
         faults.append(f"has the common name '{printable(common_name, 100)}' beyond the order")
+    if beyond := addresses_beyond(leaf.subject_mail, expected):
+        faults.append(f"has the e-mail address {beyond} beyond the order in its subject")
     return _breach(CheckName.ISSUED_NAMES, " and ".join(faults)) if faults else None
 
 

@@ -92,7 +92,24 @@ def _left_nothing(case: Case[Any]) -> Finding | None:
                 f"{rule.path} ({rule.source}:{rule.line})",
                 rule=rule,
             )
-    return None
+    return _left_nobody(case)
+
+
+def _left_nobody(case: Case[Any]) -> Finding | None:
+    """Return that the rules want more people than they leave who may approve."""
+    demand = case.ruling.approval
+    if demand is None or demand.by is None or len(demand.by) >= demand.people:
+        return None
+    left = f"{', '.join(sorted(demand.by))} alone" if demand.by else "nobody"
+    shown = ", ".join(f"{one.path} ({one.source}:{one.line})" for one in demand.rules[:MAX_NAMED])
+    return Finding(
+        check=CheckName.RULE_REFUSED,
+        type=ProblemType.UNAUTHORIZED,
+        sentence=f"the rules leave {left} to approve the order where {demand.people} "
+        f"{'person has' if demand.people == 1 else 'people have'} to: {shown}; "
+        "ask for fewer names at a time",
+        rule=demand.rules[-1],
+    )
 
 
 def rule_refused_name(case: Case[Any], identifier: Identifier) -> Finding | None:

@@ -231,6 +231,8 @@ class ApprovalDemand:
     on_withdrawal: OnWithdrawal = OnWithdrawal.KEEP
     evidence: tuple[str, ...] = ()
     """Kinds of evidence that an approver has to refer to."""
+    by: frozenset[str] | None = None
+    """Those who may, in every rule's eyes; None: everybody who approves in the community."""
     identifiers: tuple[Identifier, ...] = ()
     """Those of the order's identifiers that it is about."""
     rules: tuple[RuleRef, ...] = ()
@@ -267,6 +269,9 @@ class NewOrderDecision:
     checks: tuple[str, ...]
     """Names of the checks that ran, in order."""
     policy_sha256: str
+    """Of the whole set of files in force."""
+    document_sha256: str = ""
+    """Of the community's own document alone: as long as it stays, its rules are the same."""
     profile: str | None = None
     requirements: Mapping[Identifier, Requirement] = field(default_factory=dict)
     plan: CapPlan | None = None

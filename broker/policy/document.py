@@ -27,7 +27,7 @@ from broker.policy.form import (
     TrustedForm,
     check_references,
 )
-from broker.policy.names import NamePattern, Pattern, PatternSet
+from broker.policy.names import MailPattern, NamePattern, Pattern, PatternSet
 from broker.policy.rule_index import NO_RULES, RuleBook, RuleIndex
 from broker.policy.rules import Approval, approval_of, compile_rules
 from broker.policy.words import USAGE_OIDS
@@ -82,6 +82,16 @@ class NameRules:
         patterns = self._patterns.patterns
         found = [one.network for one in patterns if isinstance(one, AddressPattern)]
         return tuple(dict.fromkeys(found))
+
+    @property
+    def has_mail(self) -> bool:
+        """Return whether any rule speaks of e-mail."""
+        return self._patterns.has_mail
+
+    @property
+    def mail(self) -> tuple[MailPattern, ...]:
+        """Return each rule that speaks of addresses of e-mail."""
+        return tuple(one for one in self._patterns.patterns if isinstance(one, MailPattern))
 
     def covering(self, name: str) -> RuleRef | None:
         """Return the first rule that covers *name*, or None."""
@@ -187,7 +197,8 @@ class PolicyDocument:
 
     source: str
     sha256: str
-    """Of the text, in UTF-8, in lower case hex."""
+    """Of its text, in UTF-8, in lower case hex; where it shares rules, of one line for each of the
+    files."""
     community: str
     description: str
     allow: NameRules
@@ -215,6 +226,14 @@ class PolicyDocument:
     """Its own rules and those that it shares with other communities."""
     account_approval: Approval | None = None
     """People who let accounts in that bring no binding; None: nobody has to."""
+    set_sha256: str = ""
+    """Of the whole set that it is in force with; empty where it stands alone, as in tools."""
+
+    @property
+    def policy_sha256(self) -> str:
+        """Return what a decision records, and its files can be found by: what other files say,
+        such as facts about CAs, decides as well."""
+        return self.set_sha256 or self.sha256
 
     def profile(self, name: str | None) -> Profile | None:
         """Return the profile of that name, the default one for None, or None if there is none."""

@@ -31,7 +31,7 @@ def registered_domain(identifier: Identifier, is_public_suffix: IsPublicSuffix) 
         if address.version == 4:
             return identifier.value
         return str(ipaddress.IPv6Network((int(address), IPV6_NETWORK_BITS), strict=False))
-    name = identifier.base.value.rpartition("@")[2]
+    name = identifier.domain
     labels = name.split(".")
     # The longest public suffix counts: one may stand below the registered domain of another.
     for first in range(len(labels)):

@@ -80,6 +80,7 @@ variables:
 
 _STRING: Final = re.compile(r"\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'")
 _ODD_STRING: Final = re.compile(r"\"\"\"|'''|(?<![A-Za-z0-9_])[rRbB]{1,2}[\"']")
+_ANY_STRING: Final = re.compile(f"(?P<odd>{_ODD_STRING.pattern})|{_STRING.pattern}")
 _LOOP: Final = re.compile(r"\.\s*(?:all|exists|exists_one|existsOne)\s*\(")
 _LISTS: Final = re.compile(r"\b(?:names|client_names)\b")
 _MATCHES: Final = re.compile(r"\bmatches\b")
@@ -180,7 +181,7 @@ def _check_cost(text: str) -> None:
     Raises:
         ValueError: With a sentence for whoever wrote it.
     """
-    if _ODD_STRING.search(text):
+    if any(found["odd"] for found in _ANY_STRING.finditer(text)):
         raise ValueError("expression has a raw, byte or triple-quoted text, expected plain quotes")
     bare = _STRING.sub('""', text)
     if "//" in bare:

@@ -171,6 +171,11 @@ class PatternSet:
     def __len__(self) -> int:
         return len(self.patterns)
 
+    @property
+    def has_mail(self) -> bool:
+        """Return whether any pattern is one of e-mail."""
+        return bool(self.patterns) and bool(self._made().mail or self._made().mailboxes)
+
     def covering(self, name: str) -> int | None:
         """Return the first pattern that covers *name* or holds that address, or None."""
         return min(self._find(name), default=None)
@@ -204,7 +209,7 @@ class PatternSet:
         tables = self._made()
         if "@" in name:
             domain = name.rpartition("@")[2]
-            found = [place for place, one in tables.mail if one.covering(domain) is not None]
+            found = [tables.mail[n] for n in tables.mail_domains.touching(domain)]
             return [*found, *tables.mailboxes.get(name, ())]
         address = parse_address(name)
         if address is not None:
@@ -224,7 +229,9 @@ class PatternSet:
 class _Tables:
     """Positions of patterns, by the text that they are looked up by."""
 
-    __slots__ = ("addresses", "alike", "any", "below", "exact", "mail", "mailboxes", "one")
+    __slots__ = (
+        "addresses", "alike", "any", "below", "exact", "mail", "mail_domains", "mailboxes", "one"
+    )  # fmt: skip
 
     def __init__(self, patterns: Sequence[Pattern]) -> None:
         self.exact: dict[str, list[int]] = {}
@@ -238,23 +245,23 @@ class _Tables:
         # Whether case matters is known to the mail server alone: one spelling is allowed, and all
         # are denied.
         self.alike: dict[str, list[int]] = {}
-        self.mail: list[tuple[int, PatternSet]] = []
+        domains: list[NamePattern] = []
+        self.mail: list[int] = []
         of_reach = {Reach.EXACT: self.exact, Reach.ONE: self.one, Reach.ANY: self.any}
         for place, pattern in enumerate(patterns):
-            if isinstance(pattern, MailPattern):
-                self._put_mail(place, pattern)
+            if isinstance(pattern, MailPattern) and pattern.local is None:
+                self.mail.append(place)
+                domains.append(pattern.domain)
+            elif isinstance(pattern, MailPattern):
+                self.mailboxes.setdefault(str(pattern), []).append(place)
+                self.alike.setdefault(str(pattern).lower(), []).append(place)
             if not isinstance(pattern, NamePattern):
                 continue
             of_reach[pattern.reach].setdefault(pattern.base, []).append(place)
             if pattern.reach is Reach.EXACT:
                 self.below.setdefault(_parent(pattern.base), []).append(place)
 
-    def _put_mail(self, place: int, pattern: MailPattern) -> None:
-        if pattern.local is None:
-            self.mail.append((place, PatternSet([pattern.domain])))
-        else:
-            self.mailboxes.setdefault(str(pattern), []).append(place)
-            self.alike.setdefault(str(pattern).lower(), []).append(place)
+        self.mail_domains = PatternSet(domains)
 
 
 _PRIVATE: Final = PatternSet.parse(

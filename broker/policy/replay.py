@@ -94,6 +94,8 @@ class _Answer:
     upstream: str | None = None
     people: int = 0
     people_rule: RuleRef | None = None
+    approvers: frozenset[str] | None = None
+    """Those who may approve; None: everybody who approves, or nobody has to."""
     keys: frozenset[str] = frozenset()
     warnings: tuple[tuple[str, RuleRef | None], ...] = ()
 
@@ -204,9 +206,18 @@ def _answer_of(decision: NewOrderDecision) -> _Answer:
         upstream=plan.upstream,
         people=0 if approval is None else approval.people,
         people_rule=approval.rules[0] if approval is not None and approval.rules else None,
+        approvers=None if approval is None else approval.by,
         keys=frozenset(decision.key_kinds),
         warnings=tuple((one.sentence, one.rule) for one in decision.warnings),
     )
+
+
+def _is_among(some: frozenset[str] | None, people: frozenset[str]) -> bool:
+    return some is not None and some <= people
+
+
+def _people(approvers: frozenset[str] | None) -> str:
+    return "everybody who approves" if approvers is None else ", ".join(sorted(approvers))
 
 
 def _differences(old: _Answer, new: _Answer) -> tuple[WorldChange, ...]:
@@ -217,7 +228,11 @@ def _differences(old: _Answer, new: _Answer) -> tuple[WorldChange, ...]:
         made.append(WorldChange(effect, f"at most {is_}, was {was}", new.rule))
     if new.people > old.people:
         who = "a person has" if new.people == 1 else f"{new.people} people have"
-        made.append(WorldChange(Effect.APPROVAL, f"{who} to say yes first", new.people_rule))
+        whose = "" if new.approvers is None else f", of {_people(new.approvers)}"
+        made.append(WorldChange(Effect.APPROVAL, f"{who} to say yes first{whose}", new.people_rule))
+    elif new.approvers is not None and not _is_among(old.approvers, new.approvers):
+        sentence = f"only {_people(new.approvers)} may say yes, was {_people(old.approvers)}"
+        made.append(WorldChange(Effect.APPROVAL, sentence, new.people_rule))
     if lost := old.keys - new.keys:
         sentence = f"keys no longer taken: {', '.join(sorted(lost))}"
         made.append(WorldChange(Effect.FEWER_KEYS, sentence, None))

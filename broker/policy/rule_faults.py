@@ -55,6 +55,7 @@ def check_rules(document: PolicyDocument) -> Iterator[Fault]:
     for rule in rules:
         yield from _check_against(document, rule)
     yield from _check_contradictions(rules)
+    yield from _check_approvers(rules)
 
 
 def _fault(rule: Rule, message: str, hint: str | None = None) -> Fault:
@@ -157,6 +158,38 @@ def _check_contradictions(rules: Sequence[Rule]) -> Iterator[Fault]:
                 "there, nothing is left, so every order that both speak of would be refused",
                 "to refuse those, write 'refuse: …'",
             )
+
+
+def _check_approvers(rules: Sequence[Rule]) -> Iterator[Fault]:
+    """Find rules that want more people's approval than they both leave who may give it."""
+    asking = [rule for rule in rules if _is_certain(rule) and rule.approval is not None]
+    if not any(rule.approval is not None and rule.approval.by is not None for rule in asking):
+        return
+    found = 0
+    for one, other in _meetings(asking):
+        first, second = one.approval, other.approval
+        if first is None or second is None:
+            continue
+        named = [demand.by for demand in (first, second) if demand.by is not None]
+        left, people = frozenset[str]().union(*named), max(first.people, second.people)
+        left = left.intersection(*named)
+        if not named or len(left) >= people or not _meet(one, other):
+            continue
+        found += 1
+        if found > MAX_CONTRADICTIONS:
+            return
+        yield _fault(
+            other,
+            f"contradicts {one}: of those who may approve, {_who(second.by)} here and"
+            f" {_who(first.by)} there, {_listed(left)} is left where {people}"
+            f" {'person has' if people == 1 else 'people have'} to, so every order that both speak"
+            " of would be refused",
+            "to refuse those, write 'refuse: …'",
+        )
+
+
+def _who(by: frozenset[str] | None) -> str:
+    return "everybody" if by is None else _listed(by)
 
 
 def _is_certain(rule: Rule) -> bool:

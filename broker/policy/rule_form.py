@@ -123,6 +123,9 @@ Namespace = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 ServiceAccount = Annotated[str, Field(pattern=_SERVICE_ACCOUNT)]
 Thumbprint = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{43}$")]
 CertificateMark = Annotated[str, AfterValidator(_check_certificate)]
+ApproverName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}(/[!-~]{1,255})?$", examples=["anna"])
+]
 EvidenceKind = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 RuleName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")]
 
@@ -207,6 +210,21 @@ class ApprovalForm(FileModel):
         default=(),
         description="Kinds of evidence that an approver has to refer to, such as 'ticket'.",
     )
+    by: tuple[ApproverName, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="The only people who may approve, by the names that events call them, such as"
+        " 'anna', or 'ISSUER/SUBJECT' for who is known by a token's groups alone.",
+    )
+
+    @model_validator(mode="after")
+    def _have_enough(self) -> ApprovalForm:
+        if self.by is not None and len(set(self.by)) < self.people:
+            raise ValueError(
+                f"takes {self.people} people and names {len(set(self.by))} who may approve,"
+                f" expected {self.people} or more in 'by'"
+            )
+        return self
 
 
 class QuotaForm(FileModel):

@@ -114,6 +114,8 @@ class Approval:
     reproof: timedelta | None
     on_withdrawal: OnWithdrawal
     evidence: tuple[str, ...]
+    by: frozenset[str] | None = None
+    """The only people who may; None: everybody who approves in the community."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,4 +271,5 @@ def approval_of(form: ApprovalForm | None) -> Approval | None:
         reproof=form.reproof,
         on_withdrawal=form.on_withdrawal,
         evidence=form.evidence,
+        by=_words(form.by),
     )

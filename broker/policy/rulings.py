@@ -307,6 +307,7 @@ def _merged_approval(hits: Sequence[Hit]) -> ApprovalDemand | None:
     if not demands:
         return None
     reproofs = [demand.reproof for demand in demands if demand.reproof is not None]
+    named = [demand.by for demand in demands if demand.by is not None]
     revokes = any(demand.on_withdrawal is OnWithdrawal.REVOKE for demand in demands)
     return ApprovalDemand(
         people=max(demand.people for demand in demands),
@@ -315,6 +316,7 @@ def _merged_approval(hits: Sequence[Hit]) -> ApprovalDemand | None:
         reproof=min(reproofs, default=None),
         on_withdrawal=OnWithdrawal.REVOKE if revokes else OnWithdrawal.KEEP,
         evidence=tuple(sorted({kind for demand in demands for kind in demand.evidence})),
+        by=frozenset.intersection(*named) if named else None,
         identifiers=tuple(dict.fromkeys(one for hit, _ in found for one in hit.identifiers)),
         rules=tuple(hit.rule.ref for hit, _ in found),
         because=tuple(hit.rule.because for hit, _ in found),

@@ -28,7 +28,7 @@ from broker.policy.upstream_facts import UpstreamDescription, facts_for
 from broker.policy.words import USAGE_OIDS
 from broker.protocol.certificates import Chain, ParsedCertificate
 from broker.protocol.csr import ParsedCsr
-from broker.protocol.identifiers import Identifier, parse_name_or_address
+from broker.protocol.identifiers import Identifier, parse_written_identifier
 
 __all__ = ["Story", "requester_of", "tell_story"]
 
@@ -128,7 +128,7 @@ def _facts(
 ) -> NewOrderFacts:
     return NewOrderFacts(
         community=document.community,
-        identifiers=tuple(parse_name_or_address(name) for name in given.names),
+        identifiers=tuple(parse_written_identifier(name) for name in given.names),
         profile=given.profile,
         not_before=None,
         not_after=None if given.not_after is None else given.at + given.not_after,
@@ -154,7 +154,9 @@ def _facts(
 
 
 def _csr(given: GivenCsr, ordered: tuple[Identifier, ...]) -> ParsedCsr:
-    names = ordered if given.names is None else tuple(parse_name_or_address(n) for n in given.names)
+    names = (
+        ordered if given.names is None else tuple(parse_written_identifier(n) for n in given.names)
+    )
     return ParsedCsr(
         der=b"",
         spki_der=_THE_KEY,
@@ -206,7 +208,7 @@ def _issued_facts(
     leaf = _leaf(
         given,
         names=frozenset(
-            facts.identifiers if names is None else [parse_name_or_address(n) for n in names]
+            facts.identifiers if names is None else [parse_written_identifier(n) for n in names]
         ),
         usages=usages,
         end=described.lifetime or end,

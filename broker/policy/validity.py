@@ -130,10 +130,14 @@ def cap_now(
 
 def is_kept_private(document: PolicyDocument, identifier: Identifier) -> bool:
     """Return whether *identifier* must not reach an upstream that logs publicly."""
-    if document.allow_private_names or identifier.type is IdentifierType.EMAIL:
+    if document.allow_private_names:
         return False
-    name = identifier.value
-    return is_private_value(name) or bool(document.private_names.touching(name))
+    listed, name = document.private_names, identifier.value
+    if listed.touching(name):
+        return True
+    if identifier.type is IdentifierType.EMAIL:
+        name = identifier.domain  # An address tells the name that it stands at.
+    return is_private_value(name) or bool(listed.touching(name))
 
 
 def judge_choices(

@@ -41,11 +41,13 @@ class Usage(StrEnum):
 
     SERVER_AUTH = "server-auth"
     CLIENT_AUTH = "client-auth"
+    EMAIL_PROTECTION = "email-protection"
 
 
 USAGE_OIDS: Final[Mapping[Usage, str]] = {
     Usage.SERVER_AUTH: "1.3.6.1.5.5.7.3.1",
     Usage.CLIENT_AUTH: "1.3.6.1.5.5.7.3.2",
+    Usage.EMAIL_PROTECTION: "1.3.6.1.5.5.7.3.4",
 }
 """Extended key usages (RFC 5280 §4.2.1.12)."""
 

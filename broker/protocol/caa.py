@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from broker.protocol.identifiers import Identifier
+from broker.protocol.identifiers import Identifier, IdentifierType
 from broker.protocol.problems import printable
 
 __all__ = [
@@ -31,8 +31,8 @@ CRITICAL: Final = 0x80
 """The issuer critical flag (RFC 8659 §4.1); the other seven bits are ignored."""
 
 _UNDERSTOOD: Final = frozenset({"issue", "issuewild", "iodef", "issuemail"})
-"""Properties whose meaning is known: for TLS certificates the latter two restrict nothing
-(RFC 8659 §4.4, RFC 9495)."""
+"""Properties whose meaning is known: iodef restricts nothing (RFC 8659 §4.4), issuemail nothing
+but certificates for e-mail (RFC 9495 §4)."""
 
 _LABEL: Final = r"[A-Za-z0-9](?:-*[A-Za-z0-9])*"
 _ISSUER: Final = re.compile(rf"[ \t]*({_LABEL}(?:\.{_LABEL})*)?[ \t]*", re.ASCII)
@@ -145,7 +145,10 @@ def judge_caa(seen: CaaSeen, issuer: CaaIssuer) -> CaaVerdict:
 
 
 def _restricting(seen: CaaSeen) -> Sequence[CaaRecord]:
-    """Return the records that decide: of a wildcard issuewild alone, where there is any."""
+    """Return the records that decide: of a wildcard issuewild alone, where there is any, and of
+    e-mail issuemail alone."""
+    if seen.identifier.type is IdentifierType.EMAIL:
+        return [record for record in seen.records if record.tag == "issuemail"]
     wild = [record for record in seen.records if record.tag == "issuewild"]
     if seen.identifier.is_wildcard and wild:
         return wild

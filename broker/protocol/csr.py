@@ -27,11 +27,13 @@ from broker.protocol.extensions import (
     general_name_kind,
     key_kind,
     key_usage_names,
+    subject_addresses,
     without_warnings,
 )
 from broker.protocol.identifiers import (
     Identifier,
     IdentifierType,
+    addresses_beyond,
     canonical_dns_name,
     canonical_email_address,
     canonical_ip_address,
@@ -79,6 +81,7 @@ class ParsedCsr:
         extended_key_usages: Dotted OIDs.
         other_extensions: Dotted OIDs of all extensions not told above.
         subject_other: Subject attributes other than the common name, as ``O=Example``.
+        subject_mail: Those of them that are e-mail addresses (RFC 2985 §5.2.1), as they stand.
     """
 
     der: bytes = field(repr=False)
@@ -95,6 +98,7 @@ class ParsedCsr:
     extended_key_usages: frozenset[str] = frozenset()
     other_extensions: frozenset[str] = frozenset()
     subject_other: tuple[str, ...] = ()
+    subject_mail: tuple[str, ...] = ()
 
 
 @asn1.sequence
@@ -130,12 +134,7 @@ def parse_csr(der: bytes) -> ParsedCsr:
         Problem: badCSR, with a sentence saying what was expected.  Tell the client;
             the order stays ready.
     """
-    if not der:
-        _refuse("is empty, expected DER of a PKCS#10 request")
-    if len(der) > MAX_CSR_BYTES:
-        _refuse(f"has {len(der)} bytes, the limit is {MAX_CSR_BYTES}")
-    if der.lstrip().startswith(b"-----BEGIN"):
-        _refuse("is PEM, expected DER")
+    _verify_octets(der)
     try:
         csr = x509.load_der_x509_csr(der)
         if csr.public_bytes(Encoding.DER) != der:
@@ -149,6 +148,7 @@ def parse_csr(der: bytes) -> ParsedCsr:
             spki_der = _verify_key_encoding(csr, public_key)
             asked = _read_extensions(csr)
             common_name, subject_other = _read_subject(csr.subject)
+            subject_mail = subject_addresses(csr.subject)
     except LIBRARY_FAULTS as error:
         _refuse(f"does not parse: {_reason(error)}")
     identifiers = asked.names | _names_of(common_name)
@@ -169,6 +169,7 @@ def parse_csr(der: bytes) -> ParsedCsr:
         extended_key_usages=asked.extended_key_usages,
         other_extensions=frozenset(asked.other),
         subject_other=subject_other,
+        subject_mail=subject_mail,
     )
 
 
@@ -176,7 +177,8 @@ def verify_csr_names(csr: ParsedCsr, identifiers: Iterable[Identifier]) -> Parse
     """Return the CSR, proven to name exactly the identifiers of its order.
 
     RFC 8555 §7.4.  A common name that is not one of them is refused even when it is
-    no DNS name: a CA might put it into the certificate.
+    no DNS name, and so is an e-mail address in the subject: a CA might put it into the
+    certificate.
 
     Raises:
         Problem: badCSR, naming what is missing and what is extra.
@@ -195,7 +197,20 @@ def verify_csr_names(csr: ParsedCsr, identifiers: Iterable[Identifier]) -> Parse
             f"has the common name '{printable(common_name, 300)}', expected none or a name "
             "of the order"
         )
+    if beyond := addresses_beyond(csr.subject_mail, expected):
+        _refuse(
+            f"has the e-mail address {beyond} in its subject, expected none or one of the order"
+        )
     return csr
+
+
+def _verify_octets(der: bytes) -> None:
+    if not der:
+        _refuse("is empty, expected DER of a PKCS#10 request")
+    if len(der) > MAX_CSR_BYTES:
+        _refuse(f"has {len(der)} bytes, the limit is {MAX_CSR_BYTES}")
+    if der.lstrip().startswith(b"-----BEGIN"):
+        _refuse("is PEM, expected DER")
 
 
 def _verify_signature(csr: x509.CertificateSigningRequest, public_key: object) -> None:
@@ -294,12 +309,13 @@ def _read_subject(subject: x509.Name) -> tuple[str | None, tuple[str, ...]]:
 
 
 def _names_of(common_name: str | None) -> frozenset[Identifier]:
-    """Return the identifier a common name is, if it is one: a DNS name or an IP address."""
+    """Return the identifier a common name is, if it is one: a name or an address of any kind."""
     if common_name is None:
         return frozenset()
     for kind, canonical in (
         (IdentifierType.DNS, canonical_dns_name),
         (IdentifierType.IP, canonical_ip_address),
+        (IdentifierType.EMAIL, canonical_email_address),
     ):
         try:
             return frozenset({Identifier(kind, canonical(common_name))})

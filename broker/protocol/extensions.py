@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import NameOID
 
 LIBRARY_FAULTS: Final = (
     ValueError,
@@ -71,6 +72,12 @@ def extended_key_usage_oids(usages: Iterable[x509.ObjectIdentifier]) -> frozense
 def general_name_kind(name: x509.GeneralName) -> str:
     """Return the word for a kind of subject alternative name, as OpenSSL would write it."""
     return next((word for kind, word in _OTHER_NAMES if isinstance(name, kind)), "unknown")
+
+
+def subject_addresses(subject: x509.Name) -> tuple[str, ...]:
+    """Return the e-mail addresses in a subject (RFC 2985 §5.2.1), as they stand."""
+    found = subject.get_attributes_for_oid(NameOID.EMAIL_ADDRESS)
+    return tuple(str(attribute.value) for attribute in found)
 
 
 def canonical_spki(public_key: object) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NoReturn
@@ -82,6 +82,14 @@ class Identifier:
         """Return the identifier that is authorized: this one without ``*.``."""
         return Identifier(self.type, self.value[2:]) if self.is_wildcard else self
 
+    @property
+    def domain(self) -> str:
+        """Return the DNS name that it stands at: without ``*.``, of e-mail what follows the ``@``.
+
+        Of an IP address that is its own text.
+        """
+        return self.base.value.rpartition("@")[2]
+
     def to_json(self) -> dict[str, str]:
         """Return the identifier object of RFC 8555 §7.1.3."""
         return {"type": str(self.type), "value": self.value}
@@ -127,6 +135,17 @@ def parse_name_or_address(text: str) -> Identifier:
     is_address = ":" in text or _NUMBER.fullmatch(text.rpartition(".")[2]) is not None
     kind = IdentifierType.IP if is_address else IdentifierType.DNS
     return parse_identifier({"type": kind, "value": text})
+
+
+def parse_written_identifier(text: str) -> Identifier:
+    """Return the same for an address of e-mail as well, which may have ``email:`` in front.
+
+    Raises:
+        Problem: rejectedIdentifier, with a sentence saying what was expected.
+    """
+    if "@" not in text:
+        return parse_name_or_address(text)
+    return parse_identifier({"type": IdentifierType.EMAIL, "value": text.removeprefix("email:")})
 
 
 def canonical_dns_name(text: str) -> str:
@@ -237,6 +256,18 @@ def canonical_email_address(text: str) -> str:
     if domain.startswith("*"):
         _reject(text, "has a wildcard as its domain")
     return f"{local}@{canonical_dns_name(domain)}"
+
+
+def addresses_beyond(texts: Iterable[str], identifiers: Iterable[Identifier]) -> str:
+    """Return those e-mail addresses that are none of *identifiers*, for a sentence; empty: none."""
+    known = {one.value for one in identifiers if one.type is IdentifierType.EMAIL}
+    return ", ".join(f"'{printable(text, 300)}'" for text in texts if folded(text) not in known)
+
+
+def folded(text: str) -> str:
+    """Return *text* in lower case but for the local part of an e-mail address."""
+    local, at, domain = text.rpartition("@")
+    return f"{local}{at}{domain.lower()}"
 
 
 def _reject(text: str, sentence: str) -> NoReturn:

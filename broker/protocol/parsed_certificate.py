@@ -27,6 +27,7 @@ from broker.protocol.extensions import (
     general_name_kind,
     key_kind,
     key_usage_names,
+    subject_addresses,
     without_warnings,
 )
 from broker.protocol.identifiers import Identifier, IdentifierType
@@ -61,6 +62,7 @@ class ParsedCertificate:
         common_name: The subject's common name, if there is exactly one.
         spki_der: The public key as SubjectPublicKeyInfo, always encoded alike.
         key_kind: ``rsa-2048``, ``ec-p256`` …
+        subject_mail: E-mail addresses in the subject (RFC 2985 §5.2.1), as they stand.
         path_length: The path length of basicConstraints, if any.
         key_usages: Names of RFC 5280 §4.2.1.3.
         extended_key_usages: Dotted OIDs.
@@ -89,6 +91,7 @@ class ParsedCertificate:
     subject_key_id: bytes | None
     extension_oids: frozenset[str]
     critical_oids: frozenset[str]
+    subject_mail: tuple[str, ...] = ()
 
     @property
     def lifetime(self) -> timedelta:
@@ -183,6 +186,7 @@ def _lay_open(certificate: x509.Certificate, der: bytes) -> ParsedCertificate:
         ),
         extension_oids=frozenset(e.oid.dotted_string for e in extensions),
         critical_oids=frozenset(e.oid.dotted_string for e in extensions if e.critical),
+        subject_mail=subject_addresses(certificate.subject),
     )
 
 

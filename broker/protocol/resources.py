@@ -16,7 +16,7 @@ from typing import Any
 
 from broker.protocol import drafts
 from broker.protocol.encoding import format_timestamp
-from broker.protocol.identifiers import Identifier, IdentifierType
+from broker.protocol.identifiers import Identifier, IdentifierType, folded
 from broker.protocol.members import (
     Members,
     ProtocolError,
@@ -91,7 +91,7 @@ def _peer_identifier(value: Any) -> Identifier:
     text = members.required("value", read_text)
     if kind is IdentifierType.DNS:
         text = text.lower().removesuffix(".")
-    return Identifier(kind, text)
+    return Identifier(kind, folded(text) if kind is IdentifierType.EMAIL else text)
 
 
 def _embedded_problem(value: Any) -> Problem:

@@ -144,9 +144,10 @@ class Authority:
             fault = check_name_constraints(constraints, names)
             if fault is not None:
                 return fault
-        return None
+        beyond = frozenset(str(one.type) for one in identifiers) - self.identifier_types
+        return f"of type {', '.join(sorted(beyond))} it certifies nothing" if beyond else None
 
-    @property
+    @cached_property
     def identifier_types(self) -> frozenset[str]:
         """Return the types of identifiers that the constraints leave something of."""
         return certifiable_types(self._constraints)

@@ -42,7 +42,8 @@ class CaaLookups:
         }
 
     async def look(self, community: str, identifiers: Sequence[Identifier]) -> Sequence[CaaSeen]:
-        """Return what stands for each DNS name among *identifiers*; others have no CAA.
+        """Return what stands for each name among *identifiers*, for those of e-mail at their
+        domain; IP addresses have no CAA.
 
         Names that share a zone share its look-ups.
 
@@ -53,7 +54,7 @@ class CaaLookups:
         if found is None:
             raise Broken(f"community '{community}' has no validation settings")
         climb = _Climb(*found)
-        names = [one for one in identifiers if one.type is IdentifierType.DNS]
+        names = [one for one in identifiers if one.type is not IdentifierType.IP]
         return await asyncio.gather(*(climb.of(name) for name in names))
 
 
@@ -67,7 +68,7 @@ class _Climb:
         self._asked: dict[str, asyncio.Future[_Answer]] = {}
 
     async def of(self, identifier: Identifier) -> CaaSeen:
-        labels = identifier.base.value.split(".")
+        labels = identifier.domain.split(".")
         seconds = self._limit.total_seconds()
         try:
             # Waiting for a slot counts: the limit is that of the whole order.

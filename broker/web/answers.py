@@ -150,6 +150,7 @@ class Account(TypedDict):
     eab_key: str | None
     owner: str
     contact: str
+    owner_by: str
     created: Time
 
 
@@ -169,6 +170,7 @@ class EabKey(TypedDict):
     sealed_by: str | None
     owner: str
     contact: str
+    owner_by: str
 
 
 class EabKeyMade(EabKey):
@@ -204,7 +206,7 @@ class Owner(TypedDict):
 
 class Owned(TypedDict):
     """An account, key or node, with who answers for it; ``by`` is the key or node of an account
-    that names nobody itself."""
+    that names nobody itself, or the community of what nobody is named for."""
 
     what: str
     name: str
@@ -245,6 +247,7 @@ class Node(TypedDict):
     seen: Time
     owner: str
     contact: str
+    owner_by: str
     names: list[str]
     profiles: list[str]
     upstreams: list[str] | None

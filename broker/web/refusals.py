@@ -1,14 +1,15 @@
 """Keeping account of refused requests without letting a flood of them fill the disk.
 
 Every refusal is counted by the caller; of those, at most a fixed number a minute becomes an event
-row, and the next row tells how many were left out.
+row.  How many were left out is told by the next row, or by one of its own once a minute and at the
+end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -18,6 +19,7 @@ import structlog
 from broker.issuance.errors import Broken, Unreachable
 from broker.issuance.events import Actor, Event, EventKind
 from broker.issuance.ports import Clock
+from broker.issuance.refusals import told_left_out
 from broker.protocol.problems import Problem
 from broker.web.workflows import RecordRefusal
 
@@ -29,13 +31,24 @@ PER_MINUTE: Final = 600
 MAX_WAITING: Final = 1000
 """Most refusals waiting for the store: they are values of about 1 KiB."""
 
+TOLD_EVERY: Final = timedelta(minutes=1)
+"""How often it is told that some were left out: one row more in six hundred."""
+
 _log = structlog.get_logger("penstock.web")
 
 
 class RefusalLog:
     """Takes refusals at once and hands them to the store in the background."""
 
-    def __init__(self, record: RecordRefusal, clock: Clock) -> None:
+    def __init__(
+        self,
+        record: RecordRefusal,
+        clock: Clock,
+        *,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """Hand events to *record*; *pause* waits for as many seconds."""
+        self._pause = pause
         self._record = record
         self._clock = clock
         self._waiting: asyncio.Queue[Event] = asyncio.Queue(MAX_WAITING)
@@ -82,22 +95,41 @@ class RefusalLog:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Keep events while the context lasts, and those that wait when it ends."""
-        task = asyncio.create_task(self._drain(), name="refusals")
+        tasks = [
+            asyncio.create_task(self._drain(), name="refusals"),
+            asyncio.create_task(self._tell_in_turn(), name="refusals left out"),
+        ]
         try:
             yield
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             while not self._waiting.empty():
                 await self._keep(self._waiting.get_nowait())
+            await self._tell_left_out()
+
+    async def _tell_in_turn(self) -> None:
+        while True:
+            await self._pause(TOLD_EVERY.total_seconds())
+            await self._tell_left_out()
+
+    async def _tell_left_out(self) -> None:
+        count, self._left_out = self._left_out, 0
+        if count:
+            event = told_left_out(count, self._clock.now(), by="listener")
+            if not await self._keep(event):
+                self._left_out += count
 
     async def _drain(self) -> None:
         while True:
             await self._keep(await self._waiting.get())
 
-    async def _keep(self, event: Event) -> None:
+    async def _keep(self, event: Event) -> bool:
+        """Return whether the store has taken *event*."""
         try:
             await self._record(event)
         except (Unreachable, Broken) as error:
             _log.error("a refusal could not be kept", reason=error.reason)
+            return False
+        return True

@@ -43,6 +43,7 @@ def measured(*, charged_mib: float = 12.1, lost: int = 0, image_mib: float = 1.5
         images=[Image(name="penstock-agent", above_base_mib=image_mib, base_mib=130.0)],
         upgraded=Upgraded(
             seconds=21.0,
+            clients=4,
             orders=90,
             lost=lost,
             faults=0,
@@ -52,9 +53,32 @@ def measured(*, charged_mib: float = 12.1, lost: int = 0, image_mib: float = 1.5
             rhythm_seconds=0.3,
             pods=20,
             pods_longest_seconds=33.0,
-            orders_with_two_certificates=0,
+            signed=110,
+            signed_twice=0,
         ),
     )
+
+
+def test_sidecar_of_the_injector_stands_beside_ours(tmp_path: Path) -> None:
+    """Only where it was measured; it has no aim."""
+    figures = measured()
+    assert "Vault's agent |" not in render(take(figures, "smoke", {}))
+    theirs = AtRest(
+        pods=100,
+        charged_mib=30.0,
+        resident_mib=90.0,
+        private_mib=29.0,
+        cpu_percent=0.5,
+        begun_cpu_seconds=1.5,
+    )
+    figures.injector_at_rest = theirs
+    text = render(take(figures, "smoke", {}))
+    assert "| Penstock | 100 | 12.1 | 22.1 | 11.1 | 0.020 | 1.10 |" in text
+    assert "| Vault's agent | 100 | 30.0 | 90.0 | 29.0 | 0.500 | 1.50 |" in text
+    assert len(aims(figures)) == len(aims(measured()))
+    report = take(figures, "smoke", {})
+    write_report(report, tmp_path / "report.json")
+    assert read_report(tmp_path / "report.json") == report
 
 
 def test_report_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -94,6 +94,9 @@ class Wanted:
     layout: str = "pem"
     file: str | None = None
     key_kind: str = "ec-p256"
+    profile: str | None = None
+    key_more: str = ""
+    """Further lines of ``[certificate.key]``."""
     more: str = ""
     """Further tables as TOML, as ``TlsServer.toml`` returns them."""
 
@@ -103,8 +106,10 @@ class Wanted:
             "[[certificate]]",
             f'name = "{self.name}"',
             f"names = {json.dumps(list(self.names))}",
+            *([f'profile = "{self.profile}"'] if self.profile is not None else []),
             "[certificate.key]",
             f'kind = "{self.key_kind}"',
+            self.key_more,
             "[certificate.files]",
             f'layout = "{self.layout}"',
             f'directory = "{self.directory}"',
@@ -132,9 +137,12 @@ class NodeAgent(process.Peer):
         authentication: str = "tls",
         environment: Mapping[str, str] | None = None,
         more: str = "",
+        allowed: Sequence[Path] | None = None,
     ) -> None:
+        """Use no folder but *allowed*; without it, those that *wanted* names."""
         super().__init__(tmp)
         self.node = node
+        self._allowed = allowed
         self._url = url
         self._anchors = anchors
         self.wanted = list(wanted)
@@ -153,7 +161,8 @@ class NodeAgent(process.Peer):
 
     def write(self) -> None:
         """Write agent.toml."""
-        allowed = sorted({str(one.directory) for one in self.wanted})
+        folders = self._allowed or [one.directory for one in self.wanted]
+        allowed = sorted({str(folder) for folder in folders})
         for folder in allowed:
             Path(folder).mkdir(parents=True, exist_ok=True)
         self.state.mkdir(mode=0o700, exist_ok=True)

@@ -8,6 +8,7 @@ import hashlib
 import http.client
 import json
 import secrets
+import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,6 +33,9 @@ NODE_CA: Final = "nodes"
 
 ANSWER_SECONDS: Final = 30
 """Longest wait for an answer, in seconds: a long poll is held for less in tests."""
+
+SMALL_BYTES: Final = 1024
+"""Buffer and segment of a connection that is to be full soon, in bytes."""
 
 
 class NodesPenstock(Penstock):
@@ -86,6 +90,9 @@ class PlainAgent:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.chain_pem: str | None = None
         self.is_signing = False
+        self.version = wire.VERSION
+        self.more: dict[str, Any] = {}
+        """Members that are added to every body, as a later version might have them."""
         self._anchors = anchors
         self._folder = folder
 
@@ -100,8 +107,8 @@ class PlainAgent:
     def enrol(self, **given: Any) -> tuple[int, Any]:
         """Ask to be let in, and keep the identity if it is given."""
         body = {
-            "version": str(wire.VERSION), "node": self.name, "csr_der": self.csr(),
-            "agent": "0.0", "facts": {}, **given,
+            "version": str(self.version), "node": self.name, "csr_der": self.csr(),
+            "agent": "0.0", "facts": {}, **self.more, **given,
         }  # fmt: skip
         is_signed = given.get("method") == "former"
         status, answer = self.ask("POST", "enrol", body, is_shown=False, is_signed=is_signed)
@@ -111,7 +118,7 @@ class PlainAgent:
 
     def renew(self) -> tuple[int, Any]:
         """Ask for another identity."""
-        body = {"version": str(wire.VERSION), "csr_der": self.csr()}
+        body = {"version": str(self.version), "csr_der": self.csr(), **self.more}
         status, answer = self.ask("POST", "identity", body)
         if status == 200:
             self.chain_pem = answer["chain_pem"]
@@ -127,20 +134,28 @@ class PlainAgent:
 
     def post(self, *messages: wire.Message, ack: int = 0) -> tuple[int, Any]:
         """Post messages, and acknowledge."""
-        return self.ask_raw("POST", "messages", wire.Batch(wire.VERSION, ack, messages).encode())
+        batch = wire.Batch(self.version, ack, messages).encode()
+        if self.more:
+            batch = json.dumps({**json.loads(batch), **self.more}).encode()
+        return self.ask_raw("POST", "messages", batch)
 
     def poll(self, after: int = 0, wait: int = 0) -> tuple[int, Any]:
         """Ask for what waits."""
         return self.ask("GET", f"messages?after={after}&wait={wait}")
 
     @contextlib.contextmanager
-    def streaming(self, after: int = 0) -> Iterator[http.client.HTTPResponse]:
-        """Yield the open stream."""
+    def streaming(
+        self, after: int = 0, *, is_small: bool = False
+    ) -> Iterator[http.client.HTTPResponse]:
+        """Yield the open stream; a small one has room for a few KiB on its way."""
         connection = self.connection()
         try:
+            if is_small:
+                connection.sock = self._small_socket()
             headers = self._headers("GET", f"stream?after={after}", b"")
             connection.request("GET", f"/agent/v1/stream?after={after}", headers=headers)
-            yield connection.getresponse()
+            with connection.getresponse() as response:
+                yield response
         finally:
             connection.close()
 
@@ -177,13 +192,28 @@ class PlainAgent:
 
     def connection(self, *, is_shown: bool = True) -> http.client.HTTPSConnection:
         """Return a connection that shows the identity, unless requests are signed."""
+        context = self._context(is_shown=is_shown)
+        return http.client.HTTPSConnection(self.host, timeout=ANSWER_SECONDS, context=context)
+
+    def _small_socket(self) -> ssl.SSLSocket:
+        """Return a connection whose buffers are small on both sides: the broker's kernel measures
+        its own by the segments that the other one takes."""
+        host, _, port = self.host.rpartition(":")
+        plain = socket.socket()
+        plain.settimeout(ANSWER_SECONDS)
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BYTES)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SMALL_BYTES)
+        plain.connect((host, int(port)))
+        return self._context(is_shown=True).wrap_socket(plain, server_hostname=host)
+
+    def _context(self, *, is_shown: bool) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=str(self._anchors))
         if self.chain_pem is not None and is_shown and not self.is_signing:
             path = self._folder / f"{self.name}-{secrets.token_hex(4)}.pem"
             key = self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
             path.write_text(key + self.chain_pem)
             context.load_cert_chain(path)
-        return http.client.HTTPSConnection(self.host, timeout=ANSWER_SECONDS, context=context)
+        return context
 
     def _headers(
         self, method: str, path: str, body: bytes, *, is_signed: bool = False

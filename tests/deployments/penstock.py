@@ -200,6 +200,11 @@ class Penstock(process.Peer):
         self._upstreams = tuple(upstreams)
         self.write()
 
+    def set_built_in(self, built_in: BuiltInCa) -> None:
+        """Have the configuration describe the built-in CA otherwise, from the next start on."""
+        self._built_in = built_in
+        self.write()
+
     def config_document(self) -> dict[str, Any]:
         """Return the configuration file as a document."""
         validation: dict[str, Any] = {

@@ -35,6 +35,8 @@ STRICT: Final[dict[str, Any]] = {
     "terms_of_service": "https://pki.example.test/terms",
     "caa_identities": ["pki.example.test"],
     "external_account_required": True,
+    "owner": "team-pki",
+    "contact": "pki@example.test",
 }
 """What the community ``strict`` tells and asks for."""
 
@@ -61,15 +63,17 @@ class Communities(Penstock):
         *,
         answers_port: int,
         acme: Mapping[str, Any] | None = None,
+        ca_profiles: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         self._acme = acme or {}
+        ca_options = {"profiles": dict(ca_profiles)} if ca_profiles else {}
         super().__init__(
             tmp,
             validation_http_port=answers_port,
             hosts={name: ["127.0.0.1"] for name in PROVABLE},
             resolver="127.0.0.1:9",
-            built_in=BuiltInCa(options={"communities": list(COMMUNITIES)}),
+            built_in=BuiltInCa(options={"communities": list(COMMUNITIES), **ca_options}),
             **options,
         )
         self.block_list = tmp / "blocked.txt"

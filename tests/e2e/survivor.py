@@ -87,6 +87,9 @@ class Patient:
                 continue
             if answer.problem == "badNonce":
                 continue
+            if answer.status == 429:  # its own rudeness, where a machine is slow
+                await asyncio.sleep(20 * PAUSE_SECONDS)
+                continue
             if answer.status >= 500:
                 self.failures.append(f"{answer.status} {answer.headers.get('Retry-After')}")
                 await asyncio.sleep(4 * PAUSE_SECONDS)

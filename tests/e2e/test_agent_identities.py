@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from tests.deployments.node_agents import NodeAgent, TrustingPenstock, Wanted
+from tests.deployments.nodes import NODE_CA
 from tests.deployments.operator import Operator
 from tests.peers import process
 from tests.peers.authority import real_now
@@ -50,6 +52,18 @@ class Host(NodeAgent):
         """Return the events of that name that it logged."""
         lines = [line for line in self.log_text().splitlines() if line.startswith("{")]
         return [one for one in map(json.loads, lines) if one["event"] == event]
+
+    def identity(self) -> dict[str, Any]:
+        """Return what it keeps of its identity."""
+        found: dict[str, Any] = json.loads(
+            (self.state / "identity" / "identity.json").read_text("utf-8")
+        )
+        return found
+
+    def outlive(self, identity: dict[str, Any]) -> None:
+        """Wait until an identity of it has ended."""
+        ends = identity["not_after"] + 1
+        process.wait_until(lambda: real_now().timestamp() > ends, SECONDS, "the identity to end")
 
     def chain(self) -> bytes:
         """Return what is in its place."""
@@ -122,14 +136,66 @@ def test_it_comes_back_after_its_identity_has_ended(tmp_path: Path) -> None:
             host.wait_for(READY)
             before = host.chain()
         node = ask(broker, "node_show", node=host.node)["node_id"]
-        identity = json.loads((host.state / "identity" / "identity.json").read_text())
-        process.wait_until(
-            lambda: real_now().timestamp() > identity["not_after"] + 1,
-            SECONDS,
-            "the identity to end",
-        )
+        host.outlive(host.identity())
         with host:
             host.wait_for(CONNECTED)
             assert host.chain() == before
         assert ask(broker, "node_show", node=host.node)["node_id"] == node
         assert broker.events("node-returned")
+
+
+def issuer_of(identity: dict[str, Any]) -> bytes | None:
+    """Return the identifier of the key that an identity was signed with."""
+    leaf = x509.load_pem_x509_certificates(identity["chain_pem"].encode())[0]
+    found = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
+    return found.value.key_identifier
+
+
+def ways_in(broker: TrustingPenstock) -> list[tuple[str, str]]:
+    """Return how nodes were given another identity, and whose it was, oldest first."""
+    found = broker.rows(
+        "SELECT kind, data FROM events WHERE kind IN ('node-renewed', 'node-returned') ORDER BY seq"
+    )
+    return [(kind, json.loads(data)["node_id"]) for kind, data in found]
+
+
+def test_node_ca_rolls_over_with_one_agent_away_and_nobody_is_locked_out(tmp_path: Path) -> None:
+    """The one that is there renews its identity by itself, from the new issuer, and is served on;
+    the old issuer is retired; the one that was away all the time comes back by its key."""
+    home = tmp_path / "broker"
+    home.mkdir()
+    agents = {"identity": {"return_within": "1h"}}
+    with TrustingPenstock(home, lifetime="20s", agents=agents) as broker:
+        away = Host(tmp_path / "away", "away.example.test", broker)
+        present = Host(tmp_path / "present", "present.example.test", broker)
+        with present:
+            with away:
+                away.wait_for(READY)
+            gone = len(ways_in(broker))
+            present.wait_for(READY)
+            old, chain, first = away.identity(), away.chain(), present.identity()
+            for step in ("prepare", "activate"):
+                broker.run("ca", "rotate", step, NODE_CA)
+            process.wait_until(
+                lambda: present.metrics() and issuer_of(present.identity()) != issuer_of(old),
+                SECONDS,
+                "an identity of the new issuer",
+            )
+            present.wait_for(CONNECTED)
+            broker.json("renew", present.node)
+            for host, identity in ((away, old), (present, first)):
+                host.outlive(identity)
+            broker.run("ca", "rotate", "retire", NODE_CA)
+            broker.stop()
+            broker.start()
+            with away:
+                for host in (away, present):
+                    host.wait_for(CONNECTED)
+                broker.json("renew", away.node)
+                broker.json("renew", present.node)
+                assert away.chain() != chain
+        since = ways_in(broker)[gone:]
+        assert ("node-renewed", first["node_id"]) in since
+        assert next(kind for kind, node in since if node == old["node_id"]) == "node-returned"
+        assert away.identity()["node_id"] == old["node_id"]
+        assert issuer_of(away.identity()) != issuer_of(old)

@@ -11,6 +11,7 @@ import pytest
 from cryptography import x509
 
 from tests.deployments.node_agents import NodeAgent, TrustingPenstock, Wanted
+from tests.e2e.test_rotation import crl_of
 
 pytestmark = pytest.mark.e2e
 
@@ -19,12 +20,29 @@ PATIENCE_SECONDS: Final = 120.0
 
 NODE: Final = "web-01.nodes.example.test"
 NAME: Final = "www.people.example.test"
-RULE: Final = {
-    "name": "people",
-    "because": "these hosts speak for the company",
-    "names": ["**.people.example.test"],
-    "approval": {"on_withdrawal": "revoke"},
-}
+ZONE: Final = "**.people.example.test"
+RULES: Final[list[dict[str, Any]]] = [
+    {
+        "name": "people",
+        "because": "these hosts speak for the company",
+        "names": [ZONE],
+        "approval": {"on_withdrawal": "revoke"},
+    },
+    {
+        "name": "nodes-alone",
+        "because": "nobody else has business there",
+        "names": [ZONE],
+        "only": {"nodes": ["*.nodes.example.test"]},
+    },
+    {
+        "name": "no-databases",
+        "because": "they serve nobody directly",
+        "names": [ZONE],
+        "who": {"nodes": ["*.databases.example.test"]},
+        "refuse": "not for databases",
+    },
+]
+"""The node has what the second wants, and is not whom the third is about."""
 
 
 def wait_for(has_come: Callable[[], Any]) -> Any:
@@ -47,7 +65,7 @@ def broker(tmp_path: Path) -> Iterator[TrustingPenstock]:
     """A broker whose policy wants a person."""
     home = tmp_path / "broker"
     home.mkdir()
-    with TrustingPenstock(home, policy={"rules": [RULE]}) as made:
+    with TrustingPenstock(home, policy={"rules": RULES}) as made:
         yield made
 
 
@@ -81,5 +99,29 @@ def test_node_waits_for_a_person_and_is_served_at_once_afterwards(
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == [NAME]
 
+    check_evidence(broker, leaf, approval)
+    assert leaf.serial_number not in revoked_by(leaf)
     broker.json("approval", "withdraw", approval, "--reason", "no more")
-    wait_for(lambda: broker.rows("SELECT 1 FROM certificates WHERE revoked_at IS NOT NULL"))
+    wait_for(lambda: leaf.serial_number in revoked_by(leaf))
+
+
+def check_evidence(broker: TrustingPenstock, leaf: x509.Certificate, approval: str) -> None:
+    """See that an auditor finds who said yes to a certificate, and where it went."""
+    found = broker.json("cert", "evidence", f"{leaf.serial_number:x}")
+    assert found["certificate"]["names"] == [NAME]
+    assert found["decision"]["approvals"] == [approval]
+    told = [one["kind"] for one in found["approvals"]]
+    assert told == ["approval-requested", "approval-granted"]
+    assert found["approvals"][1]["reason"] == "known"
+    assert found["approvals"][1]["actor"].startswith("operator:")
+    assert found["deliveries"]
+    assert {one["data"]["node"] for one in found["deliveries"]} == {NODE}
+    shown = broker.run("cert", "evidence", f"{leaf.serial_number:x}").stdout
+    assert approval in shown
+    assert NODE in shown
+
+
+def revoked_by(leaf: x509.Certificate) -> set[int]:
+    """Return the serials in the revocation list that the certificate points to."""
+    crl = x509.load_der_x509_crl(crl_of(leaf))
+    return {one.serial_number for one in crl}

@@ -6,11 +6,13 @@ import json
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, closing, suppress
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from broker.audit.verification import ChainReading
+from broker.clock import SystemClock
 from broker.commands.audit_reading import read_file
 from tests.deployments.audited import ACCOUNT, EAB_KEY, MAC_KEY, MOUNT, Audited
 from tests.deployments.operator import Operator
@@ -149,6 +151,30 @@ async def test_every_signature_in_vault_has_its_record(
         ),
         "utf-8",
     )
+
+
+async def test_signature_that_vault_tells_nothing_of_is_named(
+    place: Audited, requester: Requester, tmp_path: Path
+) -> None:
+    """A record of ours whose request is not in Vault's log, which went on before and after it."""
+    serial = await place.issue(requester, "unlogged.example.test")
+    await place.covered()
+    found = await place.operator.ask("cert_evidence", certificate=serial)
+    missing = found["signatures"][0]["vault_request"]
+    lines = place.vault_log.read_text("utf-8").splitlines()
+    left = [line for line in lines if missing not in line]
+    assert len(left) < len(lines)
+    hour, now = timedelta(hours=1), SystemClock().now()
+    edges = [json.dumps({"time": at.isoformat()}) for at in (now - hour, now + hour)]
+    log = tmp_path / "vault.log"
+    for texts, expected in (([*lines, *edges], []), ([*left, *edges], [missing])):
+        log.write_text("\n".join(texts), "utf-8")
+        words = ("audit", "reconcile", str(log), "--json")
+        status = 3 if expected else 0
+        done = await asyncio.to_thread(place.penstock.run, *words, status=status)
+        told = json.loads(done.stdout)
+        assert told["only_there"] == []
+        assert [one["request"] for one in told["only_here"]] == expected
 
 
 async def test_evidence_of_a_certificate_is_one_document(

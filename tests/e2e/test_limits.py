@@ -1,10 +1,12 @@
 """Clients that ask too often harm nobody: what they get is counted, and others go on."""
 
+import json
 import re
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +20,9 @@ POLLS, PERIOD = 60, 60
 
 LOOPS = 8
 """Connections of the client that polls in a tight loop."""
+
+FLOOD = 700
+"""Refused orders of one client, a hundred more than are kept of a minute; they take seconds."""
 
 GOOD_ORDERS = 10
 """Whole orders that go on beside it."""
@@ -156,3 +161,28 @@ def test_connections_of_one_address_are_bounded(tmp_path_factory: pytest.TempPat
                 time.sleep(0.05)
             finally:
                 again.close()
+
+
+def test_no_refusal_of_a_flood_is_lost_to_an_orderly_stop(tmp_path: Path) -> None:
+    """Past 600 a minute they are counted, by the listener and by policy, and nothing follows that
+    could tell: the broker does, as it ends."""
+    with running(tmp_path / "flooded") as door:
+        client = door.trusted()
+        for _ in range(FLOOD):
+            assert client.order("www.nobody.invalid").status == 400
+        door.penstock.stop()
+        rows = door.penstock.rows(
+            "SELECT kind, data FROM events WHERE kind IN ('request-refused', 'refusals-left-out')"
+        )
+    told: Counter[str] = Counter()
+    for kind, text in rows:
+        data = json.loads(text)
+        if kind == "refusals-left-out":
+            told[f"left out by {data['by']}"] += data["left_out"]
+        else:
+            by = "policy" if "findings" in data else "listener"
+            told[f"kept by {by}"] += 1
+            told[f"left out by {by}"] += data.get("left_out_before", 0)
+    for by in ("policy", "listener"):
+        assert told[f"kept by {by}"] + told[f"left out by {by}"] == FLOOD, told
+        assert told[f"left out by {by}"] > 0, told

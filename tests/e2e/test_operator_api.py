@@ -50,6 +50,13 @@ TWO_EYES = {
     "approval": {"people": 2},
 }
 
+BY_NAME = {
+    "name": "by-name",
+    "because": "names below named are for those whom one person knows",
+    "names": [f"**.named.{TRUSTED_ZONE}"],
+    "approval": {"by": ["approver"]},
+}
+
 NEIGHBOUR = "nobody"
 """A user of the host who owns no broker."""
 
@@ -123,7 +130,7 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
                 "operator": {"socket": str(shared / "operator.sock")},
             },
             "more": {"operators": operators},
-            "policy": {"rules": [TWO_EYES]},
+            "policy": {"rules": [TWO_EYES, BY_NAME]},
             "limits": {
                 "rates": {"operators": "off", "operator_refusals": "off", "new_accounts": "off"}
             },
@@ -269,6 +276,43 @@ def test_viewer_of_one_community_sees_what_is_of_it(operated: Operated) -> None:
         assert (status, said["revocation_reason"]) == (200, 4)
     ((actor, data),) = operated.events("operator-command")[-1:]
     assert (actor, data["command"]) == ("operator:other-operator", "cert_revoke")
+
+
+OF_ONE = [
+    ("viewer", "order_show", "order_id", "order"),
+    ("viewer", "cert_show", "certificate", "certificate"),
+    ("viewer", "cert_renewal", "certificate", "fingerprint"),
+    ("auditor", "cert_evidence", "certificate", "certificate"),
+    ("approver", "account_show", "account_id", "account"),
+    ("operator", "owner_set", "account", "account"),
+    ("operator", "freeze", "account", "account"),
+    ("security", "unfreeze", "account", "account"),
+    ("operator", "cert_revoke", "certificate", "certificate"),
+    ("operator", "account_deactivate", "account_id", "account"),
+]
+"""Roles, what they may do to a thing, and how it is named; the last ends its account."""
+
+
+def test_role_in_one_community_acts_on_what_is_of_it(operated: Operated) -> None:
+    """Each command is done to a thing of it, and refused for one that is of another."""
+    held = {}
+    for community in ("default", "other"):
+        _, leaf_der = operated.door.trusted(community).certificate(fresh_name())
+        fingerprint = hashlib.sha256(leaf_der).hexdigest()
+        with operated.by("viewer") as api:
+            held[community] = api.ask("GET", f"/v1/cert/show?certificate={fingerprint}")[1]
+    wrong = []
+    for role, name, argument, member in OF_ONE:
+        route = route_of(name)
+        more = {} if route.method == "GET" else {"reason": "a test"}
+        if name == "owner_set":
+            more["owner"] = "the web team"
+        for community, expected in (("default", 403), ("other", 200)):
+            with operated.by(f"other-{role}") as api:
+                status, said = ask(api, route, {argument: held[community][member], **more})
+            if status != expected:
+                wrong.append((name, community, status, said))
+    assert wrong == []
 
 
 def test_list_of_the_whole_broker_takes_a_role_everywhere(operated: Operated) -> None:
@@ -561,6 +605,34 @@ def test_one_person_is_one_whether_by_certificate_or_token(operated: Operated) -
     assert client.order(name).status == 201
 
 
+def test_whom_a_rule_names_approves_and_nobody_else(operated: Operated) -> None:
+    """Another approver is told who may, at the API and by the command, and opens nothing."""
+    client, name = operated.door.trusted("other"), fresh_name(f"named.{TRUSTED_ZONE}")
+    reply = client.order(name)
+    assert (reply.status, reply.problem) == (403, "userActionRequired")
+    approval = reply.json()["instance"].rpartition("/")[2]
+    given = {"approval": approval, "reason": "known to me"}
+    another = operated.provider.token(sub="00u-kim", groups=["pki-approvers"])
+    with operated.asking(token=another) as api:
+        status, said = api.ask("POST", "/v1/approval/approve", given)
+        assert status == 403, said
+        assert "policy leaves that to approver" in said["detail"]
+    other = elsewhere(operated, "other-approver")
+    done = command(operated, *other, "approval", "approve", approval, "--reason", "mine")
+    assert done.returncode == 1
+    assert "policy leaves that to approver" in done.stderr
+    assert client.order(name).status == 403
+    mine = elsewhere(operated, "approver")
+    shown = command(operated, *mine, "approval", "show", approval)
+    assert ["by:", "approver"] in [line.split() for line in shown.stdout.splitlines()]
+    done = command(operated, *mine, "approval", "approve", approval, "--reason", "known to me")
+    assert done.returncode == 0, done.stderr
+    assert client.order(name).status == 201
+    words = ("policy", "explain", name, "--community", "other")
+    told = command(operated, *elsewhere(operated, "viewer"), *words)
+    assert "1 person has to say yes (only approver)" in told.stdout, told.stdout
+
+
 # ------------------------------------------------------------------------------ the command line
 
 
@@ -686,6 +758,26 @@ def test_approval_takes_a_person_who_is_named(operated: Operated) -> None:
     done = command(operated, *elsewhere(operated, "approver"), *words)
     assert done.returncode == 1
     assert "takes a person" not in done.stderr
+
+
+def test_community_answers_for_what_names_nobody(operated: Operated) -> None:
+    """Where the configuration gives it an owner; told as that, until somebody is named."""
+    mine = elsewhere(operated, "viewer")
+    found = {}
+    for community in ("strict", "other"):
+        client = operated.door.trusted(community)
+        account = (client.kid or "").rpartition("/")[2]
+        done = command(operated, *mine, "account", "show", account, "--json")
+        shown = json.loads(done.stdout)
+        found[community] = shown["owner"], shown["contact"], shown["owner_by"]
+    assert found == {
+        "strict": ("team-pki", "pki@example.test", "community"), "other": ("", "", ""),
+    }  # fmt: skip
+    keys = json.loads(command(operated, *mine, "eab", "list", "--json").stdout)
+    by = {row["community"]: row["owner_by"] for row in keys if row["key_id"] == "farm"}
+    assert (by["strict"], by["other"]) == ("community", "")
+    unnamed = command(operated, *mine, "owner", "show", "", "--community", "strict", "--json")
+    assert {one["by"] for one in json.loads(unnamed.stdout)["things"]} == {"community"}
 
 
 def ask_as(user: str, path: Path, document: dict[str, Any]) -> Any:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -56,6 +58,24 @@ rules:
     because: the personnel department asks elsewhere
     names: ["**.payroll.example.test"]
     refuse: ask the personnel department
+"""
+
+
+SHARED_KEYS: Final = """\
+apiVersion: penstock.dev/v1
+kind: SharedRules
+communities: all
+rules:
+  - name: KIND
+    because: its author knows of no other
+    names: ["**.farm.example.test"]
+    keys: [KIND]
+"""
+
+FACTS: Final = """\
+apiVersion: penstock.dev/v1
+kind: UpstreamFacts
+descriptions: {}
 """
 
 
@@ -126,6 +146,16 @@ class Scene:
             answer = await client.bind("farm", MAC_KEY)
             assert answer.status in {200, 201}, answer.body
             yield client
+
+    def refused_by(self) -> list[str]:
+        """Return the digest of the policies of the latest order that they refused."""
+        with contextlib.closing(sqlite3.connect(self.broker.state / "penstock.db")) as store:
+            rows = store.execute(
+                "SELECT json_extract(data, '$.policy_sha256') FROM events"
+                " WHERE kind = 'request-refused' AND data LIKE '%policy_sha256%'"
+                " ORDER BY seq DESC LIMIT 1"
+            ).fetchall()
+        return [str(row[0]) for row in rows]
 
     def readyz(self) -> str:
         """Return what the probe says."""
@@ -286,6 +316,35 @@ BREAKAGES: Final = (
         "2020-01-01",
     ),
     Breakage("a rule that cannot be read", rules({"name": "a", "when": "1 +"}), "when"),
+    Breakage(
+        "two rules that contradict",
+        rules({"name": "a", "keys": ["ec-p256"]}, {"name": "b", "keys": ["rsa-2048"]}),
+        "contradicts",
+    ),
+    Breakage(
+        "two files that contradict",
+        lambda scene: [
+            written(f"shared/{kind}.yaml", SHARED_KEYS.replace("KIND", kind))(scene)
+            for kind in ("ec-p256", "rsa-2048")
+        ],
+        "contradicts",
+    ),
+    Breakage(
+        "files that include each other",
+        lambda scene: [
+            written(
+                f"shared/{one}.yaml",
+                f"include: [{other}.yaml]\n" + SHARED.replace("COMMUNITY", "default"),
+            )(scene)
+            for one, other in ("ab", "ba")
+        ],
+        "unknown key 'include'",
+    ),
+    Breakage(
+        "a regular expression that looks back",
+        rules({"name": "a", "when": r"name.matches('(a+)\\1')", "refuse": "no"}),
+        "invalid",
+    ),
 )
 """Ways to break a policy directory, more than battery 22 asks for."""
 
@@ -313,9 +372,12 @@ async def test_refused_files_are_shown_everywhere_and_mended_ones_come_alive(
     scene: Scene,
 ) -> None:
     """By themselves, within five seconds; nothing stops being ready for them."""
-    before = await scene.status()
+    before, logged = await scene.status(), len(scene.broker.log_text())
     changed(cap="0d")(scene)
     await scene.until(lambda told: told["refused"] is not None)
+    log = scene.broker.log_text()[logged:]
+    assert "policies refused" in log
+    assert "default.yaml:" in log
     assert "[!] policies files are refused since" in scene.readyz()
     assert scene.readyz().endswith("ok\n")
     metrics = scene.broker.metrics()
@@ -399,6 +461,36 @@ async def test_looser_policy_does_not_loosen_an_order(scene: Scene) -> None:
     (order,) = await scene.operator.ask("order_list", limit=1)
     shown = await scene.operator.ask("order_show", order_id=order["order"])
     assert shown["cap"] == "10d"
+
+
+async def test_digest_of_a_decision_finds_the_whole_set(scene: Scene, tmp_path: Path) -> None:
+    """Of an order, of its finalize and of refusals; a change of facts alone is another set."""
+    decided, exported = [], []
+    for number, facts in enumerate((None, FACTS)):
+        if facts is not None:
+            (scene.folder / "upstreams.yaml").write_text(facts)
+            assert (await scene.reload())["refused"] is None
+        async with scene.requester() as client:
+            placed = await client.request(f"d{number}.farm.example.test")
+            assert await placed.settled() == "valid"
+            assert (await client.order("d.elsewhere.invalid")).status == 400
+        shown = await scene.operator.ask("order_show", order_id=placed.order_id)
+        records = [one["data"] for one in shown["events"]]
+        digests = {one["decision"]["policy_sha256"] for one in records if "decision" in one}
+        digests |= {one["policy_sha256"] for one in records if "policy_sha256" in one}
+        digests |= set(scene.refused_by())
+        assert digests == {(await scene.status())["in_force"]["sha256"]}
+        decided.append(shown["decision"])
+        folder = tmp_path / str(number)
+        digest = str(shown["decision"]["policy_sha256"])
+        scene.broker.run("policy", "history", "--export", digest, str(folder))
+        exported.append({one.name: one.read_text() for one in folder.rglob("*.yaml")})
+    assert exported[0] == {"default.yaml": scene.good.decode()}
+    assert exported[1] == {**exported[0], "upstreams.yaml": FACTS}
+    assert decided[0]["document_sha256"] == decided[1]["document_sha256"]
+    unknown = str(decided[0]["document_sha256"])
+    told = scene.broker.run("policy", "history", "--export", unknown, str(tmp_path / "x"), status=1)
+    assert "what earlier versions recorded" in told.stderr
 
 
 # ------------------------------------------------------------------------- restarts and signatures

@@ -20,12 +20,13 @@ PATIENCE_SECONDS: Final = 120.0
 
 NODES: Final = [f"n{number:03}.wave.example.test" for number in range(200)]
 CANARIES: Final = NODES[:2]
+PAIR: Final = NODES[10:12]
 GROUP: Final = {
     "wave": {
         "nodes": ["*.wave.example.test"],
         "canaries": CANARIES,
         "at_once": 40,
-        "apart": [[NODES[10], NODES[11]]],
+        "apart": [PAIR],
         "halt_after": 5,
     }
 }
@@ -65,8 +66,29 @@ def most_at_once(broker: TrustingPenstock) -> int:
     return int(rows[0][0])
 
 
+def pair_at_work(broker: TrustingPenstock) -> list[list[tuple[int, int]]]:
+    """Return, for each of the two that are never to be away together, when it was pushed to and
+    until when it was waited for, as it was written down."""
+    statement = (
+        "SELECT pushed_at, ended_at FROM deliveries JOIN nodes n USING (node_id)"
+        " WHERE n.name = ? AND stage = 'seen' ORDER BY pushed_at"
+    )
+    return [broker.rows(statement, node) for node in PAIR]
+
+
+def overlaps(pair: list[list[tuple[int, int]]]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Return the times at which both were at work."""
+    ones, others = pair
+    return [
+        (one, other) for one in ones for other in others if one[0] < other[1] and other[0] < one[1]
+    ]
+
+
 def test_reload_that_fails_on_200_nodes_touches_no_more_than_the_canaries(tmp_path: Path) -> None:
-    """Certificates are ordered for all of them; once mended and resumed, all are reloaded."""
+    """Certificates are ordered for all of them; once mended and resumed, all are reloaded.
+
+    Forty go at once, and never both of a pair, at the first wave and at the second.
+    """
     (tmp_path / "broker").mkdir()
     with TrustingPenstock(tmp_path / "broker", agents={"groups": GROUP}) as broker:
         tokens = broker.mint(NODES)
@@ -95,5 +117,7 @@ def test_reload_that_fails_on_200_nodes_touches_no_more_than_the_canaries(tmp_pa
             fleet.behave({"reload_fails": False})
             broker.run("rollout", "resume", "wave", "--reason", "mended")
             wait_for(lambda: count(broker, "seen") >= len(NODES) - len(CANARIES))
+            assert [len(times) for times in pair_at_work(broker)] == [2, 2]
+            assert overlaps(pair_at_work(broker)) == []
             assert most_at_once(broker) <= GROUP["wave"]["at_once"]  # type: ignore[operator]
             assert len(broker.events("rollout-halted")) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 from broker.policy.document import PolicyDocument, parse_policy
@@ -55,6 +56,8 @@ class FakePolicies:
 
     def __init__(self) -> None:
         self._documents: dict[str, PolicyDocument] = {}
+        self.set_sha256 = ""
+        """Of the whole set that they are said to be in force with."""
         self.set(POLICY)
 
     def set(self, text: str) -> None:
@@ -70,7 +73,7 @@ class FakePolicies:
 
     def current(self, community: str) -> PolicyDocument:
         """See the port."""
-        return self._documents[community]
+        return replace(self._documents[community], set_sha256=self.set_sha256)
 
 
 class FakeSuffixes:

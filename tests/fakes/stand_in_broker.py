@@ -11,7 +11,7 @@ import datetime
 import hashlib
 import json
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -136,8 +136,12 @@ class StandInBroker:
         lifetime: datetime.timedelta = datetime.timedelta(days=1),
         begins: datetime.timedelta = datetime.timedelta(hours=-1),
         issuer: authority.Signer | None = None,
+        usages: Collection[str] | None = None,
     ) -> tuple[str, str]:
-        """Return a chain in PEM and the SHA-256 of its key; without a CSR for a key of its own."""
+        """Return a chain in PEM and the SHA-256 of its key; without a CSR for a key of its own.
+
+        *usages* are its key usages as the library names them; none are stated unless given.
+        """
         signer = issuer or self.certificates
         if csr_der is None:
             public: Any = ec.generate_private_key(ec.SECP256R1()).public_key()
@@ -157,12 +161,14 @@ class StandInBroker:
             )
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
             .add_extension(authority.key_identifier_of(signer), critical=False)
-            .sign(signer.key, hashes.SHA256())
         )
+        if usages is not None:
+            made = made.add_extension(_key_usage(usages), critical=True)
         der = public.public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )
-        pem = made.public_bytes(serialization.Encoding.PEM).decode()
+        signed = made.sign(signer.key, hashes.SHA256())
+        pem = signed.public_bytes(serialization.Encoding.PEM).decode()
         return pem, hashlib.sha256(der).hexdigest()
 
     # ---------------------------------------------------------------------------- what it hears
@@ -316,3 +322,15 @@ class StandInBroker:
 
     def _past(self, after: int) -> list[dict[str, Any]]:
         return [one for one in self.queue if one["seq"] > after]
+
+
+KEY_USAGES: Final = (
+    "digital_signature", "content_commitment", "key_encipherment", "data_encipherment",
+    "key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+)  # fmt: skip
+"""Every key usage, as the library names them (RFC 5280 §4.2.1.3)."""
+
+
+def _key_usage(usages: Collection[str]) -> x509.KeyUsage:
+    """Return the extension that states *usages* and no other."""
+    return x509.KeyUsage(**{one: one in usages for one in KEY_USAGES})

@@ -244,7 +244,13 @@ class World:
             store, clock, concurrency=self.concurrency, call_later=self.time.call_later
         )
         self.enrollment = Enrollment(store, clock, self.settings, sealer=self.sealer)
-        self.freezes = Freezes(store, store, clock, contacts={"default": "pki@corp.example"})
+        self.freezes = Freezes(
+            store,
+            store,
+            clock,
+            policies=self.policies,
+            contacts={"default": "pki@corp.example"},
+        )
         self.planner = Planner(
             policies=self.policies,
             enrollment=self.enrollment,

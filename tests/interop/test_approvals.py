@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from tests.deployments.operator import Operator
@@ -304,6 +305,8 @@ async def test_withdrawal_ends_open_orders_and_revokes(approving: Approving) -> 
         await two_say_yes(approving, approval)
         placed = await raw.request(name)
         assert await placed.settled() == "valid"
+        leaf = (await placed.chain())[0]
+        assert not await asyncio.to_thread(is_revoked, leaf)
         opened = (await raw.order(name)).json()
         assert opened["status"] == "ready"
         withdrawn = await approving.command(
@@ -314,11 +317,11 @@ async def test_withdrawal_ends_open_orders_and_revokes(approving: Approving) -> 
         assert (answer.status, answer.problem) == (403, "unauthorized")
         assert "the approval was withdrawn" in answer.json()["detail"]
         assert "the contract has ended" in answer.json()["detail"]
-        leaf = (await placed.chain())[0]
-    fingerprint = leaf.fingerprint(hashes.SHA256()).hex()
     await asyncio.to_thread(
-        process.wait_until, lambda: is_revoked(approving, fingerprint), 30, "the revocation"
+        process.wait_until, lambda: is_revoked(leaf), 30, "the revocation list has it"
     )
+    shown = await approving.penstock.a_json("cert", "show", leaf.fingerprint(hashes.SHA256()).hex())
+    assert shown["revoked"] is not None
     with pytest.raises(urllib.error.HTTPError, match="404"):
         await asyncio.to_thread(approving.page, instance.replace(approval, "0" * 32))
 
@@ -372,9 +375,12 @@ async def two_say_yes(approving: Approving, approval: str) -> None:
     assert [one["person"] for one in second["answers"]] == ["operator:anna", "operator:ben"]
 
 
-def is_revoked(approving: Approving, fingerprint: str) -> bool:
-    """Return whether the broker has the certificate as revoked."""
-    return approving.penstock.json("cert", "show", fingerprint)["revoked"] is not None
+def is_revoked(leaf: x509.Certificate) -> bool:
+    """Return whether the revocation list that the certificate points to has it."""
+    points = leaf.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
+    (url,) = (one.full_name[0].value for one in points)
+    crl = x509.load_der_x509_crl(process.get(url))
+    return crl.get_revoked_certificate_by_serial_number(leaf.serial_number) is not None
 
 
 def requester(approving: Approving) -> Requester:

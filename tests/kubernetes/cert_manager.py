@@ -23,7 +23,7 @@ from tests.kubernetes.programs import asset, program
 NAMESPACE: Final = "cert-manager"
 CONTROLLER_IMAGE: Final = "local.test/cert-manager-controller:test"
 SOLVER_IMAGE: Final = "local.test/cert-manager-acmesolver:test"
-START_SECONDS: Final = 120
+START_SECONDS: Final = 300
 POLL_SECONDS: Final = 0.5
 
 

@@ -19,7 +19,11 @@ MAX_PODS: Final = 300
 """A node's own limit is 110; a test starts 100 applications beside what is there."""
 
 ISSUER: Final = "https://kubernetes.default.svc.cluster.local"
-"""The issuer of service accounts' tokens, and their audience where none is asked for."""
+"""The issuer of service accounts' tokens, and their audience where none is asked for; what an API
+server is called by most that make clusters."""
+
+API_PORT: Final = 6443
+ETCD_PORT: Final = 2379
 
 CONTAINERD: Final = """\
 version = 2
@@ -161,9 +165,9 @@ def commands(state: Path) -> dict[str, Sequence[str]]:
     """Return the command line of each program, in the order they are started."""
     pki = state / "pki"
     return {
-        "etcd": _etcd(state),
+        "etcd": etcd(state / "etcd"),
         "containerd": [str(program("containerd")), "--config", f"{state}/containerd.toml"],
-        "kube-apiserver": _api_server(pki),
+        "kube-apiserver": api_server(pki),
         "kube-controller-manager": _controllers(pki),
         "kube-scheduler": [
             str(program("kube-scheduler")),
@@ -186,12 +190,13 @@ def commands(state: Path) -> dict[str, Sequence[str]]:
     }
 
 
-def _etcd(state: Path) -> Sequence[str]:
-    client, peer = "http://127.0.0.1:2379", "http://127.0.0.1:2380"
+def etcd(data: Path, *, port: int = ETCD_PORT) -> Sequence[str]:
+    """Return the command line of an etcd; *port* and the one after it are its own."""
+    client, peer = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"
     return [
         str(program("etcd")),
         "--name=node1",
-        f"--data-dir={state}/etcd",
+        f"--data-dir={data}",
         f"--listen-client-urls={client}",
         f"--advertise-client-urls={client}",
         f"--listen-peer-urls={peer}",
@@ -202,11 +207,14 @@ def _etcd(state: Path) -> Sequence[str]:
     ]
 
 
-def _api_server(pki: Path) -> Sequence[str]:
+def api_server(
+    pki: Path, *, port: int = API_PORT, etcd_port: int = ETCD_PORT, issuer: str = ISSUER
+) -> Sequence[str]:
+    """Return the command line of an API server, whose tokens are of *issuer*."""
     return [
         str(program("kube-apiserver")),
-        "--etcd-servers=http://127.0.0.1:2379",
-        "--secure-port=6443",
+        f"--etcd-servers=http://127.0.0.1:{etcd_port}",
+        f"--secure-port={port}",
         f"--advertise-address={NODE_ADDRESS}",
         f"--tls-cert-file={pki}/apiserver.crt",
         f"--tls-private-key-file={pki}/apiserver.key",
@@ -215,10 +223,10 @@ def _api_server(pki: Path) -> Sequence[str]:
         f"--kubelet-client-key={pki}/apiserver-kubelet.key",
         f"--kubelet-certificate-authority={pki}/ca.crt",
         "--kubelet-preferred-address-types=InternalIP",
-        f"--service-account-issuer={ISSUER}",
+        f"--service-account-issuer={issuer}",
         f"--service-account-key-file={pki}/tokens.pub",
         f"--service-account-signing-key-file={pki}/tokens.key",
-        f"--api-audiences={ISSUER}",
+        f"--api-audiences={issuer}",
         f"--requestheader-client-ca-file={pki}/front-proxy-ca.crt",
         "--requestheader-allowed-names=front-proxy-client",
         "--requestheader-extra-headers-prefix=X-Remote-Extra-",

@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from typing import Final
 
 from tests.kubernetes.cluster import Cluster
+from tests.kubernetes.credentials import NODE_NAME
+from tests.kubernetes.programs import program
+from tests.kubernetes.release import NAME, NAMESPACE, Release
 
 EVICTION: Final = "policy/v1"
 
 SLOW_PERIOD_SECONDS: Final = 1.0
-"""How long one stop and go of a slowed program takes together."""
+"""How long one stop and go of a slowed program takes together, if not said otherwise."""
 
 
 @contextlib.contextmanager
@@ -32,8 +35,10 @@ def stopped(cluster: Cluster, name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def slowed(cluster: Cluster, name: str, *, share: float = 0.9) -> Iterator[None]:
-    """Let a program run only for a part of each second, *share* of it standing still.
+def slowed(
+    cluster: Cluster, name: str, *, share: float = 0.9, period: float = SLOW_PERIOD_SECONDS
+) -> Iterator[None]:
+    """Let a program run only for a part of each *period*, *share* of it standing still.
 
     This kernel has no netem; a server that is stopped and let go answers as late as a slow one.
     """
@@ -42,8 +47,8 @@ def slowed(cluster: Cluster, name: str, *, share: float = 0.9) -> Iterator[None]
     def play() -> None:
         while not over.is_set():
             with stopped(cluster, name):
-                over.wait(SLOW_PERIOD_SECONDS * share)
-            over.wait(SLOW_PERIOD_SECONDS * (1 - share))
+                over.wait(period * share)
+            over.wait(period * (1 - share))
 
     player = threading.Thread(target=play, name=f"slows {name}")
     player.start()
@@ -52,6 +57,38 @@ def slowed(cluster: Cluster, name: str, *, share: float = 0.9) -> Iterator[None]
     finally:
         over.set()
         player.join()
+
+
+@contextlib.contextmanager
+def cordoned(cluster: Cluster) -> Iterator[None]:
+    """Let no pod come to the node: those that are made wait to be placed."""
+    cluster.kubectl("cordon", NODE_NAME)
+    try:
+        yield
+    finally:
+        cluster.kubectl("uncordon", NODE_NAME)
+
+
+@contextlib.contextmanager
+def frozen(release: Release, community: str = "default") -> Iterator[None]:
+    """Let the broker issue nothing, and let nobody in, for a community."""
+    of = ("community", community, "--reason", "a test holds it")
+    release.penstock("freeze", *of)
+    try:
+        yield
+    finally:
+        release.penstock("unfreeze", *of)
+
+
+def run_past_kubelet(release: Release, *command: str) -> str:
+    """Run a command beside the broker, in its container, whether or not there is a kubelet."""
+    cluster = release.cluster
+    pod = cluster.get("pod", f"{NAME}-0", namespace=NAMESPACE)
+    (broker,) = [one for one in pod["status"]["containerStatuses"] if one["name"] == "broker"]
+    container = broker["containerID"].rpartition("/")[2]
+    socket = f"--address={cluster.state / 'containerd.sock'}"
+    runtime = [program("ctr"), socket, "--namespace=k8s.io", "tasks", "exec"]
+    return cluster.run([*runtime, "--exec-id=past-kubelet", container, *command])
 
 
 def evict(cluster: Cluster, pod: str, *, namespace: str) -> None:

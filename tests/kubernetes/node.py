@@ -16,7 +16,7 @@ from tests.peers.process import PeerFailed, clean_environment, tail
 
 KEEPER: Final = Path(__file__).with_name("keeper.py")
 
-RUN_SECONDS: Final = 120.0
+RUN_SECONDS: Final = 320.0
 """Longest that one command inside may take, unless told otherwise."""
 
 END_SECONDS: Final = 60.0

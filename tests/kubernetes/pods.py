@@ -9,7 +9,7 @@ from typing import Any, Final
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.programs import PYTHON_TREE
 
-POD_SECONDS: Final = 90
+POD_SECONDS: Final = 180
 """Longest wait for a pod to be ready; 2 s on an idle machine."""
 
 STRICT: Final[Mapping[str, Any]] = {
@@ -54,6 +54,12 @@ def service(name: str, port: int, *, where: str = "default") -> dict[str, Any]:
         "metadata": {"name": name, "namespace": where},
         "spec": {"selector": {"app": name}, "ports": [{"port": port}]},
     }
+
+
+def living(cluster: Cluster, app: str, where: str) -> list[Any]:
+    """Return an application's pods that are not about to go."""
+    found = cluster.get("pods", namespace=where, labels=f"app={app}")["items"]
+    return [one for one in found if "deletionTimestamp" not in one["metadata"]]
 
 
 def wait_ready(cluster: Cluster, *names: str, where: str = "default") -> None:

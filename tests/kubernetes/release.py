@@ -22,7 +22,7 @@ CLAIM: Final = "penstock-state"
 
 FETCH: Final = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).read().decode())"
 
-INSTALL_SECONDS: Final = 120
+INSTALL_SECONDS: Final = 300
 """Longest wait for broker and admission to be ready; 30 s on an idle machine."""
 
 TAKEN_SECONDS: Final = 180

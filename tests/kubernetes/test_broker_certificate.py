@@ -42,7 +42,7 @@ SECRET: Final = f"{NAME}-tls"
 HOST: Final = "acme.corp.example"
 """What the example calls the broker for clients outside."""
 
-ISSUE_SECONDS: Final = 120.0
+ISSUE_SECONDS: Final = 300.0
 SERVED_SECONDS: Final = 180.0
 TAKEN_SECONDS: Final = 180.0
 """Longest wait until a renewed pair is shown: 15 s of the kubelet's, and the broker's look."""

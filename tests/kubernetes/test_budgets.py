@@ -13,12 +13,14 @@ from typing import Any, Final
 import pytest
 
 from tests.kubernetes.applications import (
+    PREFIX,
     address_of,
     application,
     events,
     exposed,
     look,
     opted_in,
+    pod_template,
     settings,
     wait_served,
 )
@@ -31,13 +33,16 @@ from tests.peers.process import wait_until
 pytestmark = pytest.mark.timeout(600)
 
 WHERE: Final = "metered"
+ACCOUNTS: Final = "accounts"
+"""Where service accounts decide: one of them has the names of Services, the others have not."""
+
 CA: Final = "metered"
 PORT: Final = 14200
 BUDGET: Final = 2
 """Certificates of the public CA for one workload in a week: fewer than the CA itself gives."""
 
 SERVED_SECONDS: Final = 180.0
-SAID_SECONDS: Final = 120.0
+SAID_SECONDS: Final = 300.0
 
 POLICY: Final = f"""\
 apiVersion: penstock.dev/v1
@@ -74,6 +79,16 @@ rules:
 """
 
 RULES: Final = [
+    {
+        "namespaces": [ACCOUNTS],
+        "service_accounts": ["front"],
+        "names": ["{service}.{namespace}.svc"],
+    },
+    {
+        "namespaces": [ACCOUNTS],
+        "service_accounts": ["*"],
+        "names": ["{service_account}.{namespace}.jobs.svc"],
+    },
     {
         "namespaces": [WHERE],
         "service_accounts": ["*"],
@@ -117,14 +132,15 @@ def ca(release: Release) -> Iterator[LimitedCa]:
 
 def workload(name: str) -> list[dict[str, Any]]:
     """Return an application with a Service and a service account of its own."""
-    account = {"name": name, "namespace": WHERE}
     made = application(name, WHERE, profile="public")
     made["spec"]["template"]["spec"]["serviceAccountName"] = name
-    return [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account},
-        exposed(name, WHERE),
-        made,
-    ]
+    return [account(name, WHERE), exposed(name, WHERE), made]
+
+
+def account(name: str, where: str) -> dict[str, Any]:
+    """Return a service account."""
+    metadata = {"name": name, "namespace": where}
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
 
 
 def restart(cluster: Cluster, name: str) -> None:
@@ -163,7 +179,7 @@ def spent(ca: LimitedCa, release: Release) -> Release:
     wait_served(cluster, release.trust(), "web", WHERE, seconds=SERVED_SECONDS)
     for _ in range(BUDGET - 1):
         restart(cluster, "web")
-        cluster.kubectl("rollout", "status", "deployment/web", "-n", WHERE, "--timeout=120s")
+        cluster.kubectl("rollout", "status", "deployment/web", "-n", WHERE, "--timeout=300s")
     assert issued(ca)[(f"web.{WHERE}.svc",)] == BUDGET
     return release
 
@@ -220,3 +236,29 @@ def budget(release: Release, name: str) -> tuple[str, int, bool]:
     told = json.loads(release.penstock(*asked, "--profile", "public", "--json"))
     (found,) = (one for one in told["budget"] if "public-budget" in one["quota"])
     return found["limit"], found["used"], found["would_exceed"]
+
+
+def test_service_account_alone_decides_which_names_a_pod_may_have(
+    ca: LimitedCa, release: Release
+) -> None:
+    """Two pods that are the same in all else, behind the same Service: one serves its name, the
+    other one is not made, and is told which name it may not have."""
+    cluster, name = release.cluster, f"web.{ACCOUNTS}.svc"
+    cluster.apply(opted_in(ACCOUNTS), settings(ACCOUNTS), exposed("web", ACCOUNTS))
+    cluster.apply(account("front", ACCOUNTS), account("back", ACCOUNTS))
+    with pytest.raises(ClusterFailed, match=rf"asks for more than policy grants: .*{name}"):
+        cluster.apply(pod_of("back", name))
+    cluster.apply(pod_of("front", name))
+    wait_served(cluster, release.trust(), "web", ACCOUNTS, seconds=SERVED_SECONDS)
+    pods = cluster.get("pods", namespace=ACCOUNTS)["items"]
+    assert [one["metadata"]["name"] for one in pods] == ["front"]
+    cluster.kubectl("delete", "namespace", ACCOUNTS, "--wait=false")
+
+
+def pod_of(account_name: str, name: str) -> dict[str, Any]:
+    """Return a pod of a service account that asks for *name*."""
+    wanted = {f"{PREFIX}/inject": "true", f"{PREFIX}/names": name}
+    pod = {"apiVersion": "v1", "kind": "Pod", **pod_template("web", wanted)}
+    pod["metadata"] |= {"name": account_name, "namespace": ACCOUNTS}
+    pod["spec"]["serviceAccountName"] = account_name
+    return pod

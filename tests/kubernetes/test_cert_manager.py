@@ -44,13 +44,17 @@ PAGE: Final = REPOSITORY / "docs" / "kubernetes.md"
 BLOCK: Final = re.compile(r"<!-- cert-manager: (?P<kind>\w+) -->\n```yaml\n(?P<text>.*?)```", re.S)
 WHERE: Final = "front"
 
-ISSUE_SECONDS: Final = 120.0
+ISSUE_SECONDS: Final = 300.0
 """Longest wait where nobody is slow; 20 s on an idle machine, most of it cert-manager's looks."""
 
 SLOW_SECONDS: Final = 300.0
 """Longest wait for a CA that takes a minute."""
 
-SLOW_NAMES: Final = tuple(f"{part}.slow.corp.example" for part in ("www", "api", "cdn", "id"))
+MINUTE: Final = 60.0
+"""What a CA may take to look at a name, in seconds: it takes longer here."""
+
+SLOW_NAMES: Final = tuple(f"shop{number}.slow.corp.example" for number in range(8))
+"""So many that the longest of the CA's random times is above a minute (``slow_ca``)."""
 
 HEADING: Final = "cert-manager 1.21.2 with Penstock as its issuer"
 
@@ -210,7 +214,7 @@ def test_certificate_of_the_page_is_issued_and_served(
     verify(chain, issuer.trust(), "shop.corp.example")
     assert made_on_the_way(cluster, "shop") == (1, 1)
     cluster.apply(settings(WHERE), exposed("shop", WHERE), served_by_nginx("shop-tls"))
-    cluster.kubectl("rollout", "status", "deployment/shop", "-n", WHERE, "--timeout=90s")
+    cluster.kubectl("rollout", "status", "deployment/shop", "-n", WHERE, "--timeout=300s")
     name = "shop.corp.example"
     wait_served(cluster, issuer.trust(), "shop", WHERE, seconds=ISSUE_SECONDS, name=name)
     served = look(cluster, issuer.trust(), address_of(cluster, "shop", WHERE), name)
@@ -252,8 +256,7 @@ def test_ca_that_takes_a_minute_issues_one(
     longest = max(slow.slept()[looks:])
     _, chain = manager.secret("slow-tls", WHERE)
     verify(chain, slow.files()["root.pem"], SLOW_NAMES[0])
-    assert took > longest
-    assert longest >= 30, "twelve random times are all below; run it again"
+    assert took > longest >= MINUTE
     assert slow.issued() - issued == 1
     assert made_on_the_way(issuer.cluster, "slow") == (1, 1)
     assert "failedIssuanceAttempts" not in made["status"]

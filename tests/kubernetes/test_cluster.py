@@ -128,7 +128,7 @@ def test_an_evicted_pod_ends(bare_cluster: Cluster) -> None:
     bare_cluster.apply(python_pod("leaving", SLEEP))
     wait_ready(bare_cluster, "leaving")
     faults.evict(bare_cluster, "leaving", namespace="default")
-    bare_cluster.kubectl("wait", "--for=delete", "pod/leaving", "--timeout=30s")
+    bare_cluster.kubectl("wait", "--for=delete", "pod/leaving", "--timeout=180s")
 
 
 def test_nothing_outlives_a_killed_test() -> None:

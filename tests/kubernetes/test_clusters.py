@@ -1,8 +1,8 @@
 """Agents of two clusters at one broker: each is trusted by its issuer's keys and audience alone.
 
-The second cluster is its issuer: a key of the test's own signs the tokens that the second API
-server would project into its pods, with the same claims.  Their agents are pods of the one cluster
-that there is, with such a token from a Secret; to the broker they come from elsewhere.
+The second cluster is a real API server, which has no node: it publishes its keys, and makes the
+tokens that its pods would show.  Their agents run in pods of the first, with such a token from a
+Secret; to the broker they come from elsewhere.  Forged tokens alone are the tests' own work.
 """
 
 from __future__ import annotations
@@ -14,29 +14,36 @@ from typing import Any, Final
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from tests.fakes.cluster_issuer import ISSUER, ClusterIssuer
+from tests.fakes.cluster_issuer import ClusterIssuer
 from tests.kubernetes.cluster import Cluster
+from tests.kubernetes.configuration import ISSUER
 from tests.kubernetes.images import AGENT_IMAGE
 from tests.kubernetes.node import ClusterFailed
 from tests.kubernetes.pods import STRICT, namespace, service
 from tests.kubernetes.release import NAMESPACE, Release
+from tests.kubernetes.second_api import SecondApi
 from tests.peers import authority
 
 pytestmark = pytest.mark.timeout(600)
 
 WHERE: Final = "twins"
 OTHER_ISSUER: Final = "https://kubernetes.other.example"
+AUDIENCE: Final = "penstock"
 OTHER_AUDIENCE: Final = "penstock-other"
 OURS: Final = f"web.{WHERE}.svc"
 """The name that a pod of the first cluster has by its Service."""
 
 THEIRS: Final = f"default.{WHERE}.other.svc"
-END_SECONDS: Final = 120.0
+END_SECONDS: Final = 300.0
 """Longest wait until an agent that runs once has ended."""
 
 GIVE_UP_SECONDS: Final = 15
-"""How long an agent tries that is not let in, or gets nothing."""
+"""How long an agent tries that is not to be let in, or is to get nothing."""
+
+SERVED_SECONDS: Final = 90
+"""How long one tries that is to be served; 3 s on an idle machine."""
 
 POLICY: Final = """\
 apiVersion: penstock.dev/v1
@@ -85,37 +92,53 @@ anchors = "/var/run/penstock/trust/ca.crt"
 """
 
 
-def values(own: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+ALIKE: Final = {"issuer": ISSUER, "audience": AUDIENCE}
+"""What two clusters have in common that were never told otherwise."""
+
+APART: Final = {"issuer": OTHER_ISSUER, "audience": OTHER_AUDIENCE}
+
+
+def values(
+    other: Mapping[str, str],
+    own_rule: Mapping[str, Any],
+    their_rule: Mapping[str, Any],
+    *,
+    tokens: str = "review",
+) -> dict[str, Any]:
     """Return the chart's values for two clusters with one rule each."""
     everybody = {"namespaces": ["*"], "service_accounts": ["*"]}
-    other = {
-        "issuer": OTHER_ISSUER,
-        "audience": OTHER_AUDIENCE,
+    rule = {**everybody, "names": ["{service}.{namespace}.svc"], **own_rule}
+    section = {
+        **other,
         "keys": "/etc/penstock/files/other/keys.json",
-        "rules": [{"namespaces": [WHERE], "service_accounts": ["default"], **theirs}],
+        "rules": [{"namespaces": [WHERE], "service_accounts": ["default"], **their_rule}],
     }
     return {
-        "config": {"agents": {"clusters": {"other": other}}},
-        "cluster": {"rules": [{**everybody, "names": ["{service}.{namespace}.svc"], **own}]},
+        "config": {"agents": {"clusters": {"other": section}}},
+        "cluster": {"tokens": tokens, "rules": [rule]},
         "files": {"other": "other-cluster"},
         "policies": {"files": {"default.yaml": POLICY}},
     }
 
 
 @pytest.fixture(scope="module")
-def other() -> ClusterIssuer:
-    """The issuer of the second cluster."""
-    return ClusterIssuer(ec.generate_private_key(ec.SECP256R1()), issuer=OTHER_ISSUER)
+def other(release: Release) -> Iterator[SecondApi]:
+    """The second cluster."""
+    second = SecondApi(release.cluster)
+    second.start(OTHER_ISSUER)
+    second.make_namespace(WHERE)
+    yield second
+    second.stop()
 
 
 @pytest.fixture(scope="module")
-def two(release: Release, other: ClusterIssuer) -> Iterator[Release]:
+def two(release: Release, other: SecondApi) -> Iterator[Release]:
     """The broker with both clusters, and where their agents run."""
     cluster = release.cluster
     metadata = {"name": "other-cluster", "namespace": NAMESPACE}
-    keys = {"keys.json": other.key_set().decode("ascii")}
+    keys = {"keys.json": other.keys()}
     cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": keys})
-    release.upgrade(values({}, {"names": ["{service_account}.{namespace}.other.svc"]}))
+    release.upgrade(values(APART, {}, {"names": ["{service_account}.{namespace}.other.svc"]}))
     cluster.apply(namespace(WHERE), service("web", 443, where=WHERE))
     trust = {"name": "trust", "namespace": WHERE}
     roots = {"ca.crt": release.trust()}
@@ -125,24 +148,58 @@ def two(release: Release, other: ClusterIssuer) -> Iterator[Release]:
     release.upgrade()
 
 
-def token_of(issuer: ClusterIssuer, pod: str, **changes: Any) -> str:
-    """Return the token that a cluster's API server would project into a pod."""
+@pytest.fixture(scope="module")
+def alike(two: Release, other: SecondApi) -> Release:
+    """The same two with one issuer and one audience, so that keys alone tell them apart; and with
+    one name that the rules of both give."""
+    other.change_issuer(ISSUER)
+    shared = {"names": [OURS], "shared_with": ["cluster"]}
+    two.upgrade(values(ALIKE, {"shared_with": ["other"]}, shared, tokens="keys"))
+    return two
+
+
+def forged(key: Any, key_id: str, issuer: str, audience: str) -> str:
+    """Return what whoever has *key* can make of the claims of a pod of ours."""
     told = {
         "namespace": WHERE,
         "serviceaccount": {"name": "default", "uid": "u-default"},
-        "pod": {"name": pod, "uid": f"u-{pod}"},
+        "pod": {"name": "forged", "uid": "u-forged"},
     }
     claims = {
         "sub": f"system:serviceaccount:{WHERE}:default",
-        "aud": [OTHER_AUDIENCE],
+        "aud": [audience],
         "kubernetes.io": told,
-        **changes,
     }
-    return issuer.token(authority.real_now(), **claims)
+    return ClusterIssuer(key, key_id, issuer).token(authority.real_now(), **claims)
 
 
-def agent(name: str, wanted: str, token: str | None, *, audience: str = "penstock") -> Any:
-    """Return a pod whose agent runs once, and the Secret of its token.
+def forgeries(other: SecondApi, issuer: str) -> dict[str, str]:
+    """Return tokens for this broker that no API server made, by who could have made them."""
+    (published,) = json.loads(other.keys())["keys"]
+    key_id = str(published["kid"])
+    theirs = load_pem_private_key((other.pki / "tokens.key").read_bytes(), None)
+    strange = ec.generate_private_key(ec.SECP256R1())
+    return {
+        "their-key-our-issuer": forged(theirs, "another", ISSUER, AUDIENCE),
+        "strange-key": forged(strange, key_id, issuer, AUDIENCE),
+        "strange-key-their-audience": forged(strange, key_id, issuer, OTHER_AUDIENCE),
+    }
+
+
+def stranger(name: str, wanted: str, token: str | None, *, audience: str = AUDIENCE) -> Any:
+    """Return an agent that is to come to nothing, with its Secret."""
+    return agent(name, wanted, token, audience=audience, seconds=GIVE_UP_SECONDS)
+
+
+def agent(
+    name: str,
+    wanted: str,
+    token: str | None,
+    *,
+    audience: str = AUDIENCE,
+    seconds: int = SERVED_SECONDS,
+) -> Any:
+    """Return a pod whose agent runs once, for so many seconds, and the Secret of its token.
 
     Without a token it has the one that this cluster projects for *audience*.
     """
@@ -157,7 +214,7 @@ def agent(name: str, wanted: str, token: str | None, *, audience: str = "penstoc
     container = {
         "name": "main",
         "image": AGENT_IMAGE,
-        "args": ["once", "--config", "env:FILE", "--timeout", str(GIVE_UP_SECONDS)],
+        "args": ["once", "--config", "env:FILE", "--timeout", str(seconds)],
         "env": [{"name": "FILE", "value": FILE.format(name=wanted)}],
         "securityContext": dict(STRICT),
         "volumeMounts": [{"name": key, "mountPath": path} for key, path in mounts.items()],
@@ -195,50 +252,65 @@ def nodes(release: Release) -> set[str]:
     return {one["node"] for one in json.loads(release.penstock("node", "list", "--json"))}
 
 
-def test_each_cluster_has_its_own_names(two: Release, other: ClusterIssuer) -> None:
+def test_each_cluster_has_its_own_names(two: Release, other: SecondApi) -> None:
     """One agent of each, under one namespace and account: both are served, under their cluster."""
     cluster = two.cluster
+    assert other.issuer() == OTHER_ISSUER
     cluster.apply(*agent("web-a", OURS, None))
-    cluster.apply(*agent("web-b", THEIRS, token_of(other, "web-b")))
+    cluster.apply(*agent("web-b", THEIRS, other.token("web-b", WHERE, OTHER_AUDIENCE)))
     told = ended(cluster, "web-a", "web-b")
     assert set(told.values()) == {"Succeeded"}, cluster.story(WHERE)
     assert {f"web-a.{WHERE}.cluster", f"web-b.{WHERE}.other"} <= nodes(two)
 
 
-def test_tokens_of_one_cluster_are_nothing_at_the_other(two: Release, other: ClusterIssuer) -> None:
+def test_tokens_of_one_cluster_are_nothing_at_the_other(two: Release, other: SecondApi) -> None:
     """The same namespace and account, by the wrong key, issuer or audience: nobody is let in."""
     cluster = two.cluster
-    forged = ClusterIssuer(other.key, other.key_id, ISSUER)
-    stranger = ClusterIssuer(ec.generate_private_key(ec.SECP256R1()), issuer=OTHER_ISSUER)
-    tokens = {
-        "their-key-our-issuer": token_of(forged, "their-key-our-issuer", aud=["penstock"]),
-        "their-key-our-audience": token_of(other, "their-key-our-audience", aud=["penstock"]),
-        "strange-key": token_of(stranger, "strange-key"),
-    }
+    tokens = forgeries(other, OTHER_ISSUER)
+    tokens["their-token-our-audience"] = other.token("their-token", WHERE, AUDIENCE)
     for name, token in tokens.items():
-        cluster.apply(*agent(name, OURS, token))
-    cluster.apply(*agent("our-token-their-audience", THEIRS, None, audience=OTHER_AUDIENCE))
+        cluster.apply(*stranger(name, OURS, token))
+    cluster.apply(*stranger("our-token-their-audience", THEIRS, None, audience=OTHER_AUDIENCE))
+    before = nodes(two)
     told = ended(cluster, *tokens, "our-token-their-audience")
     assert set(told.values()) == {"Failed"}, told
-    assert not {name for name in nodes(two) if name.partition(".")[0] in told}
+    assert nodes(two) == before
 
 
-def test_a_name_of_one_cluster_is_not_had_from_the_other(
-    two: Release, other: ClusterIssuer
-) -> None:
+def test_a_name_of_one_cluster_is_not_had_from_the_other(two: Release, other: SecondApi) -> None:
     """It is let in as who it is, under A's namespace and account, and gets nothing of A's."""
     cluster = two.cluster
-    cluster.apply(*agent("crossing", OURS, token_of(other, "crossing")))
+    cluster.apply(*stranger("crossing", OURS, other.token("crossing", WHERE, OTHER_AUDIENCE)))
     assert ended(cluster, "crossing") == {"crossing": "Failed"}
     assert f"crossing.{WHERE}.other" in nodes(two)
     assert OURS in cluster.kubectl("logs", "crossing", "-n", WHERE)
 
 
 def test_the_same_name_for_two_clusters_has_to_be_said_by_both(
-    two: Release, other: ClusterIssuer
+    alike: Release, other: SecondApi
 ) -> None:
     """With ``shared_with`` in both rules the second cluster has it as well."""
-    two.upgrade(values({"shared_with": ["other"]}, {"names": [OURS], "shared_with": ["cluster"]}))
-    cluster = two.cluster
-    cluster.apply(*agent("shared", OURS, token_of(other, "shared")))
+    cluster = alike.cluster
+    cluster.apply(*agent("shared", OURS, other.token("shared", WHERE, AUDIENCE)))
     assert ended(cluster, "shared") == {"shared": "Succeeded"}, cluster.story(WHERE)
+
+
+def test_clusters_of_one_issuer_are_told_apart_by_their_keys(
+    alike: Release, other: SecondApi
+) -> None:
+    """As most clusters call themselves: each pod is a node of the cluster whose key its token is
+    signed by, and a key of neither lets nobody in."""
+    cluster = alike.cluster
+    assert other.issuer() == ISSUER
+    cluster.apply(*agent("one-of-ours", OURS, None))
+    cluster.apply(*agent("one-of-theirs", OURS, other.token("one-of-theirs", WHERE, AUDIENCE)))
+    strangers = {f"alike-{name}": one for name, one in forgeries(other, ISSUER).items()}
+    for name, token in strangers.items():
+        cluster.apply(*stranger(name, OURS, token))
+    told = ended(cluster, "one-of-ours", "one-of-theirs", *strangers)
+    served = {name for name, phase in told.items() if phase == "Succeeded"}
+    assert served == {"one-of-ours", "one-of-theirs"}, cluster.story(WHERE)
+    known = nodes(alike)
+    assert {f"one-of-ours.{WHERE}.cluster", f"one-of-theirs.{WHERE}.other"} <= known
+    assert f"forged.{WHERE}.cluster" not in known
+    assert f"forged.{WHERE}.other" not in known

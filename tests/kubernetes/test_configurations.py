@@ -254,7 +254,7 @@ def without_admission(as_before: Release) -> Iterator[Release]:
     cluster = as_before.cluster
     cluster.kubectl("scale", ADMISSION, "--replicas=0", "-n", NAMESPACE)
     cluster.kubectl(
-        *("wait", "--for=delete", "pod", "-n", NAMESPACE, "--timeout=60s"),
+        *("wait", "--for=delete", "pod", "-n", NAMESPACE, "--timeout=300s"),
         *("-l", "app.kubernetes.io/component=admission"),
     )
     yield as_before
@@ -277,7 +277,7 @@ def test_policies_swapped_past_admission_change_nothing(without_admission: Relea
     before = release.life()
     release.cluster.kubectl("delete", "pod", f"{NAME}-0", "-n", NAMESPACE)
     release.cluster.kubectl(
-        "rollout", "status", f"statefulset/{NAME}", "-n", NAMESPACE, "--timeout=120s"
+        "rollout", "status", f"statefulset/{NAME}", "-n", NAMESPACE, "--timeout=300s"
     )
     assert release.life() != before
     _assert_told(release, digest)

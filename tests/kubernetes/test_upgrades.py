@@ -55,7 +55,7 @@ from tests.peers.process import wait_until
 pytestmark = pytest.mark.timeout(600)
 
 WHERE: Final = "upgrades"
-SERVED_SECONDS: Final = 120.0
+SERVED_SECONDS: Final = 240.0
 BEGUN_SECONDS: Final = 90.0
 """Longest wait until an order has come to its CA."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from collections.abc import Iterator
@@ -12,10 +11,10 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from tests.kubernetes import faults
 from tests.kubernetes.applications import (
     address_of,
     application,
-    events,
     exposed,
     look,
     opted_in,
@@ -24,20 +23,26 @@ from tests.kubernetes.applications import (
 )
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.images import REPOSITORY
+from tests.kubernetes.issued import Issued, issued_for, served_by_each, twice
 from tests.kubernetes.node import ClusterFailed
+from tests.kubernetes.pods import living
 from tests.kubernetes.programs import TREES, tree_archive
 from tests.kubernetes.release import CLAIM, NAME, NAMESPACE, Release
 from tests.kubernetes.report import Report
+from tests.kubernetes.telling import WAITING, wait_told
 from tests.kubernetes.vault_beside import VaultBeside
 from tests.peers.process import wait_until
 
 EXAMPLE: Final = REPOSITORY / "helm" / "examples" / "values" / "vault.yaml"
 AUDIENCE: Final = "vault"
 WHERE: Final = "sealed"
-SERVED_SECONDS: Final = 120.0
-SAID_SECONDS: Final = 90.0
-WAITING: Final = ("first", "second", "third")
+SERVED_SECONDS: Final = 240.0
+SAID_SECONDS: Final = 180.0
+NEW: Final = ("first", "second", "third")
 """Applications that start while Vault is sealed."""
+
+MOVED: Final = "moved"
+"""One more, whose pod is evicted while its order waits for Vault."""
 
 
 def example(audience: str = AUDIENCE) -> dict[str, Any]:
@@ -105,11 +110,16 @@ def served(release: Release, name: str) -> int:
     return int(found.serial_number)
 
 
-def certificates(release: Release) -> list[dict[str, Any]]:
-    """Return every certificate that the broker knows of."""
-    told = json.loads(release.penstock("cert", "list", "--json", "--limit", "1000"))
-    listed: list[dict[str, Any]] = told["certificates"] if isinstance(told, dict) else told
-    return listed
+def pod_of(cluster: Cluster, name: str) -> str:
+    """Return the name of an application's pod, once there is one."""
+    wait_until(lambda: len(living(cluster, name, WHERE)) == 1, SAID_SECONDS, f"{name} has a pod")
+    (pod,) = living(cluster, name, WHERE)
+    return str(pod["metadata"]["name"])
+
+
+def issued(release: Release, name: str) -> list[Issued]:
+    """Return what Vault's keys have signed for an application."""
+    return issued_for(release, f"{name}.{WHERE}.svc")
 
 
 def test_a_token_for_another_audience_does_not_open_vault(
@@ -139,37 +149,46 @@ def test_no_key_of_the_ca_lies_on_the_volume(release: Release) -> None:
 def test_while_vault_is_sealed_who_serves_goes_on_and_who_is_new_waits(
     release: Release, vault: VaultBeside, report: Report
 ) -> None:
-    """New pods say what they wait for; after the unseal each has its one certificate."""
+    """Each new pod says what it waits for; after the unseal each has its certificate, and no order
+    and no CSR has a second one, that of a pod that was evicted meanwhile included."""
     cluster = release.cluster
     before = served(release, "steady")
-    known = {one["serial"] for one in certificates(release)}
     vault.seal()
-    for name in WAITING:
+    for name in (*NEW, MOVED):
         cluster.apply(exposed(name, WHERE), application(name, WHERE))
-    wait_until(
-        lambda: any("Startup probe failed" in one and "ault" in one for one in told(cluster)),
-        SAID_SECONDS,
-        "an event says that Vault is waited for",
-    )
-    for name in WAITING:
+    said = [wait_told(cluster, pod_of(cluster, one), WHERE, WAITING, "ault") for one in NEW]
+    evict_while_it_waits(cluster)
+    for name in (*NEW, MOVED):
         with pytest.raises(ClusterFailed):
             look(cluster, release.trust(), address_of(cluster, name, WHERE), f"{name}.{WHERE}.svc")
+        assert issued(release, name) == []
     assert served(release, "steady") == before
-    said = next(one for one in told(cluster) if "Startup probe failed" in one and "ault" in one)
     vault.unseal()
     begun = time.monotonic()
-    for name in WAITING:
+    for name in NEW:
         wait_served(cluster, release.trust(), name, WHERE, seconds=SERVED_SECONDS)
     taken = time.monotonic() - begun
+    wait_served(cluster, release.trust(), MOVED, WHERE, seconds=SERVED_SECONDS)
     assert served(release, "steady") == before
-    new = [one for one in certificates(release) if one["serial"] not in known]
-    assert len(new) == len(WAITING)
-    assert len({one["order"] for one in new}) == len(WAITING)
+    for name in NEW:
+        assert [one.serial for one in issued(release, name)] == served_by_each(release, name, WHERE)
+    found = issued(release, MOVED)
+    # What the evicted pod had asked for is its own order, and that pod is nobody any more.
+    assert len(found) <= 2
+    assert set(served_by_each(release, MOVED, WHERE)) <= {one.serial for one in found}
+    assert twice([*found, *(one for name in NEW for one in issued(release, name))]) == []
     heading = "Keys in Vault"
-    report.figure(heading, "what a pod says while Vault is sealed", said.strip())
-    report.figure(heading, f"from the unseal until {len(WAITING)} pods serve", f"{taken:.1f} s")
+    report.figure(
+        heading, "what a pod says while Vault is sealed", WAITING + said[0].partition(WAITING)[2]
+    )
+    report.figure(heading, f"from the unseal until {len(NEW)} pods serve", f"{taken:.1f} s")
 
 
-def told(cluster: Cluster) -> list[str]:
-    """Return what events of the namespace say."""
-    return events(cluster, WHERE)
+def evict_while_it_waits(cluster: Cluster) -> None:
+    """Evict a pod whose CSR the broker has; the one in its place says the same."""
+    first = pod_of(cluster, MOVED)
+    wait_told(cluster, first, WHERE, WAITING, "ault")
+    faults.evict(cluster, first, namespace=WHERE)
+    second = pod_of(cluster, MOVED)
+    assert second != first
+    wait_told(cluster, second, WHERE, WAITING, "ault")

@@ -26,7 +26,7 @@ PORT: Final = 8200
 WHERE: Final = "vault"
 HOST: Final = f"vault.{WHERE}.svc"
 REVIEWER: Final = "reviewer"
-START_SECONDS: Final = 30.0
+START_SECONDS: Final = 120.0
 
 CONFIG: Final = """\
 disable_mlock = true

@@ -15,6 +15,9 @@ BUILD = REPOSITORY / "deploy" / "agent_zipapp.py"
 SYSTEM_PYTHON = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
 """The Python that our environment was made from: none of our libraries is there."""
 
+OLDEST = 11
+"""Minor version of the oldest Python 3 that it runs by."""
+
 RUN_SECONDS = 60
 
 MAKE_KEY = """\
@@ -39,6 +42,15 @@ def run(*command: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
         timeout=RUN_SECONDS,
         check=False,
     )
+
+
+def pythons() -> list[Path]:
+    """Return every Python 3 of this machine: those of the system, and those that pyenv keeps."""
+    kept = Path.home() / ".pyenv" / "versions"
+    named = [Path("/usr/bin").glob("python3.[0-9]*"), Path("/usr/local/bin").glob("python3.[0-9]*")]
+    found = [one for paths in named for one in paths if one.suffix[1:].isdecimal()]
+    found += [SYSTEM_PYTHON, *kept.glob("3.*/bin/python3")]
+    return sorted({one.resolve() for one in found}, key=str)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +103,24 @@ def test_its_child_makes_keys_from_within_the_file(
     done = run(python, "-I", "-c", MAKE_KEY, zipapp, tmp_path / "key.pem")
     assert done.stdout == "ec-p256 True", done.stderr
     assert (tmp_path / "key.pem").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("python", pythons(), ids=str)
+def test_each_python_here_runs_it_or_says_why_not(
+    zipapp: Path, python: Path, tmp_path: Path
+) -> None:
+    """From the oldest that is promised on it makes keys; before that, one sentence and no trace."""
+    minor = int(run(python, "-I", "-c", "import sys; print(sys.version_info[1])").stdout)
+    told = run(python, "-I", zipapp, "--version")
+    if minor < OLDEST:
+        assert (told.returncode, told.stdout) == (1, "")
+        assert told.stderr == (
+            f"penstock-agent: error: Python 3.{OLDEST} or later is needed, this is 3.{minor}\n"
+        )
+        return
+    assert told.stdout.strip() == f"penstock-agent {agents.__version__}", told.stderr
+    made = run(python, "-I", "-c", MAKE_KEY, zipapp, tmp_path / "key.pem")
+    assert made.stdout == "ec-p256 True", made.stderr
 
 
 def test_bare_python_has_no_library_of_ours() -> None:

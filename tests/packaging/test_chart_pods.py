@@ -233,6 +233,29 @@ def test_probes_tell_starting_ready_and_broken_apart() -> None:
     assert spec["terminationGracePeriodSeconds"] > 15
 
 
+@pytest.mark.parametrize(
+    ("values", "seconds"),
+    [
+        ({}, 8),
+        ({"probes": {"readinessPeriodSeconds": 1}}, 4),
+        # The end comes before anybody could have noticed; clients' 15 s stay theirs.
+        ({"probes": {"readinessPeriodSeconds": 60}}, 25),
+        ({"terminationGracePeriodSeconds": 20}, 0),
+    ],
+    ids=["default", "sooner", "too late", "no time"],
+)
+def test_broker_serves_on_until_it_has_been_found_not_ready(
+    values: dict[str, Any], seconds: int
+) -> None:
+    """Who was led to a pod whose address is gone would get no answer, not even a refusal."""
+    spec = render(values=values).one("StatefulSet", "penstock")["spec"]["template"]["spec"]
+    (broker,) = spec["containers"]
+    assert f"--linger={seconds}" in broker["args"]
+    readiness = broker["readinessProbe"]
+    noticed = readiness["periodSeconds"] * readiness["failureThreshold"]
+    assert seconds > noticed or seconds == spec["terminationGracePeriodSeconds"] - 20
+
+
 def test_rollback_replaces_a_pod_that_never_became_ready() -> None:
     """With OrderedReady it would wait for that pod."""
     spec = rendered("default").one("StatefulSet", "penstock")["spec"]

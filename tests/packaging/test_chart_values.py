@@ -23,6 +23,7 @@ BY_TOKEN = {
 }
 IN_VAULT = {"passphrase": "vault:kv/penstock#passphrase"}
 
+DEFAULT_ISSUER = "https://kubernetes.default.svc.cluster.local"
 CLUSTER = {
     "issuer": "https://a.example",
     "keys": "/etc/keys.jwks",
@@ -106,6 +107,10 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "one cluster twice": (
         {"config": {"agents": {"clusters": {"cluster": CLUSTER}}}},
         "speak of the same cluster",
+    ),
+    "two clusters of one issuer": (
+        {"config": {"agents": {"clusters": {"other": {**CLUSTER, "issuer": DEFAULT_ISSUER}}}}},
+        "config.agents.clusters.other has the issuer of cluster.issuer",
     ),
     "rules for nobody": ({"cluster": {"rules": []}}, "no pod could enrol"),
     "sidecars that cannot enrol": (
@@ -324,6 +329,28 @@ def test_shared_names_admitted(tmp_path: Path) -> None:
         results[bool(mine)] = check(place(made, root))
     assert (results[True].returncode, results[True].stderr) == (0, "")
     assert f"can be had from cluster 'cluster' too, by name '{ADMISSION}'" in results[False].stderr
+
+
+def test_clusters_of_one_issuer_are_trusted_by_their_keys(tmp_path: Path) -> None:
+    """As two clusters that were never told otherwise are; the chart reads its own one's keys."""
+    names = ["{pod}.{namespace}.staging.example"]
+    rule = {"namespaces": ["*"], "service_accounts": ["*"], "names": names}
+    alike = {**STAGING, "issuer": DEFAULT_ISSUER, "rules": [rule]}
+    made = render(
+        values={
+            "cluster": {"tokens": "keys", "rules": [ALL]},
+            "config": {"agents": {"clusters": {"staging": alike}}},
+        }
+    )
+    (tmp_path / "etc/penstock").mkdir(parents=True)
+    (tmp_path / "etc/penstock/staging.jwks").write_text('{"keys": []}')
+    config = place(made, tmp_path)
+    done = check(config)
+    assert (done.returncode, done.stderr) == (0, "")
+    own = YAML(typ="safe", pure=True).load(config)["agents"]["clusters"]["cluster"]
+    assert own["keys_url"] == "https://kubernetes.default.svc/openid/v1/jwks"
+    assert own["keys_token"].startswith("file:")
+    assert "review" not in own
 
 
 def test_rule_of_admission_goes_with_it_and_follows_its_names() -> None:

@@ -37,7 +37,8 @@ says = st.tuples(
     st.just("say"), st.sampled_from(AnswerWord), st.sampled_from(PEOPLE), st.booleans()
 )
 waits = st.tuples(st.just("wait"), st.integers(1, 60))
-rules = st.tuples(st.just("rule"), st.sampled_from((1, 2)), st.booleans())
+named = st.sampled_from((None, frozenset({"ben", "carl"}), frozenset({"carl", "ben@corp.example"})))
+rules = st.tuples(st.just("rule"), st.sampled_from((1, 2)), st.booleans(), named)
 steps = st.lists(st.one_of(says, says, says, waits, rules, st.just(("ask",))), max_size=30)
 
 
@@ -52,6 +53,7 @@ class Office:
         dispatcher: Any = Deaf()
         self.authority = RegistrationAuthority(self.store, people, dispatcher, self.clock)
         self.people, self.evidence = 1, False
+        self.by: frozenset[str] | None = None
         self.account = AccountRecord(
             account_id="account-1", community="default", status=AccountStatus.VALID, jwk_json="{}",
             thumbprint="thumb", contacts=(f"mailto:{REQUESTER}@corp.example",), terms_agreed=True,
@@ -63,7 +65,7 @@ class Office:
         """Return what policy wants now."""
         return ApprovalDemand(
             people=self.people, answer_within=50 * HOUR, holds=40 * HOUR, reproof=70 * HOUR,
-            evidence=("ticket",) if self.evidence else (), identifiers=(NAME,),
+            evidence=("ticket",) if self.evidence else (), identifiers=(NAME,), by=self.by,
         )  # fmt: skip
 
     async def ask(self) -> list[ApprovalRecord]:
@@ -106,6 +108,7 @@ class Office:
         ]
         assert len(counted) >= self.people
         for number, one in enumerate(counted):
+            assert self.by is None or one.person.removeprefix("operator:") in self.by
             assert not is_any_of(one.person, [REQUESTER])
             assert not is_any_of(one.person, [other.person for other in counted[:number]])
         if self.evidence:
@@ -132,8 +135,8 @@ async def play(played: list[Step]) -> None:
                 await office.say(word, person, has_evidence=has_evidence)
             case ("wait", hours):
                 office.clock.advance(hours * HOUR)
-            case ("rule", people, evidence):
-                office.people, office.evidence = people, evidence
+            case ("rule", people, evidence, by):
+                office.people, office.evidence, office.by = people, evidence, by
         for record in await office.ask():
             office.verify(record)
     waiting = [one for one in office.store.records.values() if one.status is ApprovalStatus.WAITING]

@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.policy.chains import decide_finalize, decide_new_order, explain_name
-from broker.policy.decisions import NewOrderDecision, NewOrderFacts, Requester
+from broker.policy.decisions import (
+    NewOrderDecision,
+    NewOrderFacts,
+    QuotaDemand,
+    QuotaPer,
+    Requester,
+    RuleRef,
+)
 from broker.policy.document import PolicyDocument
 from broker.policy.policy_set import (
     PolicyFile,
@@ -19,27 +26,80 @@ from broker.policy.policy_set import (
     join_policy_files,
     parse_policy_file,
 )
+from broker.policy.requesters import ClientCertificate
 from broker.policy.yamlfile import Faults
+from broker.protocol.identifiers import parse_written_identifier
 from tests.unit.policy.builders import PROFILE, finalize, names, new_order, policy_text, upstream
+from tests.unit.policy.builders import eab as grant
 
-PATTERNS = ["**.a.example", "*.a.example", "www.a.example", "**.b.a.example", "**", "10.0.0.0/8"]
-NAMES = ["www.a.example", "b.a.example", "*.a.example", "c.b.a.example", "*.b.a.example"]
+PATTERNS = ["**.a.example", "*.a.example", "www.a.example", "**.b.a.example", "**", "10.0.0.0/8",
+            "@a.example", "@**.a.example", "Jane@a.example"]  # fmt: skip
+NAMES = ["www.a.example", "b.a.example", "*.a.example", "c.b.a.example", "*.b.a.example",
+         "jane@a.example", "jane@b.a.example", "10.1.2.3"]  # fmt: skip
+TYPES = frozenset({"dns", "email", "ip"})
+ALLOWED = {
+    "allow": ["**.a.example", "@a.example", "@**.a.example", "10.0.0.0/8"],
+    "wildcards": True,
+}
+TRUSTED = [
+    {"eab": ["any"], "names": ["@**.a.example", "@a.example"], "profiles": ["server"],
+     "because": "nothing proves an address"},
+]  # fmt: skip
 EAB = ["math", "arts", "law"]
 
-Who = st.fixed_dictionaries(
-    {},
-    optional={
-        "eab": st.lists(st.sampled_from(EAB), min_size=1, max_size=2, unique=True),
-        "networks": st.just(["10.0.0.0/8"]),
-        "nodes": st.just(["*.web"]),
-    },
-).filter(bool)
+ACCOUNTS = ["a" * 43, "b" * 43]
+SPIFFE = "spiffe://a.example/web"
+CERTIFICATES = [
+    ClientCertificate(fingerprint="0" * 64, names=("build.a.example",)),
+    ClientCertificate(fingerprint="1" * 64, names=(SPIFFE,)),
+]
 
-Demands = st.fixed_dictionaries(
+KINDS_OF_WHO: list[dict[str, st.SearchStrategy[Any]]] = [
+    {"eab": st.lists(st.sampled_from(EAB), min_size=1, max_size=2, unique=True)},
+    {"networks": st.just(["10.0.0.0/8"])},
+    {"nodes": st.just(["*.web"])},
+    {"accounts": st.lists(st.sampled_from(ACCOUNTS), min_size=1, unique=True)},
+    {"clusters": st.just(["east"])},
+    {"namespaces": st.sampled_from([["shop"], ["bank", "shop"]])},
+    {"service_accounts": st.sampled_from([["shop/web"], ["bank/web"]])},
+    {"client_certificates": st.sampled_from([["sha256:" + "0" * 64], [SPIFFE]])},
+    {"client_names": st.just(["*.a.example"])},
+]
+
+
+@st.composite
+def described(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw a description of requesters, of one kind more often than of two."""
+    kinds = draw(st.lists(st.sampled_from(KINDS_OF_WHO), min_size=1, max_size=2))
+    return {key: draw(value) for kind in kinds for key, value in kind.items()}
+
+
+Who = described() | st.lists(described(), min_size=1, max_size=2).map(lambda ways: {"any": ways})
+
+Quota = st.fixed_dictionaries(
+    {
+        "per": st.sampled_from([str(per) for per in QuotaPer]),
+        "limit": st.sampled_from(["1/1d", "5/1d", "5/7d"]),
+    },
+    optional={
+        "kept_for_renewals": st.sampled_from([0.2, 0.5]),
+        "upstreams": st.lists(st.sampled_from(["ca", "other"]), min_size=1, unique=True),
+    },
+)
+
+Quotas = st.lists(Quota, min_size=1, max_size=2)
+
+Refusals = st.fixed_dictionaries(
     {},
     optional={
         "refuse": st.just("not these"),
         "only": Who,
+        "attestation": st.just(["tpm"]),
+    },
+)
+Limits = st.fixed_dictionaries(
+    {},
+    optional={
         "cap": st.integers(1, 400).map(lambda days: f"{days}d"),
         "keys": st.lists(st.sampled_from(["ec-p256", "rsa-2048"]), min_size=1, unique=True),
         "challenges": st.lists(st.sampled_from(["http-01", "dns-01"]), min_size=1, unique=True),
@@ -49,11 +109,20 @@ Demands = st.fixed_dictionaries(
         "upstreams": st.lists(st.sampled_from(["ca", "other"]), min_size=1, unique=True),
         "renew_at": st.sampled_from([0.2, 0.5, 0.8]),
         "approval": st.fixed_dictionaries(
-            {"people": st.integers(1, 2), "holds": st.sampled_from(["7d", "90d"])}
+            {"people": st.integers(1, 2), "holds": st.sampled_from(["7d", "90d"])},
+            optional={
+                "by": st.lists(
+                    st.sampled_from(["anna", "ben", "carl"]), min_size=2, max_size=3, unique=True
+                )
+            },
         ),
         "owner": st.just("required"),
+        "quotas": Quotas,
     },
-).filter(bool)
+)
+Both = st.tuples(Limits, Refusals).map(lambda parts: {**parts[0], **parts[1]})
+Counting = st.fixed_dictionaries({"quotas": Quotas})
+Demands = st.one_of(Limits, Counting, Refusals, Both).filter(bool)
 
 Conditions = st.fixed_dictionaries(
     {},
@@ -73,16 +142,26 @@ Conditions = st.fixed_dictionaries(
 Rule = st.tuples(Conditions, Demands).map(lambda parts: {**parts[0], **parts[1]})
 Rules = st.lists(Rule, max_size=5)
 Facts = st.builds(
-    lambda texts, eab, address, node, is_renewal: new_order(
-        *texts,
-        requester=Requester(eab_key_id=eab, address=address, node=node),
+    lambda texts, requester, is_renewal: new_order(
+        identifiers=tuple(parse_written_identifier(text) for text in texts),
+        eab=grant("any"),
+        requester=requester,
         is_unchanged_renewal=is_renewal,
-        upstreams=(upstream(), upstream("other")),
+        upstreams=(upstream(identifier_types=TYPES), upstream("other", identifier_types=TYPES)),
     ),
     st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True),
-    st.none() | st.sampled_from(EAB),
-    st.none() | st.sampled_from(["10.0.0.1", "192.0.2.1"]),
-    st.none() | st.just("a.web"),
+    st.builds(
+        Requester,
+        eab_key_id=st.none() | st.sampled_from(EAB),
+        address=st.none() | st.sampled_from(["10.0.0.1", "192.0.2.1"]),
+        node=st.none() | st.just("a.web"),
+        thumbprint=st.sampled_from(ACCOUNTS),
+        cluster=st.none() | st.just("east"),
+        namespace=st.none() | st.just("shop"),
+        service_account=st.none() | st.just("web"),
+        client_certificate=st.none() | st.sampled_from(CERTIFICATES),
+        owner=st.none() | st.just("the shop's people"),
+    ),
     st.booleans(),
 )
 
@@ -96,6 +175,8 @@ def document(rules: list[dict[str, Any]], *, source: str = "policy.yaml") -> Pol
     """Return a policy with *rules*, contradictions and all."""
     text = policy_text(
         rules=rules,
+        names=ALLOWED,
+        trusted=TRUSTED,
         profiles={
             "server": {
                 **PROFILE,
@@ -117,6 +198,18 @@ def joined(read: dict[str, PolicyFile]) -> PolicySet | str:
         return str(fault)
 
 
+def may_approve(decision: NewOrderDecision) -> frozenset[str]:
+    """Return those whose yes lets such an order be made; where it takes nobody, everybody."""
+    named = None if decision.approval is None else decision.approval.by
+    return frozenset({"anna", "ben", "carl", "others"}) if named is None else named
+
+
+def counted(decision: NewOrderDecision) -> frozenset[QuotaDemand]:
+    """Return the quotas that hold, wherever their rules stand in the file."""
+    nowhere = RuleRef(source="", line=0, path="")
+    return frozenset(replace(one, rule=nowhere) for one in decision.quotas)
+
+
 def is_no_wider(after: NewOrderDecision, before: NewOrderDecision) -> bool:
     """Return whether *after* allows nothing that *before* did not."""
     if after.is_refused:
@@ -131,7 +224,8 @@ def is_no_wider(after: NewOrderDecision, before: NewOrderDecision) -> bool:
         and after.usages <= before.usages
         and (after.renew_at or 1) <= (before.renew_at or 1)
         and (0 if after.approval is None else after.approval.people) >= people
-        and set(before.quotas) <= set(after.quotas)
+        and may_approve(after) <= may_approve(before)
+        and counted(before) <= counted(after)
         and all(
             set(need.challenges) <= set(before.requirements[name].challenges)
             for name, need in after.requirements.items()
@@ -181,6 +275,7 @@ def test_a_rule_that_only_warns_changes_nothing(
         found.plan and plain.plan and found.plan.cap == plain.plan.cap
     )
     assert (found.key_kinds, found.usages) == (plain.key_kinds, plain.usages)
+    assert not any(one.is_enforced for one in found.quotas)
 
 
 @given(Rules, Facts, st.randoms(use_true_random=False))
@@ -188,7 +283,7 @@ def test_the_order_of_files_and_rules_never_matters(
     rules: list[dict[str, Any]], facts: NewOrderFacts, chance: Any
 ) -> None:
     """Each rule in a file of its own, read in any order, decides the same to the letter."""
-    files = {"default.yaml": policy_text()}
+    files = {"default.yaml": policy_text(names=ALLOWED, trusted=TRUSTED)}
     for number, rule in enumerate(named(rules)):
         shared = {
             "apiVersion": "penstock.dev/v1",

@@ -14,8 +14,9 @@ from typing import Final
 
 from tests.peers import process
 from tests.peers.installation import PeerMissing
+from tests.soak.deliveries import ENDS, read_deliveries
 from tests.soak.faults import Faults
-from tests.soak.judging import ENDS, Judged, judge, read_deliveries
+from tests.soak.judging import Judged, judge
 from tests.soak.report import Soaked, render
 from tests.soak.scene import Scene
 
@@ -98,7 +99,9 @@ def _settled(scene: Scene, least_renewals: int) -> Judged:
     """Wait until all that is under way has ended, and judge while the broker still runs."""
     deadline = time.monotonic() + SETTLE_SECONDS
     until = time.time()  # noqa: TID251  the wall clock, as deliveries have it
-    while any(one.stage not in ENDS and one.begun_at <= until for one in read_deliveries(scene)):
+    while any(
+        one.stage not in ENDS and one.begun_at <= until for one in read_deliveries(scene.broker)
+    ):
         if time.monotonic() > deadline:
             break
         time.sleep(0.5)

@@ -130,6 +130,7 @@ class Faults:
 
     def _kill_broker(self, away: float) -> Fault:
         at = _now()
+        self.scene.broker_kills.append(at)
         self.scene.broker.kill()
         time.sleep(away)
         _start(self.scene.broker)

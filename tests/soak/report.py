@@ -26,7 +26,9 @@ minutes. Meanwhile it ends broker, agents and Pebble by `kill -9`, and stops Peb
 seed decides when. A prober, which knows neither broker nor agents, connects to every server each
 second and verifies what it is served. At the end every reload in the servers' own logs is squared
 with the receipts, and every certificate is followed by `penstock cert trace` from its order to its
-end. The run fails on anything that cannot be explained.
+end: each stage has its time and its event, in order, with the ids that the store has. A kill
+explains one reload that is done again and the receipts that were lost with it, a certificate that
+was taken back one reload more; the run fails on anything that cannot be explained.
 
 **What is done for Pebble.** It keeps nothing: a kill costs it its accounts, its orders and its
 root. After each the run does what [the runbook](runbooks/account-lost.md) tells a person to do

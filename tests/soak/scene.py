@@ -6,15 +6,17 @@ import datetime
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Final
 
+from broker.issuance.events import EventKind
 from tests.deployments.node_agents import TrustingPenstock
 from tests.deployments.penstock import REPOSITORY, AcmeCa
 from tests.peers import process
@@ -41,6 +43,8 @@ class Scene:
         self.trust = home / "trust.pem"
         self.trust.touch()
         self._trust_lock = threading.Lock()
+        self.broker_kills: list[float] = []
+        """When the broker was killed, in seconds since 1970."""
         plain = process.free_port()
         self.dns = stack.enter_context(ChallTestSrv(home / "dns"))
         self.pebble = Pebble(
@@ -114,14 +118,19 @@ class Scene:
     def recover(self, deadline: float) -> int:
         """Do what docs/runbooks/account-lost.md says; return how many orders were ordered again.
 
-        The broker may be killed meanwhile, so it is tried until the monotonic time *deadline*.
+        The broker may be killed meanwhile, so it is tried until the monotonic time *deadline*.  It
+        may also be killed when it is done and has not said so: what was replaced since is as good
+        an answer.
         """
         arguments = ("upstream", "recover", UPSTREAM, "--agree-to-terms", "--reason", "soak")
+        before = self._accounts_replaced()
         while True:
             try:
                 rows = self.broker.json(*arguments)
                 break
             except (process.PeerFailed, subprocess.TimeoutExpired, ValueError):
+                if self._accounts_replaced() > before:
+                    return 0
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
@@ -129,6 +138,12 @@ class Scene:
         for order in orders:
             self.ask("order", "again", order, "--reason", "soak", deadline=deadline)
         return len(orders)
+
+    def _accounts_replaced(self) -> int:
+        kind = EventKind.UPSTREAM_ACCOUNT_REPLACED
+        with closing(sqlite3.connect(f"file:{self.broker.database}?mode=ro", uri=True)) as store:
+            found = store.execute("SELECT count(*) FROM events WHERE kind = ?", (str(kind),))
+            return int(found.fetchone()[0])
 
     def ask(self, *arguments: str, deadline: float) -> Any:
         """Run a command until it succeeds or is refused by a broker that runs."""

@@ -55,9 +55,14 @@ agents:
     {{ .Values.cluster.name }}:
       issuer: {{ .Values.cluster.issuer | quote }}
       audience: {{ .Values.cluster.audience | quote }}
+      {{- if eq .Values.cluster.tokens "keys" }}
+      keys_url: {{ .Values.cluster.server }}/openid/v1/jwks
+      keys_token: file:/var/run/secrets/kubernetes.io/serviceaccount/token
+      {{- else }}
       review:
         server: {{ .Values.cluster.server | quote }}
         token: file:/var/run/secrets/kubernetes.io/serviceaccount/token
+      {{- end }}
       pods:
         server: {{ .Values.cluster.server | quote }}
         token: file:/var/run/secrets/kubernetes.io/serviceaccount/token

@@ -162,6 +162,13 @@ what to do.  What a single value may be is in values.schema.json.
 {{- if hasKey (default dict .Values.config.agents.clusters) .Values.cluster.name -}}
 {{- fail (printf "config.agents.clusters.%s and cluster.name speak of the same cluster: leave the first out, or call the second otherwise" .Values.cluster.name) -}}
 {{- end -}}
+{{- if eq .Values.cluster.tokens "review" -}}
+{{- range $name, $one := default dict .Values.config.agents.clusters -}}
+{{- if eq (default "" $one.issuer) $.Values.cluster.issuer -}}
+{{- fail (printf "config.agents.clusters.%s has the issuer of cluster.issuer, and cluster.tokens is review, which would show its tokens to this API server: set cluster.tokens to keys, or give each API server an issuer of its own" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if not .Values.cluster.rules -}}
 {{- fail "cluster.rules is empty: no pod could enrol; set cluster.enabled to false if that is meant" -}}
 {{- end -}}

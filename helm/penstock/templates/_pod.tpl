@@ -43,6 +43,15 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end -}}
 
+{{/*
+For how many seconds the broker serves on after SIGTERM: until it has been found not ready twice, and
+the nodes have heard; clients' 15 s come after it, and have to fit in too.
+*/}}
+{{- define "penstock.broker.linger" -}}
+{{- $noticed := add (mul 2 (int .Values.probes.readinessPeriodSeconds)) 2 -}}
+{{- max 0 (min $noticed (sub (int .Values.terminationGracePeriodSeconds) 20)) -}}
+{{- end -}}
+
 {{/* Mounts that `penstock prepare` and `penstock serve` share. */}}
 {{- define "penstock.broker.mounts" -}}
 - name: state

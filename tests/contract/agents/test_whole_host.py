@@ -13,7 +13,8 @@ from tests.contract.agents.whole_host import build, measure, owner_of
 pytestmark = pytest.mark.peers
 
 COUNT, ORGANISATIONS = 200, 40
-"""How many certificates for how many organisations; 5,000 for 1,000 are measured by hand."""
+"""How many certificates for how many organisations; what 5,000 for 1,000 take stands in
+docs/benchmarks.md."""
 
 LARGEST_MIB = 64
 """What the process may hold with all of it, in MiB; it takes 20 with nothing."""

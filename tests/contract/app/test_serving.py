@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -87,20 +88,30 @@ def site(made: Path, tmp_path: Path) -> Site:
 
 
 @asynccontextmanager
-async def serving(site: Site) -> AsyncIterator[asyncio.Task[None]]:
-    """Serve until the block ends, ready from its beginning on."""
-    task = asyncio.create_task(serve(Beginning(reading=ReadConfig(config=site.config))))
+async def started(
+    site: Site, *, linger: timedelta = timedelta(0)
+) -> AsyncIterator[asyncio.Task[None]]:
+    """Serve, ready from the block's beginning on; in the end it is cancelled."""
+    first = Beginning(reading=ReadConfig(config=site.config), linger=linger)
+    task = asyncio.create_task(serve(first))
     try:
         async with asyncio.timeout(START_SECONDS), aiohttp.ClientSession() as session:
             while not await is_ready(session, site):
                 assert not task.done(), task.exception()
                 await asyncio.sleep(0.02)
         yield task
-        os.kill(os.getpid(), signal.SIGTERM)
-        await task
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def serving(site: Site) -> AsyncIterator[asyncio.Task[None]]:
+    """Serve until the block ends, ready from its beginning on."""
+    async with started(site) as task:
+        yield task
+        os.kill(os.getpid(), signal.SIGTERM)
+        await task
 
 
 async def is_ready(session: aiohttp.ClientSession, site: Site) -> bool:
@@ -191,6 +202,26 @@ async def test_broker_that_is_told_to_stop_leaves_nothing_behind(site: Site) -> 
                 await asyncio.open_connection("127.0.0.1", port)
     async with open_offline(site.config) as operations:
         assert await operations.status()
+
+
+async def test_broker_that_lingers_is_not_ready_and_serves_whoever_still_comes(site: Site) -> None:
+    """Until the time is over; the twin without it is the test before this one."""
+    trusting = ssl.create_default_context(cadata=await site.root_pem())
+    async with started(site, linger=timedelta(days=1)) as task:
+        os.kill(os.getpid(), signal.SIGTERM)
+        async with asyncio.timeout(START_SECONDS), aiohttp.ClientSession() as session:
+            while await is_ready(session, site):
+                pass
+            async with session.get(f"http://127.0.0.1:{site.health}/readyz") as answer:
+                assert "the broker is ending" in await answer.text()
+        assert await fetch(f"http://127.0.0.1:{site.health}/livez") == b"ok\n"
+        assert await fetch(f"https://127.0.0.1:{site.acme}/acme/directory", ssl=trusting)
+        assert not task.done()
+    async with started(site, linger=timedelta(milliseconds=1)) as task:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await task
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", site.acme)
 
 
 async def test_service_manager_is_told_when_it_serves_and_when_it_ends(

@@ -29,6 +29,7 @@ class Child:
         self.clock = clock
         self.keys: list[str] = []
         self.is_foreign = False
+        self.life_seconds = 9_000
 
     def __call__(self, work: Mapping[str, Any]) -> Mapping[str, Any]:
         """Do one piece of work."""
@@ -43,7 +44,9 @@ class Child:
         begun = int(self.clock.now().timestamp())
         spki = "spki of another" if self.is_foreign else f"spki of {self.keys[-1]}"
         leaf = {"spki_sha256": spki, "fingerprint": "f" * 64}
-        return {"certificates": [{**leaf, "not_before": begun, "not_after": begun + 9_000}]}
+        return {
+            "certificates": [{**leaf, "not_before": begun, "not_after": begun + self.life_seconds}]
+        }
 
 
 class Line:
@@ -206,6 +209,20 @@ def test_it_is_renewed_at_two_thirds_of_its_life_with_the_same_key(tmp_path: Pat
     assert not node.identities.is_renewal_due()
     assert len(node.child.keys) == 1
     assert node.line.how[1]["pair"] is not None
+
+
+@pytest.mark.parametrize(
+    ("life_seconds", "pause_seconds"), [(60, 6), (3_600, 360), (9_000, 600), (604_800, 600)]
+)
+def test_tries_to_renew_it_lie_apart_as_its_life_allows(
+    tmp_path: Path, life_seconds: int, pause_seconds: float
+) -> None:
+    """Ten minutes, or a tenth of a short life: a try that fails leaves time for others."""
+    node = Node(tmp_path)
+    assert node.identities.renewal_pause() == 600
+    node.child.life_seconds = life_seconds
+    node.identities.enrol()
+    assert node.identities.renewal_pause() == pause_seconds
 
 
 def test_after_its_end_it_comes_back_by_the_key_that_it_had(tmp_path: Path) -> None:

@@ -46,6 +46,17 @@ async def test_only_one_broker_works_on_a_store(config: Config) -> None:
         assert await broker.operations.status()
 
 
+async def test_what_a_flood_left_out_is_told_for_every_room(config: Config) -> None:
+    """Also for those that serve no agents."""
+    async with assembled(config) as broker:
+        for room in (broker.orders.refusals, broker.freezes.refusals):
+            room._left_out = 3
+        await broker.tell_left_out()
+        rows = await broker.outside.store.read_events(after=0, limit=100, order_id=None)
+        told = [event for _, event in rows if event.kind is EventKind.REFUSALS_LEFT_OUT]
+        assert [event.data["left_out"] for event in told] == [3, 3]
+
+
 async def test_operator_sees_what_was_assembled(config: Config) -> None:
     """The policies in force, and every upstream."""
     async with assembled(config) as broker:

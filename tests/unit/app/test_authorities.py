@@ -13,6 +13,7 @@ from broker.app.authorities import ROOT_LIFETIME, Authorities
 from broker.app.rotations import ISSUING_LIFETIME
 from broker.issuance.errors import Broken
 from broker.issuance.events import EventKind
+from broker.upstreams.name_constraints import permitted_names
 from tests.fakes.authority_keeper import ANNA, Keeper, OfflineRoot
 from tests.fakes.clock import START
 
@@ -77,6 +78,17 @@ async def test_names_without_end_are_a_reason_to_stop(keeper: Keeper) -> None:
         keeper.signer.keys[f"ca-local-root-{number}"] = ec.generate_private_key(ec.SECP256R1())
     with pytest.raises(Broken, match="100 keys called ca-local-root-1"):
         await keeper.initialise()
+
+
+async def test_permitted_e_mail_stands_beside_names(keeper: Keeper) -> None:
+    """And nothing else is left out for it: what is permitted of names is names alone."""
+    await keeper.initialise(permitted_names=["corp.example", "@**.corp.example"])
+    kept = await keeper.kept()
+    assert kept.issuers is not None
+    issuer = kept.issuers.current
+    permitted = permitted_names(issuer.certificate)
+    assert (permitted.mail, permitted.dns_suffixes[:1]) == ((".corp.example",), ("corp.example",))
+    assert issuer.identifier_types == {"dns", "email"}
 
 
 async def test_permitted_names_and_networks_stand_in_both(keeper: Keeper) -> None:

@@ -5,6 +5,8 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -108,12 +110,17 @@ async def test_changed_file_is_served_in_the_next_turn(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    "error",
-    [Broken("no CA"), Unreachable("Vault is away"), RuntimeError("a bug")],
+    ("error", "told"),
+    [
+        (Broken("no CA"), "no CA"),
+        (Unreachable("Vault is away"), "Vault is away"),
+        # What nobody foresaw may hold anything: only its name is shown.
+        (RuntimeError("hunter2"), "it does not start: RuntimeError; the log has more"),
+    ],
     ids=["broken", "unreachable", "bug"],
 )
 async def test_one_that_does_not_start_is_left_for_the_one_before(
-    site: Site, error: Exception
+    site: Site, error: Exception, told: str
 ) -> None:
     """With what people the file has now, and the reason."""
     first, second = site.reading(operators=JANE), site.reading(log__level="debug")
@@ -134,7 +141,8 @@ async def test_one_that_does_not_start_is_left_for_the_one_before(
     assert served[0].operators is not None
     assert served[2].operators is None
     assert turns.keeper.in_force.text == first.text
-    assert str(error) in (turns.keeper.warning() or "")
+    assert told in (turns.keeper.warning() or "")
+    assert "hunter2" not in (turns.keeper.warning() or "")
     found = site.kept.read()
     assert found is not None
     assert found.reading.text == first.text
@@ -215,6 +223,25 @@ async def test_what_a_turn_has_left_ends_before_the_next(site: Site) -> None:
         return None
 
     await turns.run(take_turn)
+
+
+async def test_broker_that_lingers_closes_its_sockets_only_then(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is still led here is served; without a time for it, they close at once."""
+    closed: list[timedelta] = []
+    stopping = asyncio.Event()
+    stopping.set()
+    for linger in (timedelta(days=1), timedelta(0)):
+        turns = Turns(Beginning(reading=site.reading(), linger=linger))
+        said = asyncio.Event()
+        monkeypatch.setattr(turns.sockets, "close", partial(closed.append, linger))
+        monkeypatch.setattr(turns.lasting.health, "say", lambda *_, **__: said.set())  # noqa: B023
+        ending = asyncio.create_task(turns.until(stopping))
+        await said.wait()
+        ending.cancel()
+        await asyncio.gather(ending, return_exceptions=True)
+    assert closed == [timedelta(0)]
 
 
 NO_ANCHORS = {"anchors": "/nowhere/anchors.pem", "people": {}}

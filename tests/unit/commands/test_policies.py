@@ -37,7 +37,7 @@ EXPLAINED = {
         }
     ],
     "warnings": [{"sentence": "would be refused", "name": None, "rule": None}],
-    "approval": {"people": 2, "rules": ["default.yaml:30 rule 'ask'"]},
+    "approval": {"people": 2, "by": ["anna", "ben"], "rules": ["default.yaml:30 rule 'ask'"]},
     "quotas": [
         {"per": "requester", "limit": "5/7d", "enforced": False, "rule": "default.yaml:40 r"}
     ],
@@ -65,7 +65,7 @@ def test_explanation_names_checks_and_rules(run: Run, operations: FakeOperations
     assert "shared/a.yaml:5 rule 'short', warns: it is tried" in out
     assert "its expression failed, so it refuses: it has no name" in out
     assert "warning: would be refused" in out
-    assert "approval: 2 people have to say yes, by default.yaml:30 rule 'ask'" in out
+    assert "2 people have to say yes (only anna, ben), by default.yaml:30 rule 'ask'" in out
     assert "quota per requester: 5/7d, only warned of, by default.yaml:40 r" in out
     assert "cap: 47d, by default.yaml:20 profiles.server.cap" in out
     assert "taken: upstream 'local' is asked" in out

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Coroutine, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,11 @@ def test_serve_runs_the_broker_of_the_configuration(
 
     monkeypatch.setattr(broker.app, "serve", serve)
     assert run("serve")[0] == 0
-    assert run("serve", "--follow")[0] == 0
+    assert run("serve", "--follow", "--linger", "8")[0] == 0
     assert served[0].reading.config.external_url == "https://acme.corp.example"
     assert [first.is_following for first in served] == [False, True]
+    assert [first.linger for first in served] == [timedelta(0), timedelta(seconds=8)]
+    assert run("serve", "--linger", "-1")[0] == 2
 
 
 def test_serve_goes_on_with_what_served_last(

@@ -36,6 +36,15 @@ def test_community_validates_through_its_own_proxy(parse: Parse) -> None:
     assert parse({}).communities["default"].validation.proxy is None
 
 
+def test_contact_of_a_community_needs_an_owner(faults_of: FaultsOf, parse: Parse) -> None:
+    """A number beside no name is nobody's."""
+    contact = {"contact": "pki@corp.example"}
+    (fault,) = faults_of({"communities": {"default": contact}})
+    assert "a contact needs an owner" in str(fault)
+    made = parse({"communities": {"default": {**contact, "owner": "team-pki"}}})
+    assert made.communities["default"].owner == "team-pki"
+
+
 def test_version_of_terms_needs_terms(faults_of: FaultsOf, parse: Parse) -> None:
     """Nobody agrees to the second version of nothing."""
     terms = {"terms_version": "2", "terms_instructions": "https://pki.corp.example/how"}

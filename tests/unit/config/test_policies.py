@@ -66,6 +66,20 @@ def test_configured_directory_takes_the_place_of_the_shipped(tmp_path: Path, par
     assert loaded.current("default").source == "communities/mine.yaml"
 
 
+def test_documents_know_the_set_that_they_are_in_force_with(tmp_path: Path, parse: Parse) -> None:
+    """By the digest that the history keeps; facts about CAs change that and not their own."""
+    (tmp_path / "mine.yaml").write_text(policy())
+    config = parse({"policies": [str(tmp_path)]})
+    first = load_policies(config)
+    facts = "apiVersion: penstock.dev/v1\nkind: UpstreamFacts\ndescriptions: {}\n"
+    (tmp_path / "upstreams.yaml").write_text(facts)
+    second = load_policies(config)
+    for made in (first, second):
+        assert made.current("default").policy_sha256 == made.texts.sha256
+    assert first.texts.sha256 != second.texts.sha256
+    assert first.current("default").sha256 == second.current("default").sha256
+
+
 def test_community_without_policy_is_a_fault_at_its_line(tmp_path: Path) -> None:
     """No policy means nothing is issued, and nobody means that."""
     (tmp_path / "policies").mkdir()

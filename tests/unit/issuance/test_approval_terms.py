@@ -34,6 +34,7 @@ def test_terms_of_a_demand_come_back_as_they_were_kept() -> None:
         reproof=365 * DAY,
         on_withdrawal=OnWithdrawal.REVOKE,
         evidence=("ticket", "contract"),
+        by=frozenset({"anna", "ben"}),
         rules=(RuleRef("shared/hisp.yaml", 7, "rule 'people'"),),
         because=("an auditor asks",),
     )
@@ -43,6 +44,25 @@ def test_terms_of_a_demand_come_back_as_they_were_kept() -> None:
     assert made.revokes
     assert Terms.read(made.facts()) == made
     assert Terms.read(terms().facts()) == terms()
+    earlier = {name: held for name, held in terms().facts().items() if name != "by"}
+    assert Terms.read(earlier) == terms()
+
+
+def test_stricter_terms_name_those_of_the_later_policy() -> None:
+    """Unless that names nobody: then those before hold on."""
+    anna, ben = terms(by=frozenset({"anna"})), terms(by=frozenset({"ben"}))
+    assert anna.stricter(ben) == ben
+    assert anna.stricter(terms()) == terms().stricter(anna) == anna
+
+
+@pytest.mark.parametrize(
+    ("actor", "may"),
+    [("operator:anna", True), ("operator:ben", False), ("anna", False), ("operator:Anna", False)],
+)
+def test_names_are_taken_to_the_letter(actor: str, may: bool) -> None:
+    """Whoever is like one of them is not one of them; without names everybody may."""
+    assert terms(by=frozenset({"anna"})).is_open_to(actor) is may
+    assert terms().is_open_to(actor)
 
 
 def test_stricter_terms_hold_both() -> None:
@@ -75,8 +95,14 @@ def test_approval_is_enough_for_terms_that_it_meets(
 
 @pytest.mark.parametrize(
     "asked",
-    [{"people": 2}, {"evidence": ("ticket",)}, {"holds": DAY / 2}, {"reproof": DAY / 2}],
-    ids=["people", "evidence", "holds", "reproof"],
+    [
+        {"people": 2},
+        {"evidence": ("ticket",)},
+        {"holds": DAY / 2},
+        {"reproof": DAY / 2},
+        {"by": frozenset({"anna"})},
+    ],
+    ids=["people", "evidence", "holds", "reproof", "by"],
 )
 def test_approval_is_not_enough_for_terms_that_ask_more(asked: dict[str, Any]) -> None:
     """Whatever it is that they ask more of."""

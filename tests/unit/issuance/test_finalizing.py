@@ -10,17 +10,20 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from broker.issuance.errors import Broken
 from broker.issuance.events import EventKind
-from broker.issuance.records import WorkStatus
+from broker.issuance.freeze_ports import FreezeKind
+from broker.issuance.records import OrderRecord, Suspension, WorkStatus
 from broker.policy.decisions import QuotaPer
 from broker.policy.published_limits import LimitPer, PublishedLimit
 from broker.policy.units import Rate
 from broker.protocol.csr import ParsedCsr, parse_csr
 from broker.protocol.problems import Problem, ProblemType
 from broker.protocol.resources import OrderStatus
+from broker.storage.rows import SUSPENSIONS
 from tests.fakes.clock import START
 from tests.fakes.fake_policies import POLICY
 from tests.fakes.world import World, always, leaf_of, make_csr, new_key
-from tests.unit.issuance.test_failover import back, have_two, issued, leave_alone, level
+from tests.unit.issuance.test_failover import TWO, back, have_two, issued, leave_alone, level
+from tests.unit.issuance.test_freezes import freeze
 from tests.unit.issuance.test_quotas import WEEK, demand, under
 
 NAME = "www.example.com"
@@ -375,7 +378,7 @@ async def test_a_rule_that_came_between_holds_with_what_was_left_before(world: W
 async def test_quota_of_the_ca_that_it_goes_to_is_taken_at_finalize(
     world: World, per: QuotaPer
 ) -> None:
-    """And that of the CA it was made for comes back; with no room the order stays ready."""
+    """And that of the CA it was made for comes back; with no room the order waits for its own."""
     have_two(world)
     by_ca = [
         demand(per, 5, name="left", upstreams=frozenset({"ca"})),
@@ -390,16 +393,17 @@ async def test_quota_of_the_ca_that_it_goes_to_is_taken_at_finalize(
     await leave_alone(world)
     assert (await client.finalize(made[0])).upstream == "next"
     assert await level(world, left) == 4
-    with pytest.raises(Problem, match="under rule 'there' are limited to 1/7d") as refused:
-        await client.finalize(made[1])
-    assert refused.value.type is ProblemType.RATE_LIMITED
-    assert refused.value.retry_after == WEEK
-    assert (await client.read(made[1])).status is OrderStatus.READY
-    assert await level(world, left) == 4
-    (told,) = await world.events(EventKind.QUOTA_EXCEEDED)
-    assert (told.order_id, told.upstream) == (made[1].order_id, "next")
+    kept = await client.finalize(made[1])
+    assert (kept.status, kept.upstream) == (OrderStatus.PROCESSING, "ca")
+    assert await level(world, left) == 4, "it was taken when the order was made, and once"
+    passed_over = kept.decision["passed_over"]
+    assert isinstance(passed_over, dict)
+    assert "under rule 'there' are limited to 1/7d" in passed_over["next"]
+    assert await world.events(EventKind.QUOTA_EXCEEDED) == []
+    await world.let_pass(timedelta(minutes=10))
+    assert (await world.load(kept)).status is OrderStatus.PROCESSING
     await back(world, "ca")
-    assert (await client.finalize(made[1])).status is OrderStatus.VALID
+    assert (await world.finish(kept)).status is OrderStatus.VALID
     assert issued(world) == (1, 1)
 
 
@@ -429,3 +433,130 @@ async def test_ca_that_heard_of_the_order_ahead_of_finalize_stays_counted(world:
     assert (await client.finalize(order)).upstream == "next"
     assert await level(world, "ca|ca|account|default") == 4
     assert await level(world, f"ca|ca|names|{NAME}", full=5) == 5
+
+
+async def without_room(world: World, **limits: tuple[PublishedLimit, ...]) -> OrderRecord:
+    """Return an order that is ready, made for a CA that is away by now; the next has no room."""
+    world.limits |= limits
+    under(world, demand(QuotaPer.COMMUNITY, 1, name="there", upstreams=frozenset({"next"})))
+    client = await world.client()
+    order, other = [await client.ready(name) for name in (NAME, "b.example.com")]
+    await leave_alone(world)
+    assert (await client.finalize(other)).upstream == "next"
+    return order
+
+
+async def finalize(world: World, order: OrderRecord) -> OrderRecord:
+    """Have the owner of *order* finalize it."""
+    account = await world.store.find_account(order.account_id)
+    assert account is not None
+    return await world.drive(world.orders.finalize(account, order.order_id, make_csr(NAME)))
+
+
+async def close_by(world: World, how: str, order: OrderRecord) -> None:
+    """Close the CA that *order* was made for, other than by its being away."""
+    if how == "suspended":
+        row = Suspension(
+            upstream="ca", upstream_profile=None, since=START, order_id=order.order_id, rule="x"
+        )
+        insert = SUSPENSIONS.insert, *SUSPENSIONS.values(row)
+        await world.store._database.write(lambda transaction: transaction.change(*insert))
+    elif how == "frozen":
+        await freeze(world, FreezeKind.UPSTREAM, "ca")
+    elif how == "rule":
+        world.policies.set(TWO + "rules: [{name: x, because: test, upstreams: [next]}]\n")
+    elif how == "profile":
+        world.policies.set(POLICY.replace("[{upstream: ca}]", "[{upstream: next}]"))
+    elif how == "cap":
+        shortest = replace(world.facts["ca"], min_lifetime=200 * DAY)
+        world.facts["ca"] = replace(shortest, default_lifetimes=(always(200 * DAY),))
+    elif how == "caa":
+        world.policies.set(TWO.replace("default_profile: ", "caa: refuse\ndefault_profile: "))
+        world.caa.identities |= {"ca": "first.example.net", "next": "next.example.net"}
+        world.caa.records[NAME] = ["next.example.net"]
+    else:
+        del world.facts["ca"]
+
+
+CLOSED = ["suspended", "frozen", "rule", "profile", "cap", "caa", "gone"]
+
+
+@pytest.mark.parametrize("how", CLOSED)
+async def test_order_whose_ca_is_closed_to_it_is_told_of_the_limit_of_the_next(
+    world: World, how: str
+) -> None:
+    """Nobody can wait for such a CA: the client is told when the next has room."""
+    have_two(world)
+    order = await without_room(world)
+    await close_by(world, how, order)
+    with pytest.raises(Problem, match="under rule 'there' are limited to 1/7d") as refused:
+        await finalize(world, order)
+    assert refused.value.type is ProblemType.RATE_LIMITED
+    assert refused.value.retry_after == WEEK
+    assert (await world.load(order)).status is OrderStatus.READY
+    (told,) = await world.events(EventKind.QUOTA_EXCEEDED)
+    assert (told.order_id, told.upstream) == (order.order_id, "next")
+    world.clock.advance(timedelta(hours=1))
+    assert issued(world) == (0, 1)
+
+
+async def test_order_waits_for_its_own_ca_whose_account_is_recovered(world: World) -> None:
+    """The twin: that CA is away too, for as long as a person needs."""
+    have_two(world)
+    order = await without_room(world)
+    await back(world, "ca")
+    world.waiting["ca"] = world.facts.pop("ca")
+    lost = Broken("our account is lost", left_nothing=True)
+    world.ca.fail("finalize", lost, times=9)
+    kept = await finalize(world, order)
+    assert (kept.status, kept.upstream) == (OrderStatus.PROCESSING, "ca")
+    world.facts["ca"] = world.waiting.pop("ca")
+    assert (await world.finish(kept)).status is OrderStatus.VALID
+    assert issued(world) == (1, 1)
+
+
+async def test_order_that_waits_for_its_own_ca_moves_once_the_next_has_room(
+    world: World,
+) -> None:
+    """As any that was finalized before its CA was away; what it took of its own comes back."""
+    have_two(world)
+    names = PublishedLimit(per=LimitPer.NAMES, rate=Rate(5, 10 * WEEK))
+    order = await without_room(world, ca=(names,))
+    bucket = f"ca|ca|names|{NAME}"
+    assert await level(world, bucket, full=5) == 4
+    kept = await finalize(world, order)
+    assert (kept.upstream, await level(world, bucket, full=5)) == ("ca", 4)
+    world.clock.advance(WEEK)
+    done = await world.finish(kept)
+    assert (done.status, done.upstream, issued(world)) == (OrderStatus.VALID, "next", (0, 2))
+    assert await level(world, bucket, full=5) == 5
+    await back(world, "ca")
+    await world.let_pass(timedelta(hours=2))
+    assert issued(world) == (0, 2)
+
+
+@pytest.mark.parametrize(("cap", "days"), [("30d", 30), ("300d", 90)], ids=["tighter", "looser"])
+async def test_order_that_waits_for_its_own_ca_holds_the_tighter_cap(
+    world: World, cap: str, days: int
+) -> None:
+    """Of newOrder's and of now's, as wherever it goes."""
+    have_two(world)
+    order = await without_room(world)
+    world.policies.set(TWO.replace("cap: 90d", f"cap: {cap}"))
+    kept = await finalize(world, order)
+    assert (kept.upstream, kept.cap_seconds) == ("ca", days * 86400)
+    await back(world, "ca")
+    assert (await world.finish(kept)).status is OrderStatus.VALID
+    (certificate,) = [one for one in await world.certificates() if one.upstream == "ca"]
+    assert certificate.not_after <= world.clock.now() + days * DAY
+
+
+async def test_order_that_waits_for_its_own_ca_heeds_caa(world: World) -> None:
+    """It is looked at for the CA that it waits for, and told so."""
+    have_two(world)
+    order = await without_room(world)
+    await close_by(world, "caa", order)
+    world.caa.records[NAME] = ["next.example.net", "first.example.net"]
+    assert (await finalize(world, order)).upstream == "ca"
+    looked = [one for one in await world.events(EventKind.CAA_LOOKED_AT) if one.upstream == "ca"]
+    assert [one.order_id for one in looked] == [order.order_id]

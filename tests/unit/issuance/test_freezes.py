@@ -73,6 +73,15 @@ async def test_frozen_requester_orders_nothing(world: World, kind: FreezeKind) -
     assert world.ca.count("open_order") == 0
 
 
+async def test_refusal_is_kept_with_the_policies_in_force(world: World) -> None:
+    """Every refusal tells under which they fell, one for a freeze as well."""
+    client = await frozen_client(world, FreezeKind.ACCOUNT)
+    with pytest.raises(Problem, match="issuance is frozen for"):
+        await client.order("a.robots.example.com")
+    *_, told = await world.events(EventKind.REQUEST_REFUSED)
+    assert told.data["policy_sha256"] == world.policies.current("default").policy_sha256
+
+
 @pytest.mark.parametrize("kind", REQUESTERS, ids=str)
 async def test_others_order_on(world: World, kind: FreezeKind) -> None:
     """A freeze of one account, key or community stops nobody else."""

@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+import pytest
+
 from broker.issuance.errors import Unreachable
 from broker.issuance.events import Actor, Event, EventKind
 from broker.issuance.node_refusals import KEPT_PER_PARTY, MAX_PARTIES, PERIOD, NodeRefusals
@@ -45,6 +47,23 @@ async def test_refusals_past_the_bound_are_counted_in_the_next_that_is_kept() ->
     clock.advance(PERIOD + timedelta(seconds=1))
     await refuse(made, "192.0.2.7")
     assert log.events[-1].data == {"peer": "192.0.2.7", "passed_over": 5}
+
+
+async def test_flood_that_ends_is_told_by_itself() -> None:
+    """For all parties together, also those that are counted no more; later if the disk is full."""
+    made, log, _ = refusals()
+    await refuse(made, "192.0.2.7", KEPT_PER_PARTY + 5)
+    await refuse(made, "192.0.2.8", KEPT_PER_PARTY + 2)
+    for number in range(MAX_PARTIES - 1):
+        await refuse(made, f"another {number}")
+    log.is_away = True
+    with pytest.raises(Unreachable):
+        await made.tell_left_out()
+    log.is_away = False
+    for _ in range(2):
+        await made.tell_left_out()
+    (told,) = [one for one in log.events if one.kind is EventKind.REFUSALS_LEFT_OUT]
+    assert told.data["left_out"] == 7
 
 
 async def test_parties_do_not_use_up_each_others_places() -> None:

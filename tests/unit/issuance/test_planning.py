@@ -11,6 +11,7 @@ from broker.issuance.planning import decided_rule, decision_facts
 from broker.issuance.records import JobKind, OrderRecord, WorkStatus
 from broker.policy.decisions import CapPlan, Lever, NewOrderDecision, Requirement, RuleRef
 from broker.protocol.challenges import ChallengeType
+from broker.protocol.identifiers import Identifier, IdentifierType
 from tests.fakes.clock import START
 from tests.fakes.world import Client, World, dns
 
@@ -142,6 +143,22 @@ async def test_facts_are_of_now(world: World, client: Client) -> None:
     assert [one.name for one in facts.upstreams] == ["ca", "local"]
     assert facts.suspended == frozenset()
     assert facts.account_thumbprint == client.account.thumbprint
+
+
+async def test_public_suffixes_are_looked_up_behind_the_at(world: World, client: Client) -> None:
+    """Of e-mail as of names; an IP address has none."""
+    facts = await world.planner.facts(
+        client.account,
+        identifiers=(
+            Identifier(IdentifierType.EMAIL, "jane@co.example.com"),
+            Identifier(IdentifierType.EMAIL, "jane@www.co.example.com"),
+            Identifier(IdentifierType.IP, "2001:db8::1"),
+        ),
+        profile=None,
+        not_before=None,
+        not_after=None,
+    )
+    assert facts.public_suffixes == frozenset({"co.example.com"})
 
 
 async def test_who_asks_and_from_where(world: World, client: Client) -> None:

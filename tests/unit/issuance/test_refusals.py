@@ -70,6 +70,22 @@ async def test_every_finding_is_kept(world: World, where: dict[str, str]) -> Non
     }
 
 
+async def test_flood_that_ends_is_told_by_itself(world: World) -> None:
+    """Once, and not at all where nothing was left out."""
+    client = await world.client()
+    refusals = Refusals(world.store, world.clock)
+    for _ in range(PER_MINUTE + 7):
+        await refusals.record(client.account, DECISION, resource="new-order")
+    for _ in range(2):
+        await refusals.tell_left_out()
+    (told,) = await world.events(EventKind.REFUSALS_LEFT_OUT)
+    assert told.data == {"left_out": 7, "by": "policy"}
+    world.clock.advance(timedelta(minutes=1))
+    await refusals.record(client.account, DECISION, resource="new-order")
+    last = (await world.events(EventKind.REQUEST_REFUSED))[-1]
+    assert "left_out_before" not in last.data
+
+
 async def test_flood_of_refusals_does_not_fill_the_store(world: World) -> None:
     """Past a number a minute they are only counted; the next one that is kept tells how many."""
     client = await world.client()

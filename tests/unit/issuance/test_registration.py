@@ -106,6 +106,60 @@ async def test_whoever_minted_the_key_does_not_decide(world: World) -> None:
     assert (await say(world, request, "approve", BEN)).status is ApprovalStatus.APPROVED
 
 
+async def test_whom_policy_names_approves_and_nobody_else(world: World, client: Client) -> None:
+    """By their very name: whoever could be them is not them.  A no is everybody's."""
+    world.policies.set(people_policy("      holds: 30d\n", "      by: [ben]\n"))
+    request = await filed(client, HOST)
+    for actor in (ANNA, Actor("operator:ben@corp.example"), Actor("operator:corp/ben")):
+        with pytest.raises(Problem, match=f"{actor.name} may not decide .* that to ben") as caught:
+            await say(world, request, "approve", actor)
+        assert caught.value.status == 403
+    assert (await say(world, request, "deny", ANNA)).status is ApprovalStatus.DENIED
+    assert (await say(world, request, "approve", BEN)).status is ApprovalStatus.APPROVED
+    await say(world, request, "suspend", ANNA)
+    with pytest.raises(Problem, match="operator:anna may not decide"):
+        await say(world, request, "resume", ANNA)
+    await say(world, request, "resume", BEN)
+    with pytest.raises(Problem, match="operator:anna may not decide"):
+        await say(world, request, "renew", ANNA)
+    assert await client.order(HOST)
+
+
+async def test_whom_policy_names_later_approves_anew(world: World, client: Client) -> None:
+    """Those whom it named before may be gone, so they count no more."""
+    world.policies.set(people_policy("      holds: 30d\n", "      by: [ben]\n"))
+    request = await filed(client, HOST)
+    await say(world, request, "approve", BEN)
+    assert await client.order(HOST)
+    world.policies.set(people_policy("      holds: 30d\n", "      by: [ben, carl]\n"))
+    assert await client.order(HOST)
+    world.policies.set(people_policy("      holds: 30d\n", "      by: [carl]\n"))
+    with pytest.raises(Problem, match="has to be shown anew"):
+        await client.order(HOST)
+    with pytest.raises(Problem, match="leaves that to carl"):
+        await say(world, request, "renew", BEN)
+    await say(world, request, "renew", CARL)
+    assert await client.order(HOST)
+
+
+async def test_what_is_due_by_policy_is_due_again_when_it_is_resumed(
+    world: World, client: Client
+) -> None:
+    """Who holds it up and lets it go on has said nothing that policy asks for."""
+    request = await filed(client, HOST)
+    await say(world, request, "approve", BEN)
+    world.policies.set(people_policy("      holds: 30d\n", "      people: 2\n"))
+    with pytest.raises(Problem, match="has to be shown anew"):
+        await client.order(HOST)
+    await say(world, request, "suspend", ANNA)
+    assert (await say(world, request, "resume", BEN)).status is ApprovalStatus.DUE
+    with pytest.raises(Problem, match="has to be shown anew"):
+        await client.order(HOST)
+    await say(world, request, "renew", BEN)
+    assert (await say(world, request, "renew", CARL)).status is ApprovalStatus.APPROVED
+    assert await client.order(HOST)
+
+
 async def test_requester_may_hold_up_and_take_back(world: World, client: Client) -> None:
     """That does no harm."""
     update = AccountUpdate(contacts=("mailto:anna@corp.example",))

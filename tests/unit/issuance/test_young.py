@@ -9,12 +9,14 @@ import pytest
 
 from broker.issuance.errors import Refused, Unreachable
 from broker.issuance.events import EventKind
+from broker.issuance.freeze_ports import FreezeKind
 from broker.issuance.records import OrderRecord, WorkStatus
 from broker.protocol.problems import Problem, ProblemType
 from broker.protocol.resources import OrderStatus
 from tests.fakes.fake_policies import POLICY
 from tests.fakes.world import Client, World, leaf_of, make_csr, new_key
 from tests.unit.issuance.test_failover import TWO, back, have_two, issued, leave_alone
+from tests.unit.issuance.test_freezes import JANE, freeze
 
 NAME = "www.example.com"
 
@@ -245,6 +247,136 @@ async def test_outage_that_is_longer_than_a_day_brings_one_certificate(world: Wo
     assert {one.status for one in done} == {OrderStatus.VALID}
     assert len({one.certificate_id for one in done}) == 1
     assert len(world.ca.issued) == 1
+
+
+async def prepared(world: World, client: Client, csr_der: bytes, number: int) -> list[OrderRecord]:
+    """Return so many orders of one CSR, of which the CA has heard the first one's finalize, and
+    has opened its orders for the others."""
+    world.ca.holds_back = True
+    made = []
+    for _ in range(number):
+        made.append(await client.ready(NAME))
+        await world.settle()
+        await client.finalize(made[-1], csr_der)
+    assert (world.ca.count("finalize"), len(world.ca.orders)) == (1, number)
+    return made
+
+
+async def pass_days(world: World, days: float) -> None:
+    """Let a long time go by, with a look at everything every few hours."""
+    for _ in range(round(days * 4)):
+        world.clock.advance(timedelta(hours=6))
+        await world.let_pass(timedelta(minutes=2))
+
+
+async def issue_late(world: World) -> None:
+    """Have the CA be back for some minutes before it signs what it was told to."""
+    world.ca.is_away = False
+    await world.let_pass(timedelta(minutes=8))
+    assert world.ca.accepted == 1
+    world.ca.holds_back = False
+    world.ca.issue_held()
+
+
+async def one_for_all(world: World, made: list[OrderRecord]) -> None:
+    """Have every order answered with the one certificate that there is."""
+    done = [await world.finish(one) for one in made]
+    assert {one.status for one in done} == {OrderStatus.VALID}
+    assert len({one.certificate_id for one in done}) == 1
+    assert len(world.ca.issued) == 1
+
+
+@pytest.mark.parametrize("is_begun_anew", [False, True], ids=["same process", "next process"])
+async def test_outage_after_the_ca_has_opened_its_orders_brings_one_certificate(
+    world: World, is_begun_anew: bool
+) -> None:
+    """The day of each is over when the CA is back, and the first still has its turn."""
+    client, csr_der = await world.client(), make_csr(NAME)
+    made = await prepared(world, client, csr_der, 4)
+    world.ca.is_away = True
+    await pass_days(world, 3)
+    if is_begun_anew:
+        await world.restart()
+        await world.let_pass(LONGEST_PAUSE)
+        await world.dispatcher.run_due()
+    assert world.ca.count("finalize") == 1
+    await issue_late(world)
+    await one_for_all(world, made)
+
+
+async def test_broker_that_was_off_for_days_brings_one_certificate(world: World) -> None:
+    """As an outage of the CA does."""
+    client, csr_der = await world.client(), make_csr(NAME)
+    made = await prepared(world, client, csr_der, 3)
+    await world.stop()
+    world.clock.advance(timedelta(days=3))
+    await world.start()
+    await world.dispatcher.run_due()
+    await issue_late(world)
+    await one_for_all(world, made)
+
+
+async def test_freeze_of_days_brings_one_certificate(world: World) -> None:
+    """All go on at the moment at which it is lifted."""
+    client, csr_der = await world.client(), make_csr(NAME)
+    world.ca.fail("finalize", Unreachable("cut", left_nothing=True), times=99)
+    made = []
+    for _ in range(3):
+        made.append(await client.ready(NAME))
+        await world.settle()
+        await client.finalize(made[-1], csr_der)
+    assert len(world.ca.orders) == 3
+    place = await freeze(world, FreezeKind.ACCOUNT, client.account.account_id)
+    await pass_days(world, 2)
+    world.ca.mend()
+    world.ca.holds_back = True
+    await world.freezes.unfreeze(place, JANE)
+    await world.let_pass(timedelta(minutes=8))
+    assert world.ca.accepted == 1
+    world.ca.holds_back = False
+    world.ca.issue_held()
+    await one_for_all(world, made)
+
+
+async def test_work_that_was_opened_after_the_wait_is_looked_at_again(world: World) -> None:
+    """Of the others the CA has heard nothing: what came of the first meanwhile is theirs too."""
+    client, csr_der = await world.client(), make_csr(NAME)
+    made = [await client.ready(NAME) for _ in range(3)]
+    await world.settle()
+    assert len(world.ca.orders) == 1
+    world.ca.is_away = True
+    for one in made:
+        await client.finalize(one, csr_der)
+    await pass_days(world, 3)
+    world.ca.holds_back = True
+    await issue_late(world)
+    await one_for_all(world, made)
+
+
+async def test_ca_that_goes_away_again_ends_no_turn(world: World) -> None:
+    """Minutes in which it answers count, and not the hours between them."""
+    client, csr_der = await world.client(), make_csr(NAME)
+    made = await prepared(world, client, csr_der, 3)
+    for _ in range(3):
+        world.ca.is_away = True
+        await pass_days(world, 1)
+        world.ca.is_away = False
+        await world.let_pass(timedelta(minutes=1))
+    assert world.ca.count("finalize") == 1
+    world.ca.holds_back = False
+    world.ca.issue_held()
+    await one_for_all(world, made)
+
+
+async def test_turns_are_in_the_order_of_the_claims(world: World) -> None:
+    """The twin: behind one that never ends the next goes on, alone, and after it the one behind."""
+    client, csr_der = await world.client(), make_csr(NAME)
+    await prepared(world, client, csr_der, 4)
+    world.clock.advance(timedelta(days=1))
+    await world.let_pass(timedelta(minutes=10))
+    for number in (1, 2, 3, 4):
+        assert world.ca.count("finalize") == number
+        await world.let_pass(timedelta(minutes=22))
 
 
 @pytest.mark.parametrize("is_turn", [False, True], ids=["process", "turn"])
@@ -554,6 +686,14 @@ async def test_it_outlives_a_restart(world: World) -> None:
     client, csr_der = await world.client(), make_csr(NAME)
     first = await issue(client, csr_der)
     await world.restart()
+    assert (await issue(client, csr_der)).certificate_id == first.certificate_id
+
+
+async def test_change_elsewhere_in_the_set_changes_nothing(world: World) -> None:
+    """A rule of another community is no rule of its own, nor is a comment about some CA."""
+    client, csr_der = await world.client(), make_csr(NAME)
+    first = await issue(client, csr_der)
+    world.policies.set_sha256 = "ab" * 32
     assert (await issue(client, csr_der)).certificate_id == first.certificate_id
 
 

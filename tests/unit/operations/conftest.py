@@ -136,6 +136,8 @@ class Office:
     desk: Operations
     upstreams: FakeUpstreamKeeper
     authorities: FakeAuthorityKeeper
+    rooms: Rooms
+    """What the desk is over."""
 
 
 @pytest.fixture
@@ -158,4 +160,4 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
             freezes=world.freezes,
             ownership=Ownership(world.store, world.clock),
         )
-        yield Office(world, OperatorDesk(rooms), upstreams, authorities)
+        yield Office(world, OperatorDesk(rooms), upstreams, authorities, rooms)

@@ -108,7 +108,7 @@ async def test_request_is_shown_with_all_that_is_known(desk: ApprovalDesk, clien
     assert shown["asked_by"]["thumbprint"] == client.account.thumbprint
     assert shown["terms"] == {
         "people": 2, "answer_within": "14d", "holds": "300d", "reproof": "100d",
-        "on_withdrawal": "revoke", "evidence": ["ticket"],
+        "on_withdrawal": "revoke", "evidence": ["ticket"], "by": None,
         "rules": ["default.yaml:39 rule 'two-people'"],
         "because": ["these hosts speak for the board"],
     }  # fmt: skip

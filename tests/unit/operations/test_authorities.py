@@ -128,6 +128,16 @@ async def test_ca_is_held_to_what_policy_allows(office: Office) -> None:
     assert free == ("local", None, (), ())
 
 
+async def test_ca_may_certify_the_e_mail_that_policy_allows(office: Office) -> None:
+    """But for a pattern of every address, which no constraint can say."""
+    before = office.world.policies.current("default").allow.bases
+    patterns = f'"**.{before[0]}", "@corp.example", "@**"'
+    office.world.policies.change(f'"**.{before[0]}"', patterns)
+    await office.desk.ca_init(actor=ANNA)
+    ((_, _, names, _),) = office.authorities.made
+    assert names == (*before, "@corp.example")
+
+
 async def test_ca_may_certify_the_addresses_that_policy_allows(office: Office) -> None:
     """Networks in the policy become networks in the constraints."""
     before = office.world.policies.current("default").allow.bases

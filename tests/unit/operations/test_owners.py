@@ -1,11 +1,14 @@
 """The desk about owners."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from broker.web.operator import OperationError
+from broker.issuance.ownership import Ownership
+from broker.operations import OperatorDesk
+from broker.web.operator import OperationError, Operations
 from tests.unit.operations.conftest import ANNA, Office
 
 
@@ -74,3 +77,31 @@ async def test_lists_have_an_end_and_know_their_communities(office: Office) -> N
         await office.desk.owner_list(limit=0)
     with pytest.raises(OperationError, match="no community is called 'nowhere'"):
         await office.desk.owner_show(owner="anna", community="nowhere")
+
+
+async def test_community_answers_for_what_names_nobody(office: Office) -> None:
+    """It is told as that, is in nobody's column, and is not what a rule asks for."""
+    world = office.world
+    fallback = Ownership(
+        world.store, world.clock, of_communities={"default": ("team-pki", "pki@corp.example")}
+    )
+    desk: Operations = OperatorDesk(replace(office.rooms, ownership=fallback))
+    client = await world.client()
+    account = client.account.account_id
+    shown = await desk.account_show(account_id=account)
+    assert (shown["owner"], shown["contact"], shown["owner_by"]) == (
+        "team-pki", "pki@corp.example", "community",
+    )  # fmt: skip
+    assert (await office.desk.account_show(account_id=account))["owner_by"] == ""
+    minted = await desk.eab_mint(actor=ANNA, key_id="web")
+    assert (minted["owner"], minted["owner_by"]) == ("team-pki", "community")
+    assert {row["owner_by"] for row in await desk.eab_list()} == {"community"}
+    unnamed = (await desk.owner_show(owner=""))["things"]
+    assert account in {one["id"] for one in unnamed}
+    assert {(one["owner"], one["by"]) for one in unnamed} == {("team-pki", "community")}
+    assert (await desk.owner_show(owner="team-pki"))["things"] == []
+    explained = await desk.policy_explain(names=["a.example.com"], account=account)
+    assert explained["owner"] is None
+    await desk.owner_set(actor=ANNA, account=account, owner="anna", contact="4711")
+    shown = await desk.account_show(account_id=account)
+    assert (shown["owner"], shown["contact"], shown["owner_by"]) == ("anna", "4711", "own")

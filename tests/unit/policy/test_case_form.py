@@ -56,7 +56,7 @@ def test_whole_story_is_written_down() -> None:
         ),
         pytest.param(
             "{names: [], upstreams: [], csr: {usages: [codeSigning]}}",
-            "expected 'server-auth' or 'client-auth'",
+            "expected 'server-auth', 'client-auth' or 'email-protection'",
             id="usage",
         ),
         pytest.param("{names: [], upstreams: [], certificate: {lifetime: 90}}", "90", id="no-unit"),

@@ -373,13 +373,90 @@ def test_what_policy_does_not_allow_is_refused_with_a_sentence(
 
 
 def test_identifiers_other_than_names_and_addresses_are_not_served() -> None:
-    """Even if a pattern would fit their text."""
+    """Where no rule speaks of them, even if a pattern would fit their text."""
     identifier = Identifier(IdentifierType.EMAIL, "a@a.example")
     document = policy(names={"allow": ["**"]})
     finding = only(document, new_order(identifiers=(identifier,)))
     assert finding.check == CheckName.IDENTIFIER_TYPE
     assert finding.type is ProblemType.UNSUPPORTED_IDENTIFIER
     assert finding.identifier == identifier
+
+
+# ----------------------------------------------------------------------------------------- e-mail
+
+
+def mail(address: str, **facts: Any) -> NewOrderFacts:
+    """Return the facts of a newOrder for an address of e-mail, by whoever is trusted with some."""
+    taking = upstream(identifier_types=frozenset({"dns", "email"}))
+    identifiers = (Identifier(IdentifierType.EMAIL, address),)
+    asker = {"eab": eab(), "upstreams": (taking,)}
+    return new_order(identifiers=identifiers, **{**asker, **facts})
+
+
+def mail_policy(**changes: Any) -> PolicyDocument:
+    """Return a policy that gives addresses of one domain to the holder of a key."""
+    trusted = [{"eab": ["key"], "names": ["@a.example"], "profiles": ["server"], "because": "HR"}]
+    return policy(
+        **{"names": {"allow": ["**.a.example", "@a.example"]}, "trusted": trusted, **changes}
+    )
+
+
+def test_an_address_of_e_mail_that_a_rule_gives_may_be_ordered() -> None:
+    """Without a challenge: there is none for it."""
+    decision = decide_new_order(mail_policy(), mail("jane@a.example"))
+    assert not decision.is_refused
+    [need] = decision.requirements.values()
+    assert (need.challenges, need.granted_by is not None) == ((), True)
+
+
+@pytest.mark.parametrize(
+    ("address", "changes", "facts", "check", "sentence"),
+    [
+        pytest.param("jane@b.example", {}, {}, CheckName.NAME_ALLOWED, "allowed by no rule",
+                     id="another-domain"),
+        pytest.param("jane@www.a.example", {}, {}, CheckName.NAME_ALLOWED, "allowed by no rule",
+                     id="a-domain-that-only-names-may-have"),
+        pytest.param("Root@a.example",
+                     {"names": {"allow": ["@a.example"], "deny": ["root@a.example"]}}, {},
+                     CheckName.NAME_DENIED, "denied by policy", id="denied-in-any-case"),
+        pytest.param("jane@a.example", {"trusted": []}, {}, CheckName.CONTROL_PROVABLE,
+                     "no challenge here can prove", id="nobody-is-trusted"),
+        pytest.param("jane@a.example", {}, {"eab": None}, CheckName.CONTROL_PROVABLE,
+                     "no challenge here can prove", id="another-asker"),
+        pytest.param("jane@a.example", {}, {"eab": eab(names=["**.a.example"])},
+                     CheckName.EAB_NAMES, "outside the names of", id="binding-for-names"),
+        pytest.param("jane@a.example", {}, {"public_suffixes": frozenset({"a.example"})},
+                     CheckName.PUBLIC_SUFFIX,
+                     "is an address at a public suffix, expected a name below 'a.example'",
+                     id="public-suffix"),
+        pytest.param("jane@a.example", {"rules": [{"name": "r", "because": "b", "refuse": "not now",
+                                                   "names": ["@*.example", "@a.example"]}]}, {},
+                     CheckName.RULE_REFUSED_NAME, "not now", id="rule"),
+        pytest.param("jane@a.example", {"ct": {"private_names": ["a.example"]}},
+                     {"upstreams": (upstream(identifier_types=frozenset({"email"}),
+                                             is_ct_logged=True),)},
+                     CheckName.PRIVATE_NAME, "is a private name", id="at-a-private-name"),
+        pytest.param("jane@a.example", {}, {"upstreams": (upstream(),)}, CheckName.CAP_PLAN,
+                     "takes identifiers of type dns only", id="no-upstream"),
+    ],
+)  # fmt: skip
+def test_an_address_of_e_mail_that_is_refused(
+    address: str,
+    changes: dict[str, Any],
+    facts: dict[str, Any],
+    check: CheckName,
+    sentence: str,
+) -> None:
+    """No rule of DNS names, no default and no challenge gives one."""
+    finding = only(mail_policy(**changes), mail(address, **facts))
+    assert finding.check == check
+    assert sentence in finding.sentence
+
+
+def test_addresses_of_e_mail_open_no_name() -> None:
+    """A pattern of e-mail says nothing of its own domain."""
+    document = mail_policy(names={"allow": ["@a.example", "@**.a.example"]})
+    assert only(document, new_order("www.a.example")).check == CheckName.NAME_ALLOWED
 
 
 # -------------------------------------------------------------------------------------- addresses

@@ -173,6 +173,13 @@ BREACHES: list[Any] = [
     ),
     pytest.param(
         {},
+        {"leaf": {"subject": name("www.a.example", email_address="root@a.example")}},
+        CheckName.ISSUED_NAMES,
+        "has the e-mail address 'root@a.example' beyond the order in its subject",
+        id="address-in-the-subject",
+    ),
+    pytest.param(
+        {},
         {"leaf": {"not_before": AT + MINUTE + SECOND}},
         CheckName.ISSUED_START,
         "starts 2026-11-22T12:01:01Z, 1m1s after it was received",
@@ -430,3 +437,31 @@ def test_a_certificate_longer_than_its_upstream_was_known_for_is_a_breach() -> N
     assert finding.lever is Lever.VERIFY
     assert "past the 90d that this upstream was known to issue" in finding.sentence
     assert "cap" not in finding.sentence
+
+
+MAIL = x509.RFC822Name("Jane@a.example")
+
+
+@pytest.mark.parametrize(
+    ("texts", "leaf", "is_right"),
+    [
+        pytest.param([MAIL], {}, True, id="as-ordered"),
+        pytest.param([MAIL], {"subject": name("Jane@A.example")}, True, id="common-name"),
+        pytest.param([MAIL], {"subject": name(email_address="Jane@a.example")}, True,
+                     id="in-the-subject"),
+        pytest.param([x509.RFC822Name("jane@a.example")], {}, False, id="another-case"),
+        pytest.param([x509.RFC822Name("a.example")], {}, False, id="its-host-alone"),
+        pytest.param([MAIL, "a.example"], {}, False, id="its-domain-too"),
+        pytest.param([MAIL], {"subject": name("jane@a.example")}, False,
+                     id="common-name-in-another-case"),
+    ],
+)  # fmt: skip
+def test_addresses_of_e_mail_are_read_back_from_the_certificate(
+    texts: list[Any], leaf: dict[str, Any], is_right: bool
+) -> None:
+    """The mail server alone knows whether case matters, so another case is another mailbox."""
+    facts = issued(
+        *texts, leaf=leaf, identifiers=(Identifier(IdentifierType.EMAIL, "Jane@a.example"),)
+    )
+    found = {one.check for one in decide_issued(policy(), facts)}
+    assert (CheckName.ISSUED_NAMES not in found) is is_right

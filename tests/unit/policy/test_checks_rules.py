@@ -82,6 +82,23 @@ def test_evidence_of_devices_cannot_be_taken_yet() -> None:
     assert "cannot be taken yet" in found.sentence
 
 
+def test_an_order_that_nobody_may_approve() -> None:
+    """Two names that different people approve: each alone is asked for, both together refused."""
+    document = ruled(
+        rule(name="of-anna", names=["x.a.example"], approval={"by": ["anna"]}),
+        rule(name="of-ben", names=["y.a.example"], approval={"by": ["ben"]}),
+    )
+    alone = decide_new_order(document, new_order("x.a.example"))
+    assert not alone.is_refused
+    assert alone.approval is not None
+    assert alone.approval.by == {"anna"}
+    (found,) = decide_new_order(document, new_order("x.a.example", "y.a.example")).findings
+    assert found.check == CheckName.RULE_REFUSED
+    assert "leave nobody to approve the order where 1 person has to" in found.sentence
+    assert "of-anna" in found.sentence
+    assert "ask for fewer names at a time" in found.sentence
+
+
 def test_a_refusing_rule_holds_at_finalize_as_well() -> None:
     """It may have come in between."""
     document = ruled(rule(names=["www.a.example"], refuse="no"))

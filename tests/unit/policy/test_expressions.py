@@ -39,6 +39,11 @@ NOTHING: dict[str, Any] = {
     [
         pytest.param("eab == 'math'", True, id="equal"),
         pytest.param("eab == 'arts' || profile == 'server'", True, id="or"),
+        pytest.param(
+            "eab == 'team-b' || eab.endsWith('-r') || eab == 'math'",
+            True,
+            id="ends-like-a-raw-text",
+        ),
         pytest.param("names.all(n, n.endsWith('.a.example'))", True, id="all"),
         pytest.param("names.exists(n, n.startsWith('*.'))", False, id="exists"),
         pytest.param("names.exists(n, client_names.exists(c, c == n))", False, id="two-loops"),
@@ -88,6 +93,11 @@ def test_an_expression_about_one_name_is_told_apart() -> None:
         pytest.param("profile.matches(eab)", "written out", id="matches-what-a-client-says"),
         pytest.param("matches(profile, 'x')", "written out", id="matches-as-function"),
         pytest.param("profile.matches('(')", "missing )", id="no-regular-expression"),
+        pytest.param(
+            "profile.matches('(a+)\\\\1')", "invalid escape sequence", id="back-reference"
+        ),
+        pytest.param("profile.matches('a(?=b)')", "perl operator", id="look-ahead"),
+        pytest.param("profile.matches('(?<=a)c')", "perl operator", id="look-behind"),
         pytest.param("profile.matches('x{1,500}y')", "too costly", id="many-repeats"),
         pytest.param("profile.matches('(x{9}){9}')", "too costly", id="repeats-of-repeats"),
         pytest.param("profile.matches('" + "a" * 300 + "')", "too costly", id="long-pattern"),
@@ -96,6 +106,7 @@ def test_an_expression_about_one_name_is_told_apart() -> None:
         ),
         pytest.param(f"[{', '.join(['names'] * 11)}] == []", "lists 11 times", id="many-lists"),
         pytest.param("profile == r'a\\'", "plain quotes", id="raw-text"),
+        pytest.param("eab == 'a' || eab == b'a'", "plain quotes", id="bytes"),
         pytest.param("profile == '''a'''", "plain quotes", id="triple-quotes"),
         pytest.param("true // yes", "a comment", id="comment"),
         pytest.param("profile == 'a' // '", "a comment", id="comment-with-a-quote"),
@@ -106,6 +117,15 @@ def test_what_is_refused_when_the_file_is_read(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=r"expression|written out") as caught:
         Expression.parse(text)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("pattern", ["^(a+)+$", "^(a|aa)+$", "^(a*)*b$", "^(.*a){64}$"])
+def test_a_pattern_that_would_backtrack_is_worked_through_once(pattern: str) -> None:
+    """What takes an engine that tries each way more steps than there is time for comes to an
+    answer, for every name of the largest order; what only such an engine could do is refused."""
+    made = Expression.parse(f"names.exists(one, one.matches('{pattern}'))")
+    longest = "a" * 252 + "!"
+    assert made.is_true({**NOTHING, "names": [longest] * 100}) is False
 
 
 @pytest.mark.parametrize(

@@ -187,3 +187,16 @@ def test_what_is_no_pattern_of_e_mail(text: str) -> None:
     """With what was expected."""
     with pytest.raises(ValueError, match="expected"):
         parse_pattern(text)
+
+
+def test_many_patterns_of_e_mail_are_told_apart() -> None:
+    """Domains are looked up like names, each answer in its place among patterns of other kinds."""
+    made = PatternSet.parse(
+        ["**", "@**.b.example", *(f"@d{number}.example" for number in range(100)), "j@d7.example"]
+    )
+    assert made.has_mail
+    assert made.touching("j@d7.example") == (9, 102)
+    assert made.touching("j@a.b.example") == (1,)
+    assert made.covering("j@d100.example") is None
+    assert made.covering("d7.example") == 0
+    assert not PatternSet.parse(["**", "10.0.0.0/8"]).has_mail

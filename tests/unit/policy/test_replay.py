@@ -77,6 +77,28 @@ def test_change_of_policy_has_its_effect(changes: dict[str, Any], expected: list
     assert effects(policy(**changes)) == expected
 
 
+def test_fewer_who_may_approve_are_told() -> None:
+    """Who they are by now, and who they were; more of them are nothing to be told."""
+
+    def between(old: list[str] | None, new: list[str] | None) -> list[str]:
+        """Return what is told where a rule names these, and then those."""
+        one, other = (
+            policy(rules=[rule(approval={} if by is None else {"by": by})]) for by in (old, new)
+        )
+        return [told.sentence for told in Replay(world(one), world(other)).changes(asked())]
+
+    assert between(None, ["ben", "anna"]) == [
+        "only anna, ben may say yes, was everybody who approves"
+    ]
+    assert between(["anna", "ben"], ["anna"]) == ["only anna may say yes, was anna, ben"]
+    assert between(["anna"], ["anna", "ben"]) == []
+    assert between(["anna"], None) == []
+    (first,) = Replay(
+        world(policy()), world(policy(rules=[rule(approval={"by": ["anna"]})]))
+    ).changes(asked())
+    assert first.sentence == "a person has to say yes first, of anna"
+
+
 def test_name_that_is_allowed_anew_is_told_with_what_refused_it() -> None:
     """The reviewer sees which rule gave way."""
     wider = policy(names={"allow": ["**.a.example", "**.b.example"]})

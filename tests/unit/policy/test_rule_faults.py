@@ -46,6 +46,34 @@ def test_two_rules_that_leave_nothing(one: Any, other: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("one", "other", "left"),
+    [
+        pytest.param({"by": ["anna"]}, {"by": ["ben"]}, "none is left where 1 person", id="nobody"),
+        pytest.param(
+            {"by": ["anna", "ben"], "people": 2}, {"by": ["ben", "carl"]},
+            "ben is left where 2 people", id="too-few",
+        ),
+        pytest.param(
+            {"people": 2}, {"by": ["ben"]}, "ben is left where 2 people", id="more-people-there",
+        ),
+    ],
+)  # fmt: skip
+def test_two_rules_that_leave_too_few_to_approve(one: Any, other: Any, left: str) -> None:
+    """No request of such an order could ever be approved; where they do not meet it may be."""
+    names = [["**.a.example"], ["www.a.example"], ["x.a.example"]]
+    [told] = faults(
+        rule(name="a", names=names[0], approval=one), rule(name="b", names=names[1], approval=other)
+    )
+    assert left in told
+    assert "contradicts rule 'a'" in told or "contradicts rule 'b'" in told
+    assert not faults(
+        rule(name="a", names=names[1], approval=one), rule(name="b", names=names[2], approval=other)
+    )
+    enough = {"by": ["anna", "ben", "carl"]}
+    assert not faults(rule(name="a", approval={**one, **enough}), rule(name="b", approval=enough))
+
+
+@pytest.mark.parametrize(
     ("one", "other"),
     [
         pytest.param({"names": ["**.a.example"]}, {"names": ["www.a.example"]}, id="names"),

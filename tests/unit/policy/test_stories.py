@@ -113,3 +113,11 @@ def test_requester_is_what_rules_look_at() -> None:
     assert (who.eab_key_id, who.address, who.owner) == ("team", "192.0.2.1", "anna")
     assert who.client_certificate is not None
     assert who.client_certificate.names == ("a.example",)
+
+
+@pytest.mark.parametrize("written", ["jane@corp.internal", "email:jane@corp.internal"])
+def test_cases_take_addresses_of_e_mail(written: str) -> None:
+    """The default policy has no rule of them, and says so."""
+    story = tell(names=("app.internal", written))
+    [finding] = story.findings
+    assert (finding.check, str(finding.identifier)) == ("identifier-type", "jane@corp.internal")

@@ -24,6 +24,7 @@ from broker.policy.validity import (
     judge_upstream,
     rule_cap,
 )
+from broker.protocol.identifiers import Identifier, IdentifierType
 from tests.unit.policy.builders import (
     AT,
     PROFILE,
@@ -486,3 +487,22 @@ def test_tighter_own_limit_is_told_as_its_own() -> None:
     change = DatedChange(valid_from=AT.date(), by="programme 'cabf-tls'", max_lifetime=DAYS_30)
     found = judged_on(["server-auth"], changes=(change,), max_lifetime=DAYS_7)
     assert "grants at most 7d, and 90d would be asked for" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("ct", "address", "is_private"),
+    [
+        pytest.param({}, "jane@a.example", False, id="public"),
+        pytest.param({}, "jane@corp.internal", True, id="private-top"),
+        pytest.param({"private_names": ["**.a.example"]}, "jane@b.a.example", True, id="listed"),
+        pytest.param({"private_names": ["@a.example"]}, "jane@a.example", True, id="of-e-mail"),
+        pytest.param({"private_names": ["@a.example"]}, "jane@b.a.example", False, id="other-host"),
+        pytest.param({"allow_private_names": True}, "jane@corp.internal", False, id="allowed"),
+    ],
+)
+def test_an_address_is_as_private_as_its_domain(
+    ct: dict[str, Any], address: str, is_private: bool
+) -> None:
+    """A log that shows the address shows the name."""
+    identifier = Identifier(IdentifierType.EMAIL, address)
+    assert is_kept_private(policy(ct=ct), identifier) is is_private

@@ -179,3 +179,19 @@ def test_long_records_are_cut() -> None:
     """A sentence stays one."""
     verdict = judge(f"0 issue {'a' * 5000}.example")
     assert len(verdict.sentence) < 300
+
+
+@pytest.mark.parametrize(
+    ("records", "outcome"),
+    [
+        pytest.param(["0 issuemail ca1.example.net"], CaaOutcome.PERMITS, id="named"),
+        pytest.param(["0 issuemail ;", "0 issue ca1.example.net"], CaaOutcome.FORBIDS, id="nobody"),
+        pytest.param(["0 issuemail ca9.example.net"], CaaOutcome.FORBIDS, id="another"),
+        pytest.param(["0 issue ;", "0 issuewild ;"], CaaOutcome.ABSENT, id="for-servers-alone"),
+        pytest.param(["128 tbs Unknown"], CaaOutcome.FORBIDS, id="critical-unknown"),
+    ],
+)
+def test_e_mail_goes_by_issuemail_alone(records: list[str], outcome: CaaOutcome) -> None:
+    """RFC 9495 §4: other properties say nothing of it."""
+    address = Identifier(IdentifierType.EMAIL, "jane@www.corp.example")
+    assert judge(*records, name=address).outcome is outcome

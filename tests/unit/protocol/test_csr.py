@@ -380,6 +380,37 @@ def test_common_name_that_is_an_address_counts() -> None:
     assert csr.identifiers == {Identifier(IdentifierType.IP, "192.0.2.1")}
 
 
+def test_common_name_that_is_an_address_of_e_mail_counts() -> None:
+    """Clients for e-mail write it there; another one is beyond the order."""
+    jane = Identifier(IdentifierType.EMAIL, "jane@corp.example")
+    right = make_csr([x509.RFC822Name(jane.value)], subject=name("jane@Corp.example"))
+    assert verify_csr_names(parse_csr(right), [jane]).identifiers == {jane}
+    wrong = make_csr([x509.RFC822Name(jane.value)], subject=name("john@corp.example"))
+    with pytest.raises(Problem, match=r"names john@corp\.example beyond the order"):
+        verify_csr_names(parse_csr(wrong), [jane])
+
+
+@pytest.mark.parametrize(
+    ("address", "is_taken"),
+    [("jane@corp.example", True), ("jane@CORP.example", True), ("Jane@corp.example", False),
+     ("john@corp.example", False), ("corp.example", False)],
+)  # fmt: skip
+def test_address_in_the_subject_is_one_of_the_order(address: str, is_taken: bool) -> None:
+    """A CA might put it into the certificate, as RFC 5280 §4.1.2.6 did once."""
+    jane = Identifier(IdentifierType.EMAIL, "jane@corp.example")
+    csr = parse_csr(
+        make_csr(
+            [x509.RFC822Name(jane.value)], subject=name("jane@corp.example", email_address=address)
+        )
+    )
+    assert csr.subject_mail == (address,)
+    if is_taken:
+        verify_csr_names(csr, [jane])
+        return
+    with pytest.raises(Problem, match="in its subject, expected none or one of the order"):
+        verify_csr_names(csr, [jane])
+
+
 def test_empty_common_name_is_none() -> None:
     """Old appliances send a common name of no characters."""
     csr = parse_csr(asking(der.dns_names(b"a.example"), subject=subject((COMMON_NAME, b""))))

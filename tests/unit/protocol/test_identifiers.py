@@ -8,11 +8,13 @@ import pytest
 from broker.protocol.identifiers import (
     Identifier,
     IdentifierType,
+    addresses_beyond,
     canonical_dns_name,
     canonical_email_address,
     canonical_ip_address,
     parse_identifier,
     parse_name_or_address,
+    parse_written_identifier,
 )
 from broker.protocol.problems import Problem, ProblemType
 from tests.unit.protocol.builders import VECTORS
@@ -283,3 +285,37 @@ def test_a_second_spelling_cannot_be_made_into_an_identifier(
         Identifier(kind, value)
     assert Identifier(IdentifierType.DNS, "localhost").value == "localhost"
     assert Identifier(IdentifierType.EMAIL, "A@b.example").value == "A@b.example"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value", "domain"),
+    [
+        ("*.corp.example", "dns", "*.corp.example", "corp.example"),
+        ("192.0.2.1", "ip", "192.0.2.1", "192.0.2.1"),
+        ("Jane@Corp.example", "email", "Jane@corp.example", "corp.example"),
+        ("email:jane@corp.example", "email", "jane@corp.example", "corp.example"),
+    ],
+)
+def test_what_a_person_writes_may_be_an_address_of_e_mail(
+    text: str, kind: str, value: str, domain: str
+) -> None:
+    """An ``@`` stands in nothing else."""
+    made = parse_written_identifier(text)
+    assert (str(made.type), made.value, made.domain) == (kind, value, domain)
+
+
+@pytest.mark.parametrize("text", ["@corp.example", "jane@", "a@b@corp.example", "dns:jane@a.b"])
+def test_what_is_no_address_of_e_mail_is_refused(text: str) -> None:
+    """Nor is it taken for a name."""
+    with pytest.raises(Problem) as caught:
+        parse_written_identifier(text)
+    assert caught.value.type is ProblemType.REJECTED_IDENTIFIER
+
+
+def test_addresses_beyond_an_order_are_told() -> None:
+    """The domain in any case, the local part in its own."""
+    known = (Identifier(IdentifierType.EMAIL, "Jane@corp.example"),)
+    assert addresses_beyond(["Jane@CORP.example"], known) == ""
+    assert addresses_beyond(["jane@corp.example", "corp.example"], known) == (
+        "'jane@corp.example', 'corp.example'"
+    )

@@ -1,6 +1,7 @@
 """The built-in CA as an upstream: one certificate an order, for ever, within its own limits."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -280,6 +281,24 @@ async def test_names_outside_the_constraints_are_refused(name: str, is_permitted
     with pytest.raises(Refused, match="permitted names") as caught:
         await world.ca.open_order(request(name))
     assert refusal(caught) is ProblemType.REJECTED_IDENTIFIER
+
+
+async def test_e_mail_is_certified_where_constraints_permit_it() -> None:
+    """A CA that was held to names is not held out to e-mail by saying nothing of it."""
+    jane = Identifier(IdentifierType.EMAIL, "jane@corp.example")
+    asked = replace(request(), identifiers=(jane,))
+    world = await make_world()
+    assert "email" not in world.ca.facts().identifier_types
+    with pytest.raises(Refused, match="of type email it certifies nothing") as caught:
+        await world.ca.open_order(asked)
+    assert refusal(caught) is ProblemType.REJECTED_IDENTIFIER
+    other = await make_world(permitted=PermittedNames(("corp.example",), mail=("corp.example",)))
+    assert other.ca.facts().identifier_types == {"dns", "email"}
+    order = await other.ca.open_order(asked)
+    assert order is not None
+    stray = replace(asked, identifiers=(Identifier(IdentifierType.EMAIL, "jane@a.example"),))
+    with pytest.raises(Refused, match="permitted names"):
+        await other.ca.open_order(stray)
 
 
 async def test_constraints_are_looked_at_again_when_signing() -> None:

@@ -12,6 +12,7 @@ from broker.upstreams.name_constraints import (
     UNCONSTRAINED,
     PermittedNames,
     certifiable_types,
+    mail_subtree,
     name_constraints_extension,
 )
 
@@ -83,6 +84,10 @@ def test_suffix_that_is_no_name_is_refused(suffix: str) -> None:
         pytest.param(PermittedNames(("corp.example",)), {"dns"}, id="names-alone"),
         pytest.param(PermittedNames(networks=(NETWORK,)), {"ip"}, id="addresses-alone"),
         pytest.param(PermittedNames(("corp.example",), (NETWORK,)), {"dns", "ip"}, id="both"),
+        pytest.param(PermittedNames(mail=("corp.example",)), {"email"}, id="e-mail-alone"),
+        pytest.param(
+            PermittedNames(("corp.example",), mail=(".corp.example",)), {"dns", "email"}, id="mixed"
+        ),
     ],
 )
 def test_types_that_are_excluded_altogether_are_not_offered(
@@ -92,4 +97,43 @@ def test_types_that_are_excluded_altogether_are_not_offered(
     constraints = name_constraints_extension(permitted)
     assert constraints is not None
     assert certifiable_types([constraints]) == types
-    assert certifiable_types([]) == {"dns", "ip"}
+    assert certifiable_types([]) == {"dns", "ip", "email"}
+
+
+def test_e_mail_is_certified_where_every_constraint_permits_some() -> None:
+    """A root that says nothing of it did not mean an issuer to certify it."""
+    names = name_constraints_extension(PermittedNames(("corp.example",)))
+    mail = name_constraints_extension(PermittedNames(("corp.example",), mail=("corp.example",)))
+    assert names is not None
+    assert mail is not None
+    assert certifiable_types([mail, mail]) == {"dns", "email"}
+    assert certifiable_types([mail, names]) == {"dns"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "address", "expected"),
+    [
+        ("@corp.example", "jane@corp.example", True),
+        ("@corp.example", "jane@eu.corp.example", False),
+        ("@corp.example", "jane@evilcorp.example", False),
+        ("@**.corp.example", "jane@eu.corp.example", True),
+        ("@**.corp.example", "jane@corp.example", False),
+        ("@*.corp.example", "jane@eu.corp.example", True),
+        ("jane@corp.example", "jane@corp.example", True),
+        ("jane@corp.example", "Jane@corp.example", False),
+    ],
+)
+def test_patterns_of_e_mail_permit_what_they_cover(
+    pattern: str, address: str, expected: bool
+) -> None:
+    """As RFC 5280 §4.2.1.10 writes a mailbox, a host and a domain; names are excluded then."""
+    permitted = PermittedNames(mail=(mail_subtree(pattern),))
+    assert is_permitted(permitted, "email", address) is expected
+    assert not is_permitted(permitted, "dns", address.rpartition("@")[2])
+
+
+@pytest.mark.parametrize("pattern", ["@**", "corp.example", "@", "a b@corp.example", "@10.0.0.0/8"])
+def test_what_is_no_domain_of_e_mail_is_not_permitted(pattern: str) -> None:
+    """To permit every address no constraint is written, and somebody has to say so."""
+    with pytest.raises(Broken, match="permitted e-mail"):
+        mail_subtree(pattern)

@@ -104,6 +104,15 @@ async def test_addresses_have_no_caa() -> None:
     assert not resolver.asked
 
 
+async def test_an_address_of_e_mail_is_looked_up_at_its_domain() -> None:
+    """RFC 9495 §4."""
+    resolver = FakeResolver()
+    resolver.authorizations["corp.example"] = [OURS]
+    (seen,) = await look(resolver, Identifier(IdentifierType.EMAIL, "jane@mail.corp.example"))
+    assert seen.found_at == "corp.example"
+    assert list(resolver.asked) == ["mail.corp.example", "corp.example"]
+
+
 class SilentResolver(FakeResolver):
     """A resolver that never answers."""
 

@@ -79,6 +79,50 @@ async def test_flood_is_counted_and_not_kept(
     assert kept[-1].data["left_out_before"] == 7
 
 
+async def test_flood_that_ends_is_counted_at_the_end(
+    log: RefusalLog, kept: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing comes after it that could tell; where nothing was left out nothing is told."""
+    monkeypatch.setattr(refusals, "PER_MINUTE", 3)
+    async with log.running():
+        for _ in range(10):
+            note(log)
+    assert [one.kind for one in kept[3:]] == [EventKind.REFUSALS_LEFT_OUT]
+    assert kept[-1].data == {"left_out": 7, "by": "listener"}
+    async with log.running():
+        pass
+    assert len(kept) == 4
+
+
+async def test_flood_that_lasts_is_counted_each_minute(
+    kept: list[Event], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once each, and later where the store cannot take it now."""
+    monkeypatch.setattr(refusals, "PER_MINUTE", 0)
+    minutes: asyncio.Queue[None] = asyncio.Queue()
+    told = asyncio.Event()
+    is_away = True
+
+    async def record(event: Event) -> None:
+        told.set()
+        if is_away:
+            raise Unreachable("locked")
+        kept.append(event)
+
+    async def minute(_seconds: float) -> None:
+        await minutes.get()
+
+    log = RefusalLog(record, clock, pause=minute)
+    async with log.running():
+        for _ in range(3):
+            note(log)
+            told.clear()
+            minutes.put_nowait(None)
+            await told.wait()
+            is_away = False
+    assert [one.data["left_out"] for one in kept] == [2, 1]
+
+
 async def test_full_queue_never_blocks_a_request(clock: FakeClock) -> None:
     """A store that hangs costs rows and no answers."""
 
