@@ -202,6 +202,7 @@ def _requester(row: Mapping[str, Any], asker: Mapping[str, Any]) -> Requester:
         thumbprint=asker["thumbprint"],
         eab_key_id=asker["eab"],
         node=asker["node"],
+        attestation=asker["attestation"],
     )
 
 

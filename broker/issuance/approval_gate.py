@@ -51,6 +51,11 @@ JOIN_NOTED: Final = timedelta(minutes=1)
 SHOWN_NAMES: Final = 3
 """Names that a refusal tells; the page tells all."""
 
+_SHOWN: Final = (
+    "node", "cluster", "namespace", "service_account", "attestation", "address", "owner",
+)  # fmt: skip
+"""What is shown of a requester as it stands there."""
+
 ApprovalUrl = Callable[[str, str], str]
 """From community and approval id to the URL that a person may visit."""
 
@@ -383,13 +388,8 @@ def _asked_by(ask: _Ask, people: Sequence[str]) -> dict[str, object]:
         "contacts": list(ask.account.contacts),
         "thumbprint": ask.account.thumbprint,
         "eab_key": ask.account.eab_key_id,
-        "node": requester.node,
-        "cluster": requester.cluster,
-        "namespace": requester.namespace,
-        "service_account": requester.service_account,
-        "address": requester.address,
         "client_certificate": None if certificate is None else certificate.fingerprint,
-        "owner": requester.owner,
+        **{name: getattr(requester, name) for name in _SHOWN},
     }
     return {**{name: value for name, value in known.items() if value}, "people": list(people)}
 

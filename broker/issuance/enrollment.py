@@ -210,6 +210,7 @@ class Enrollment:
             cluster=node.cluster,
             namespace=node.namespace,
             service_account=node.service_account,
+            attestation=node.method,
             upstreams=node.upstreams,
             owner=node.owner or None,
         )

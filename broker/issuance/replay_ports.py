@@ -58,6 +58,8 @@ class Asker:
     node: str | None
     node_names: tuple[str, ...]
     node_profiles: tuple[str, ...]
+    attestation: str | None
+    """How the node was let in."""
     is_closed: bool
     """Whether the account, its key or its node was revoked: it orders nothing any more."""
 

@@ -118,6 +118,7 @@ def requester_of(
         cluster=None if grant is None else grant.cluster,
         namespace=None if grant is None else grant.namespace,
         service_account=None if grant is None else grant.service_account,
+        attestation=None if grant is None else grant.attestation,
         address=origin.address,
         client_certificate=origin.client_certificate,
         owner=owner,
@@ -134,6 +135,7 @@ def requester_facts(requester: Requester) -> dict[str, object]:
         "cluster": requester.cluster,
         "namespace": requester.namespace,
         "service_account": requester.service_account,
+        "attestation": requester.attestation,
         "address": requester.address,
         "owner": requester.owner,
     }
@@ -159,6 +161,7 @@ def decided_requester(decision: Mapping[str, object]) -> Requester:
         cluster=_text(kept, "cluster"),
         namespace=_text(kept, "namespace"),
         service_account=_text(kept, "service_account"),
+        attestation=_text(kept, "attestation"),
         address=_text(kept, "address"),
         client_certificate=_certificate(kept.get("client_certificate")),
         owner=_text(kept, "owner"),

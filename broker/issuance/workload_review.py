@@ -14,6 +14,7 @@ from broker.issuance.budgets import Budget, Limits, order_of
 from broker.issuance.cluster_rules import Cluster, fill, grant_of
 from broker.issuance.freezes import Freezes
 from broker.issuance.joining_ports import Grant
+from broker.issuance.node_ports import EnrolmentMethod
 from broker.issuance.origins import NOWHERE
 from broker.issuance.planning import Planner
 from broker.issuance.ports import Clock, Policies
@@ -220,6 +221,7 @@ class WorkloadReviews:
             cluster=grant.cluster,
             namespace=grant.namespace,
             service_account=grant.service_account,
+            attestation=EnrolmentMethod.KUBERNETES,
             upstreams=grant.upstreams,
             owner=grant.owner or None,
         )

@@ -111,5 +111,6 @@ def _asker(one: Asker) -> View:
         "node": one.node,
         "node_names": list(one.node_names),
         "node_profiles": list(one.node_profiles),
+        "attestation": one.attestation,
         "closed": one.is_closed,
     }

@@ -14,7 +14,7 @@ from pydantic import Field
 from broker.policy.decisions import Lever
 from broker.policy.units import Duration
 from broker.policy.upstream_facts import UpstreamOverrides
-from broker.policy.words import KeyUsage, Usage
+from broker.policy.words import Attestation, KeyUsage, Usage
 from broker.policy.yamlfile import FileModel
 
 __all__ = [
@@ -78,6 +78,7 @@ class GivenRequester(FileModel):
     service_account: str | None = Field(
         default=None, description="Kubernetes service account of the node."
     )
+    attestation: Attestation | None = Field(default=None, description="How the node was let in.")
     address: str | None = Field(default=None, description="Where the request came from.")
     client_certificate: GivenClientCertificate | None = None
     owner: str | None = Field(default=None, description="Who answers for it.")

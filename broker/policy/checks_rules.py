@@ -12,6 +12,7 @@ from typing import Any, Final
 from broker.policy.checks import Case, CheckName, refused
 from broker.policy.decisions import Finding, NewOrderDecision
 from broker.policy.names import PatternSet
+from broker.policy.requesters import Requester
 from broker.policy.rulings import Hit
 from broker.policy.units import format_duration
 from broker.protocol.identifiers import Identifier
@@ -158,18 +159,26 @@ def owner_required(case: Case[Any]) -> Finding | None:
 
 
 def attestation_required(case: Case[Any]) -> Finding | None:
-    """No rule asks for evidence of a device, which cannot be taken yet."""
+    """The requester is a node that was let in by one of the ways that every rule asks for."""
+    requester = case.ruling.requester
     for hit in case.ruling.enforced:
-        if hit.rule.attestation:
-            kinds = ", ".join(hit.rule.attestation)
-            return Finding(
-                check=CheckName.ATTESTATION_REQUIRED,
-                type=ProblemType.UNAUTHORIZED,
-                sentence=f"{hit.rule} wants evidence of the device ({printable(kinds, 200)}), "
-                "which cannot be taken yet",
-                rule=hit.rule.ref,
-            )
+        ways = hit.rule.attestation
+        if ways is None or requester.attestation in ways:
+            continue
+        return Finding(
+            check=CheckName.ATTESTATION_REQUIRED,
+            type=ProblemType.UNAUTHORIZED,
+            sentence=f"{hit.rule} wants a node attested by {' or '.join(sorted(ways))}, "
+            f"{_attested(requester)}",
+            rule=hit.rule.ref,
+        )
     return None
+
+
+def _attested(requester: Requester) -> str:
+    if requester.node is None:
+        return "and this account is not one of a node with an agent"
+    return f"and node '{requester.node}' was let in by {requester.attestation or 'no known way'}"
 
 
 def shortfalls(

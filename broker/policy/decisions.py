@@ -139,6 +139,8 @@ class EabGrant:
     """Kubernetes namespace of that node."""
     service_account: str | None = None
     """Kubernetes service account of that node."""
+    attestation: str | None = None
+    """How that node was let in."""
     upstreams: tuple[str, ...] | None = None
     """The only upstreams that issue for it; None: those that policy has."""
     owner: str | None = None

@@ -27,6 +27,7 @@ VARIABLES: Final[Mapping[str, str]] = {
     "kube_cluster": "string",
     "kube_namespace": "string",
     "kube_service_account": "string",
+    "attestation": "string",
     "address": "string",
     "owner": "string",
     "client_fingerprint": "string",

@@ -40,6 +40,8 @@ class Requester:
     """Kubernetes namespace of the node's pod, as its join token proved it."""
     service_account: str | None = None
     """Kubernetes service account of the node's pod."""
+    attestation: str | None = None
+    """How the node showed who it is when it was let in, one of ``words.Attestation``."""
     address: str | None = None
     """Where the request came from, as named proxies report it, or the connection's other end."""
     client_certificate: ClientCertificate | None = None

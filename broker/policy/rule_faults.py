@@ -30,6 +30,7 @@ _NARROWED: Final[Mapping[str, Callable[[Rule], frozenset[Any] | None]]] = {
     "usages": lambda rule: rule.usages,
     "challenges": lambda rule: rule.challenges,
     "upstreams": lambda rule: rule.upstreams,
+    "attestation": lambda rule: rule.attestation,
 }
 """Demands that leave some of a list, by their key."""
 

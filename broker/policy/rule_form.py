@@ -26,7 +26,15 @@ from broker.policy.expressions import Expression
 from broker.policy.names import NamePattern
 from broker.policy.node_names import parse_node_pattern
 from broker.policy.units import Duration, Rate, format_rate, parse_rate
-from broker.policy.words import CommunityName, KeyKind, Pattern, ProfileName, Text, Usage
+from broker.policy.words import (
+    Attestation,
+    CommunityName,
+    KeyKind,
+    Pattern,
+    ProfileName,
+    Text,
+    Usage,
+)
 from broker.policy.yamlfile import FileModel
 from broker.protocol.challenges import ChallengeType
 
@@ -293,10 +301,10 @@ class RuleForm(FileModel):
     owner: Literal["required"] | None = Field(
         default=None, description="Somebody has to answer for the account, EAB key or node."
     )
-    attestation: tuple[Text, ...] | None = Field(
+    attestation: tuple[Attestation, ...] | None = Field(
         default=None,
         min_length=1,
-        description="Evidence that a device has to give; it cannot be taken yet, so it refuses.",
+        description="The node whose account it is was let in by one of these ways.",
     )
 
     @model_validator(mode="after")

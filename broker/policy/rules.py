@@ -158,7 +158,8 @@ class Rule:
     approval: Approval | None = None
     quotas: tuple[Quota, ...] = ()
     is_owner_required: bool = False
-    attestation: tuple[str, ...] = ()
+    attestation: frozenset[str] | None = None
+    """Ways of node attestation of which one is needed."""
 
     @cached_property
     def place(self) -> tuple[str, int, str]:
@@ -234,7 +235,7 @@ def _rule(form: RuleForm, ref: RuleRef) -> Rule:
             for one in form.quotas or ()
         ),
         is_owner_required=form.owner is not None,
-        attestation=form.attestation or (),
+        attestation=_words(form.attestation),
     )
 
 

@@ -192,6 +192,7 @@ def variables_of(subject: Subject) -> Mapping[str, Any]:
         "kube_cluster": requester.cluster or "",
         "kube_namespace": requester.namespace or "",
         "kube_service_account": requester.service_account or "",
+        "attestation": requester.attestation or "",
         "address": requester.address or "",
         "owner": requester.owner or "",
         "client_fingerprint": "" if shown is None else shown.fingerprint,

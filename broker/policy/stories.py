@@ -94,6 +94,7 @@ def requester_of(given: Given) -> Requester:
         cluster=who.cluster,
         namespace=who.namespace,
         service_account=who.service_account,
+        attestation=who.attestation,
         address=who.address,
         client_certificate=None
         if shown is None
@@ -120,6 +121,7 @@ def _grant(given: Given) -> EabGrant | None:
         cluster=who.cluster,
         namespace=who.namespace,
         service_account=who.service_account,
+        attestation=who.attestation,
     )
 
 

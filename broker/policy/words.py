@@ -16,6 +16,7 @@ from broker.policy.names import parse_pattern
 
 __all__ = [
     "USAGE_OIDS",
+    "Attestation",
     "CommunityName",
     "KeyKind",
     "KeyUsage",
@@ -58,6 +59,15 @@ class KeyUsage(StrEnum):
     DIGITAL_SIGNATURE = "digital-signature"
     KEY_ENCIPHERMENT = "key-encipherment"
     KEY_AGREEMENT = "key-agreement"
+
+
+class Attestation(StrEnum):
+    """Ways in which a node may have been let in, as the configuration of agents calls them."""
+
+    TOKEN = "token"
+    KUBERNETES = "kubernetes"
+    CERTIFICATE = "certificate"
+    APPROVAL = "approval"
 
 
 def _read_pattern(value: object) -> AnyPattern:

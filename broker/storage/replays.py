@@ -50,7 +50,7 @@ _REFUSALS: Final = (
 )
 _ASKERS: Final = (
     "SELECT a.account_id, a.thumbprint, a.eab_key_id, e.names, e.profiles,"
-    " n.name, n.names, n.profiles,"
+    " n.name, n.names, n.profiles, n.method,"
     " a.status <> 'valid' OR (a.eab_key_id IS NOT NULL AND e.key_id IS NULL)"
     " OR e.revoked_at IS NOT NULL OR coalesce(n.status = 'revoked', 0)"
     " FROM accounts a"
@@ -148,7 +148,8 @@ def _identifiers(pairs: Sequence[Sequence[str]]) -> tuple[Identifier, ...]:
 
 
 def _asker(row: tuple[Any, ...]) -> Asker:
-    account, thumbprint, key, names, profiles, node, node_names, node_profiles, is_closed = row
+    account, thumbprint, key, names, profiles = row[:5]
+    node, node_names, node_profiles, method, is_closed = row[5:]
     return Asker(
         account_id=account,
         thumbprint=thumbprint,
@@ -158,6 +159,7 @@ def _asker(row: tuple[Any, ...]) -> Asker:
         node=node,
         node_names=_texts(node_names),
         node_profiles=_texts(node_profiles),
+        attestation=method,
         is_closed=bool(is_closed),
     )
 

@@ -2,30 +2,34 @@
 
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from tests.deployments.node_agents import NodeAgent, TrustingPenstock, Wanted
+from tests.deployments.node_agents import Wanted
 from tests.deployments.nodes import PlainAgent
+from tests.e2e.vouching import (
+    PodAgent,
+    Scene,
+    host_agent,
+    machine,
+    of_pod,
+    of_service,
+    outcomes,
+    pki,
+    real_now,
+    vouching,
+)
 from tests.fakes.cluster_issuer import ClusterIssuer
-from tests.peers import authority, process
-from tests.peers.token_reviews import TokenReviews
+from tests.peers import process
 from tests.unit.protocol.builders import Authority
 
 pytestmark = pytest.mark.e2e
 
-REVIEWED = "https://kubernetes.default.svc"
-"""What the stand-in of an API server calls itself as an issuer."""
-
-CLIENT = [(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), False)]
 HOST = "web-01.hosts.corp.example"
 
 RULES = [
@@ -45,88 +49,11 @@ RULES = [
 """Rules of the policy about who, of all that are let in, may have what."""
 
 
-def real_now() -> datetime:
-    """Return the time of the machine, which the broker goes by."""
-    return authority.real_now()
-
-
-def pki(life: timedelta = timedelta(hours=1)) -> dict[str, Any]:
-    """Return the ends of what a test issues."""
-    now = real_now()
-    return {"not_before": now - timedelta(minutes=1), "not_after": now + life}
-
-
-@dataclass
-class Scene:
-    """A broker with two clusters and a root of machines."""
-
-    broker: TrustingPenstock
-    issuer: ClusterIssuer
-    reviews: TokenReviews
-    root: Authority
-    issuing: Authority
-    folder: Path
-    count: int = 0
-
-    def agent(self, name: str) -> PlainAgent:
-        """Return an agent with a key of its own that has not enrolled."""
-        self.count += 1
-        folder = self.folder / f"agent-{self.count}"
-        folder.mkdir()
-        return PlainAgent(self.broker.agents_url, self.broker.ca_bundle, folder, name)
-
-    def node(self, name: str) -> dict[str, Any]:
-        """Return what the broker says of a node."""
-        listed = {one["node"]: one for one in self.broker.json("node", "list")}
-        found: dict[str, Any] = listed.get(name, {"connected": False})
-        return found
-
-
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """Run the broker once for all tests: each has nodes of its own."""
-    tmp = tmp_path_factory.mktemp("vouching")
-    issuer = ClusterIssuer(rsa.generate_private_key(65537, 2048))
-    (tmp / "prod.jwks").write_bytes(issuer.key_set())
-    root = Authority.root("Machines", key=ec.generate_private_key(ec.SECP256R1()), **pki())
-    issuing = root.intermediate("Machines 1", key=ec.generate_private_key(ec.SECP256R1()), **pki())
-    (tmp / "machines.pem").write_bytes(root.pem)
-    with TokenReviews(tmp / "reviews") as reviews:
-        (tmp / "reviewer").write_text(reviews.reviewer_token)
-        rule = {"namespaces": ["mail"], "service_accounts": ["postfix"], "owner": "Mail"}
-        reviewed = {
-            **rule,
-            "node": "{service_account}.{namespace}.{cluster}",
-            "shared_with": ["prod"],
-        }
-        agents = {
-            "client_anchors": str(tmp / "machines.pem"),
-            "client_certificates": [
-                {"names": ["*.hosts.corp.example"], "may_have": ["www.corp.example"]}
-            ],
-            "clusters": {
-                "prod": {
-                    "issuer": issuer.issuer,
-                    "keys": str(tmp / "prod.jwks"),
-                    "rules": [
-                        {**rule, "shared_with": ["test"]},
-                        {
-                            "namespaces": ["web", "mail"],
-                            "service_accounts": ["nginx"],
-                            "shared_with": ["test"],
-                        },
-                    ],
-                },
-                "test": {
-                    "issuer": REVIEWED,
-                    "ca_bundle": str(reviews.ca_bundle),
-                    "review": {"server": reviews.url, "token": f"file:{tmp / 'reviewer'}"},
-                    "rules": [reviewed],
-                },
-            },
-        }
-        with TrustingPenstock(tmp / "broker", agents=agents, policy={"rules": RULES}) as broker:
-            yield Scene(broker, issuer, reviews, root, issuing, tmp)
+    with vouching(tmp_path_factory.mktemp("vouching"), RULES) as made:
+        yield made
 
 
 def test_pod_enrols_by_its_token(scene: Scene) -> None:
@@ -137,16 +64,6 @@ def test_pod_enrols_by_its_token(scene: Scene) -> None:
     assert (status, answer.get("node")) == (200, "postfix-0.mail.prod"), answer
     assert scene.node("postfix-0.mail.prod")["owner"] == "Mail"
     assert agent.poll()[0] == 200
-
-
-class PodAgent(NodeAgent):
-    """A real agent whose file says that it is in a pod."""
-
-    def write(self) -> None:
-        """Write agent.toml with the other method."""
-        super().write()
-        text = self.config.read_text("utf-8")
-        self.config.write_text(text.replace('method = "token"', 'method = "kubernetes"'), "utf-8")
 
 
 def test_real_agent_comes_by_the_token_of_its_pod(scene: Scene) -> None:
@@ -165,27 +82,6 @@ def test_real_agent_comes_by_the_token_of_its_pod(scene: Scene) -> None:
             lambda: bool(scene.node("postfix-5.mail.prod")["connected"]), 90, "the agent"
         )
     assert scene.node("postfix-5.mail.prod")["method"] == "kubernetes"
-
-
-def of_pod(scene: Scene, pod: str, **changes: Any) -> str:
-    """Return the token of another pod of the service account."""
-    told = {**scene.issuer.claims(real_now())["kubernetes.io"], "pod": {"name": pod}}
-    return scene.issuer.token(real_now(), **{"kubernetes.io": told, **changes})
-
-
-def of_service(scene: Scene, pod: str, namespace: str, service_account: str) -> str:
-    """Return the token of a pod of another service account."""
-    told = {
-        "namespace": namespace,
-        "serviceaccount": {"name": service_account, "uid": f"u-{service_account}"},
-        "pod": {"name": pod, "uid": f"u-{pod}"},
-    }
-    return of_pod(
-        scene,
-        pod,
-        sub=f"system:serviceaccount:{namespace}:{service_account}",
-        **{"kubernetes.io": told},
-    )
 
 
 @pytest.mark.parametrize(
@@ -229,16 +125,6 @@ def test_rules_know_namespace_and_service_account_of_a_node(
     for name in found.keys() - set(had):
         assert f"is refused by rule '{name}-alone'" in str(found[name])
         assert "not for this requester" in str(found[name])
-
-
-def outcomes(scene: Scene, node: str) -> dict[str, str | None]:
-    """Return the certificates of a node that are served, with None, and why others are not."""
-    query = (
-        "SELECT m.name, m.fault, d.stage FROM managed m JOIN nodes n USING (node_id)"
-        " LEFT JOIN deliveries d USING (managed_id) WHERE n.name = ?"
-    )
-    rows = scene.broker.rows(query, node)
-    return {name: fault for name, fault, stage in rows if stage == "seen" or fault is not None}
 
 
 def test_pod_that_starts_anew_takes_its_place(scene: Scene) -> None:
@@ -302,12 +188,6 @@ def showing(agent: PlainAgent, leaf: x509.Certificate, key: Any, *issuers: Autho
     return agent
 
 
-def machine(scene: Scene, name: str, issuer: Authority) -> tuple[x509.Certificate, Any]:
-    """Return a client certificate of a machine, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    return issuer.leaf(name, key=key, extensions=CLIENT, **pki()), key
-
-
 def test_host_enrols_by_its_client_certificate(scene: Scene) -> None:
     """Its intermediate comes along in the handshake; the name is the certificate's."""
     leaf, key = machine(scene, HOST, scene.issuing)
@@ -317,41 +197,10 @@ def test_host_enrols_by_its_client_certificate(scene: Scene) -> None:
     assert scene.node(HOST)["names"] == ["www.corp.example"]
 
 
-class HostAgent(NodeAgent):
-    """A real agent that enrols by the certificate that its machine has already."""
-
-    def write(self) -> None:
-        """Write the configuration, with the machine's certificate for a token."""
-        super().write()
-        lines = self.config.read_text("utf-8").splitlines()
-        lines = [one for one in lines if not one.startswith("credential = ")]
-        where = lines.index('method = "token"')
-        folder = self.token_file.parent
-        lines[where : where + 1] = [
-            'method = "certificate"',
-            f'certificate = "{folder / "machine.pem"}"',
-            f'key = "{folder / "machine.key"}"',
-        ]
-        self.config.write_text("\n".join(lines) + "\n", "utf-8")
-
-
 def test_real_agent_comes_by_the_certificate_of_its_machine(scene: Scene) -> None:
     """It shows what its file names once; after that it has an identity of its own."""
     name = "web-09.hosts.corp.example"
-    leaf, key = machine(scene, name, scene.issuing)
-    folder = scene.folder / "host"
-    folder.mkdir()
-    chain = (leaf, scene.issuing.certificate)
-    (folder / "machine.pem").write_bytes(b"".join(one.public_bytes(Encoding.PEM) for one in chain))
-    (folder / "machine.key").touch(mode=0o600)
-    (folder / "machine.key").write_bytes(
-        key.private_bytes(
-            Encoding.PEM,
-            PrivateFormat.PKCS8,
-            NoEncryption(),
-        )
-    )
-    agent = HostAgent(folder, name, url=scene.broker.agents_url, anchors=scene.broker.ca_bundle)
+    agent = host_agent(scene, name)
     with agent:
         process.wait_until(lambda: bool(scene.node(name)["connected"]), 90, "the agent")
     found = scene.node(name)

@@ -64,7 +64,7 @@ RULES: Final[list[dict[str, Any]]] = [
     {"label": "not-over", "until": "2999-01-01", "refuse": "it ends in 2999"},
     {"label": "early", "renew_at": 0.1},
     {"label": "servers", "usages": ["server-auth"]},
-    {"label": "device", "attestation": ["tpm"]},
+    {"label": "node-of", "attestation": ["kubernetes", "approval"]},
     {"label": "steps", "when": f"name.matches('{BACKTRACKS}')", "refuse": "all of it matches"},
     {"label": "proved", "names": [PROVED[0]], "challenges": ["dns-01"]},
 ]
@@ -245,11 +245,11 @@ def test_rule_leaves_usages(door: FrontDoor) -> None:
             check_refusal(reply, "badCSR", 400, says)
 
 
-def test_evidence_of_a_device_is_asked_for_and_refused(door: FrontDoor) -> None:
-    """None can be taken yet, so such a rule lets nobody through; the refusal names it."""
+def test_client_without_an_agent_is_no_attested_node(door: FrontDoor) -> None:
+    """Its account key says nothing of a machine; the refusal names the rule and the ways."""
     client = door.trusted()
-    refused = client.order(name_of("device"))
-    says = r"rule 'device' .*wants evidence of the device \(tpm\), which cannot be taken yet"
+    refused = client.order(name_of("node-of"))
+    says = r"rule 'node-of' .*wants a node attested by approval or kubernetes, and this account"
     check_refusal(refused, "unauthorized", 403, says)
     assert client.order(fresh_name()).status == 201
 

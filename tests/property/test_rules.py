@@ -94,7 +94,7 @@ Refusals = st.fixed_dictionaries(
     optional={
         "refuse": st.just("not these"),
         "only": Who,
-        "attestation": st.just(["tpm"]),
+        "attestation": st.just(["approval"]),
     },
 )
 Limits = st.fixed_dictionaries(
@@ -155,6 +155,7 @@ Facts = st.builds(
         eab_key_id=st.none() | st.sampled_from(EAB),
         address=st.none() | st.sampled_from(["10.0.0.1", "192.0.2.1"]),
         node=st.none() | st.just("a.web"),
+        attestation=st.none() | st.sampled_from(["token", "approval"]),
         thumbprint=st.sampled_from(ACCOUNTS),
         cluster=st.none() | st.just("east"),
         namespace=st.none() | st.just("shop"),

@@ -16,7 +16,8 @@ from tests.unit.policy.test_replay import world
 
 ASKER: dict[str, Any] = {
     "thumbprint": "t", "eab": None, "eab_names": [], "eab_profiles": [],
-    "node": None, "node_names": [], "node_profiles": [], "closed": False,
+    "node": None, "node_names": [], "node_profiles": [], "attestation": None,
+    "closed": False,
 }  # fmt: skip
 
 

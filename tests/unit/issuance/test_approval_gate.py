@@ -51,6 +51,21 @@ async def test_order_that_needs_a_person_is_refused_and_filed(world: World) -> N
     assert await world.count(EventKind.ORDER_CREATED) == 0
 
 
+async def test_who_asks_is_shown_with_how_its_node_was_let_in(world: World) -> None:
+    """And what of it there is nothing to know of is left out."""
+    client = await world.client()
+    facts = await world.planner.facts(
+        client.account, identifiers=(dns(HOST),), profile=None, not_before=None, not_after=None
+    )
+    asks = replace(facts.requester, node="web-01", attestation="kubernetes", namespace="shop")
+    with pytest.raises(Problem):
+        await world.approvals.require(client.account, world.planner.decide(facts), asks)
+    (request,) = await waiting(world)
+    shown = request.asked_by
+    assert (shown["node"], shown["attestation"]) == ("web-01", "kubernetes")
+    assert "service_account" not in shown
+
+
 async def test_order_that_needs_nobody_passes(world: World) -> None:
     """In the same community, for the same account."""
     client = await world.client()

@@ -525,6 +525,7 @@ async def test_account_of_a_node_is_limited_to_what_the_node_may_have(world: Wor
         node=node.name,
         namespace="shop",
         service_account="api",
+        attestation="token",
         owner=node.owner,
     )
     assert await enrollment.grant(replace(account, account_id="another")) is None

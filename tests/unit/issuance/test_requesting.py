@@ -72,10 +72,12 @@ async def test_a_requester_is_account_binding_node_and_origin(world: World) -> N
     """Each from who knows it."""
     client = await world.client()
     grant = EabGrant(
-        key_id="", names=(), profiles=(), node="n1", namespace="shop", service_account="api"
-    )
+        key_id="", names=(), profiles=(), node="n1", namespace="shop", service_account="api",
+        attestation="kubernetes",
+    )  # fmt: skip
     made = requester_of(client.account, grant, Origin(address="192.0.2.7"), "web team")
     assert (made.node, made.namespace, made.service_account) == ("n1", "shop", "api")
+    assert made.attestation == "kubernetes"
     assert (made.address, made.owner) == ("192.0.2.7", "web team")
     assert made.account_id == client.account.account_id
     assert made.thumbprint == client.account.thumbprint

@@ -75,11 +75,52 @@ def test_an_owner_that_a_rule_wants() -> None:
     assert not decide_new_order(document, asked_by(owner="web team")).is_refused
 
 
-def test_evidence_of_devices_cannot_be_taken_yet() -> None:
-    """A rule that asks for it refuses with a sentence, rather than be passed over."""
-    (found,) = decide_new_order(ruled(rule(attestation=["tpm"])), new_order()).findings
-    assert found.check == CheckName.ATTESTATION_REQUIRED
-    assert "cannot be taken yet" in found.sentence
+NODE = {"node": "web-01", "attestation": "kubernetes"}
+
+
+@pytest.mark.parametrize(
+    ("requester", "told"),
+    [
+        pytest.param(NODE, None, id="one-of-them"),
+        pytest.param(
+            {**NODE, "attestation": "token"}, "and node 'web-01' was let in by token", id="another"
+        ),
+        pytest.param(
+            {"node": "web-01"}, "and node 'web-01' was let in by no known way", id="unknown"
+        ),
+        pytest.param({}, "this account is not one of a node with an agent", id="no-node"),
+    ],
+)
+def test_a_node_is_attested_as_a_rule_wants(requester: dict[str, str], told: str | None) -> None:
+    """By one of the ways that it names; who is no node has shown nothing of one."""
+    document = ruled(rule(attestation=["kubernetes", "certificate"]))
+    found = decide_new_order(document, asked_by(**requester)).findings
+    assert [one.check for one in found] == ([CheckName.ATTESTATION_REQUIRED] if told else [])
+    for one in found:
+        assert "wants a node attested by certificate or kubernetes, " in one.sentence
+        assert told is not None
+        assert one.sentence.endswith(told)
+
+
+def test_several_rules_want_what_they_all_name() -> None:
+    """One way that both name is enough, one that only one of them names is not."""
+    document = ruled(
+        rule(name="a", attestation=["kubernetes", "certificate"]),
+        rule(name="b", attestation=["approval", "certificate"]),
+    )
+    for way, refusing in (("certificate", []), ("kubernetes", ["b"]), ("approval", ["a"])):
+        found = decide_new_order(document, asked_by(node="web-01", attestation=way)).findings
+        assert [name for one in found for name in ("a", "b") if f"'{name}'" in one.sentence] == (
+            refusing
+        )
+
+
+def test_an_expression_knows_how_a_node_was_let_in() -> None:
+    """And that there is nothing to know of others."""
+    document = ruled(rule(when="attestation == 'token'", refuse="tokens are for laptops"))
+    assert decide_new_order(document, asked_by(node="a", attestation="token")).is_refused
+    assert not decide_new_order(document, asked_by(**NODE)).is_refused
+    assert not decide_new_order(document, asked_by()).is_refused
 
 
 def test_an_order_that_nobody_may_approve() -> None:

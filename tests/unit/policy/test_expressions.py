@@ -25,6 +25,7 @@ NOTHING: dict[str, Any] = {
     "node": "",
     "kube_namespace": "",
     "kube_service_account": "",
+    "attestation": "",
     "address": "10.0.0.1",
     "owner": "",
     "client_fingerprint": "",

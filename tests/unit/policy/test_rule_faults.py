@@ -114,6 +114,14 @@ def test_rules_that_need_not_meet(one: Any, other: Any) -> None:
     assert faults(rule(name="a", **one, **EC), rule(name="b", **other, **RSA)) == []
 
 
+def test_two_rules_that_no_node_can_meet() -> None:
+    """Nobody was let in by two ways, so two rules have to name one that they share."""
+    one, other = ["kubernetes", "token"], ["certificate"]
+    [told] = faults(rule(name="a", attestation=one), rule(name="b", attestation=other))
+    assert "of their attestation, certificate here and kubernetes, token there" in told
+    assert not faults(rule(name="a", attestation=one), rule(name="b", attestation=["token"]))
+
+
 def test_demands_of_different_kinds_do_not_contradict() -> None:
     """Keys and challenges have nothing to do with each other."""
     assert faults(rule(name="a", **EC), rule(name="b", challenges=["dns-01"])) == []

@@ -115,6 +115,12 @@ def test_requester_is_what_rules_look_at() -> None:
     assert who.client_certificate.names == ("a.example",)
 
 
+def test_cases_say_how_a_node_was_let_in() -> None:
+    """A rule asks for it, of the node and of what its orders keep."""
+    who = requester_of(given(requester={"node": "web-01", "attestation": "kubernetes"}))
+    assert (who.node, who.attestation) == ("web-01", "kubernetes")
+
+
 @pytest.mark.parametrize("written", ["jane@corp.internal", "email:jane@corp.internal"])
 def test_cases_take_addresses_of_e_mail(written: str) -> None:
     """The default policy has no rule of them, and says so."""
