@@ -16,12 +16,14 @@ import resource
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from agents import crafting_der as der
 from agents.crafting_pem import first_key, pem_certificates, to_pem
-from agents.crafting_ports import Crafter, CraftFault, KeyCrafter
-from agents.crafting_token import TOKEN_SCHEME, Token
+from agents.crafting_ports import TOKEN_SCHEME, Crafter, CraftFault, KeyCrafter
+
+if TYPE_CHECKING:
+    from agents.crafting_token import Token
 
 __all__ = ["KEY_KINDS", "do_work", "main"]
 
@@ -41,12 +43,13 @@ Work = Mapping[str, Any]
 Answer = dict[str, Any]
 
 
-def make_identity_key(work: Work, crafter: Crafter) -> Answer:
-    """Make the EC P-256 key of the node's identity in ``path``, unless one is there already."""
+def make_identity_request(work: Work, crafter: Crafter) -> Answer:
+    """Sign a request without names by the node's identity key in ``path``: EC P-256, made unless
+    one is there already."""
     path = str(work["path"])
     if not Path(path).exists():
         _write_new(path, crafter.generate("ec-p256"))
-    return _public(crafter.spki(_read_key(path)))
+    return make_request({"key": path}, crafter)
 
 
 def make_request(work: Work, crafter: Crafter) -> Answer:
@@ -62,7 +65,7 @@ def make_key_and_request(work: Work, crafter: Crafter) -> Answer:
     kind = _kind(work)
     path = str(work["path"])
     if path.startswith(TOKEN_SCHEME):
-        made = Token.open(path).generate_in(path, kind)
+        made = _token(path).generate_in(path, kind)
         return {**make_request({**work, "key": made}, crafter), "key": made}
     beside = f"{path}.new"
     Path(beside).unlink(missing_ok=True)
@@ -185,7 +188,7 @@ def open_pkcs12(work: Work, crafter: Crafter) -> Answer:
 
 def forget_key(work: Work, _: Crafter) -> Answer:
     """Destroy the key on a token that ``key`` names by its id."""
-    Token.open(str(work["key"])).forget(str(work["key"]))
+    _token(str(work["key"])).forget(str(work["key"]))
     return {}
 
 
@@ -223,7 +226,7 @@ def do_several(work: Work, crafter: Crafter) -> Answer:
 
 
 OPERATIONS: Final[Mapping[str, Callable[[Work, Crafter], Answer]]] = {
-    "make-identity-key": make_identity_key,
+    "identity-request": make_identity_request,
     "csr": make_request,
     "key-and-csr": make_key_and_request,
     "sign": make_signatures,
@@ -284,8 +287,14 @@ def _key_of(reference: object, crafter: Crafter) -> tuple[KeyCrafter | Token, An
     """Return who works with the key that *reference* names, and what it wants to be handed."""
     text = str(reference)
     if text.startswith(TOKEN_SCHEME):
-        return Token.open(text), text
+        return _token(text), text
     return crafter, _read_key(text)
+
+
+def _token(reference: str) -> Token:
+    from agents.crafting_token import Token  # few have one, and each child starts anew
+
+    return Token.open(reference)
 
 
 def _kind(work: Work) -> str:

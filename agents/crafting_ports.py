@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-__all__ = ["CraftFault", "Crafter", "KeyCrafter"]
+__all__ = ["TOKEN_SCHEME", "CraftFault", "Crafter", "KeyCrafter"]
+
+TOKEN_SCHEME: Final = "pkcs11:"
+"""What the name of a key on a token begins with, where others are paths (RFC 7512)."""
 
 
 class CraftFault(Exception):

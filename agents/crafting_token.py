@@ -19,9 +19,9 @@ from typing import Final
 
 from agents import crafting_der as der
 from agents.crafting_ports import CraftFault
-from agents.crafting_uri import TOKEN_SCHEME, TokenUri, parse_token_uri
+from agents.crafting_uri import TokenUri, parse_token_uri
 
-__all__ = ["TOKEN_SCHEME", "Token"]
+__all__ = ["Token"]
 
 MAX_OBJECTS: Final = 2
 """How many keys are looked for under one name: a second one means that the name is not enough."""

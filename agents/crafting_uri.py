@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
 from urllib.parse import quote, unquote, unquote_to_bytes
 
-from agents.crafting_ports import CraftFault
+from agents.crafting_ports import TOKEN_SCHEME, CraftFault
 
-__all__ = ["TOKEN_SCHEME", "TokenUri", "parse_token_uri"]
-
-TOKEN_SCHEME: Final = "pkcs11:"
+__all__ = ["TokenUri", "parse_token_uri"]
 
 
 @dataclass(frozen=True, slots=True)

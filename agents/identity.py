@@ -233,8 +233,7 @@ class Identities:
 
     def _make_request(self, key: str) -> Mapping[str, Any]:
         path = self._file(key)
-        self._child({"do": "make-identity-key", "path": path})
-        return self._child({"do": "csr", "key": path, "names": []})
+        return self._child({"do": "identity-request", "path": path})
 
     def _keep(self, answer: Answer, key: str, spki_sha256: str) -> Identity:
         """Keep what the broker gave, once it has been seen to be for this key."""

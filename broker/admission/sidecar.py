@@ -24,13 +24,14 @@ __all__ = ["SidecarSettings", "make_patch"]
 PROGRAM: Final = "/usr/local/bin/penstock-agent"
 """Where the image has the agent."""
 
-WAIT_SECONDS: Final = 8
+WAIT_SECONDS: Final = 20
 """How long one probe waits for the certificate, in seconds from when its process was begun: it
-answers as soon as that is there.  Starting a process each second in each of a hundred pods would be
-more work than all they wait for.
+answers as soon as that is there, so that waiting longer starts nobody later; what is waited for is
+told after as long.  Where a hundred pods start on one node, each process that is begun beside takes
+from what they wait for.
 """
 
-PROBE_SECONDS: Final = 15
+PROBE_SECONDS: Final = 27
 """How long the kubelet lets a probe take, in seconds: the wait, and seven for what the container
 runtime and a last look take; the start of the process alone took more than two on a node where a
 hundred pods started at once.  Past it the event tells of a time-out and not of what is waited for.

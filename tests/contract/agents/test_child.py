@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[3]
 def test_work_is_done_and_answered(tmp_path: Path) -> None:
     """The key lies where the work said, and nothing of it is in the answer."""
     path = tmp_path / "key.pem"
-    answer = run_child({"do": "make-identity-key", "path": str(path)})
-    assert set(answer) == {"spki_sha256", "spki_der", "key_kind"}
+    answer = run_child({"do": "identity-request", "path": str(path)})
+    assert set(answer) == {"csr_der", "spki_sha256", "spki_der", "key_kind"}
     assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -35,7 +35,7 @@ def test_a_fault_is_raised_with_its_reason(tmp_path: Path) -> None:
 
 def test_several_pieces_by_one_child(tmp_path: Path) -> None:
     """Each has its own answer or fault."""
-    works = [{"do": "dig"}, {"do": "make-identity-key", "path": str(tmp_path / "key.pem")}]
+    works = [{"do": "dig"}, {"do": "identity-request", "path": str(tmp_path / "key.pem")}]
     first, second = run_children(works)
     assert isinstance(first, ChildFault)
     assert isinstance(second, dict)
@@ -93,7 +93,7 @@ def test_nothing_of_the_environment_is_imported(
     (tmp_path / "json.py").write_text("raise SystemExit('taken over')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    assert run_child({"do": "make-identity-key", "path": str(tmp_path / "key.pem")})
+    assert run_child({"do": "identity-request", "path": str(tmp_path / "key.pem")})
 
 
 def test_the_resident_process_loads_no_library_of_cryptography() -> None:
@@ -115,7 +115,7 @@ def test_a_zipapp_starts_itself_as_the_child(tmp_path: Path) -> None:
         "from agents.child import run_child, craft_command\n"
         "import sys\n"
         "print(craft_command()[-1])\n"
-        "print(run_child({'do': 'make-identity-key', 'path': sys.argv[1]})['key_kind'])\n"
+        "print(run_child({'do': 'identity-request', 'path': sys.argv[1]})['key_kind'])\n"
     )
     packed = tmp_path / "agent.pyz"
     zipapp.create_archive(source, packed)

@@ -70,11 +70,21 @@ def decoded(text: str) -> bytes:
 def test_an_identity_key_is_made_once(do: Do, tmp_path: Path) -> None:
     """Asking again tells the same key, which only its owner could read from the beginning."""
     path = tmp_path / "key.pem"
-    first = do("make-identity-key", path=str(path))
-    assert do("make-identity-key", path=str(path)) == first
+    first = do("identity-request", path=str(path))
+    again = do("identity-request", path=str(path))
+    assert again["spki_der"] == first["spki_der"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert first["key_kind"] == "ec-p256"
     assert hashlib.sha256(decoded(first["spki_der"])).hexdigest() == first["spki_sha256"]
+    for made in (first, again):
+        csr = x509.load_der_x509_csr(decoded(made["csr_der"]))
+        assert csr.is_signature_valid
+        assert not list(csr.subject)
+        assert not list(csr.extensions)
+        spki = csr.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        assert spki == decoded(first["spki_der"])
 
 
 @pytest.mark.parametrize("kind", [one for one in KEY_KINDS if one != "rsa-4096"])
@@ -130,7 +140,7 @@ def test_both_ways_read_what_either_wrote(tmp_path: Path) -> None:
 def test_signatures_are_r_and_s(do: Do, tmp_path: Path) -> None:
     """Each has 64 octets and verifies under the identity's key."""
     path = tmp_path / "key.pem"
-    do("make-identity-key", path=str(path))
+    do("identity-request", path=str(path))
     key = serialization.load_pem_private_key(path.read_bytes(), None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     messages = [b"one", b"", b"x" * 5000]
@@ -423,7 +433,7 @@ def test_unknown_work_is_refused(fault: Callable[..., str]) -> None:
 def test_several_are_done_each_for_itself(do: Do, tmp_path: Path) -> None:
     """A fault of one is its answer and stops no other."""
     path = str(tmp_path / "key.pem")
-    works = [{"do": "dig"}, {"do": "make-identity-key", "path": path}]
+    works = [{"do": "dig"}, {"do": "identity-request", "path": path}]
     first, second = do("several", works=works)["answers"]
     assert "fault" in first
     assert "spki_sha256" in second

@@ -78,7 +78,7 @@ def test_the_sidecar_is_the_first_and_stays() -> None:
     sidecar, after = found["spec"]["initContainers"]
     assert (sidecar["name"], after["name"]) == ("penstock-agent", "migrate")
     assert sidecar["restartPolicy"] == "Always"
-    assert sidecar["startupProbe"]["exec"]["command"][-2:] == ["--wait", "8"]
+    assert sidecar["startupProbe"]["exec"]["command"][-2:] == ["--wait", "20"]
 
 
 def test_the_key_lies_in_memory_and_the_application_cannot_write_it() -> None:
@@ -119,8 +119,8 @@ def test_it_may_take_as_long_as_is_configured() -> None:
     """Rounded up to whole probes."""
     (sidecar,) = injected(pod(), start_within=timedelta(minutes=10))["spec"]["initContainers"]
     probe = sidecar["startupProbe"]
-    assert probe["failureThreshold"] == 67
-    assert probe["timeoutSeconds"] > 8
+    assert probe["failureThreshold"] == 29
+    assert probe["timeoutSeconds"] > 20
     (other,) = injected(pod(), start_within=timedelta(seconds=1))["spec"]["initContainers"]
     assert other["startupProbe"]["failureThreshold"] == 1
 

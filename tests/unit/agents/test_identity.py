@@ -33,12 +33,10 @@ class Child:
 
     def __call__(self, work: Mapping[str, Any]) -> Mapping[str, Any]:
         """Do one piece of work."""
-        if work["do"] == "make-identity-key":
+        if work["do"] == "identity-request":
             if work["path"] not in self.keys:
                 self.keys.append(work["path"])
-            return {}
-        if work["do"] == "csr":
-            return {"csr_der": "csr", "spki_sha256": f"spki of {work['key']}"}
+            return {"csr_der": "csr", "spki_sha256": f"spki of {work['path']}"}
         if work["do"] == "sign":
             return {"signatures": [wire.encode_bytes(b"\x01" * 64)]}
         begun = int(self.clock.now().timestamp())

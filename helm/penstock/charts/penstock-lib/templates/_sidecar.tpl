@@ -44,11 +44,11 @@ process puts into pods by annotation (broker/admission/sidecar.py); a test compa
         {{- include "penstock.sidecar.file" . | nindent 8 }}
   startupProbe:
     exec:
-      command: [/usr/local/bin/penstock-agent, ready, --config, "env:PENSTOCK_AGENT_CONFIG", --wait, "8"]
+      command: [/usr/local/bin/penstock-agent, ready, --config, "env:PENSTOCK_AGENT_CONFIG", --wait, "20"]
     periodSeconds: 1
-    timeoutSeconds: 15
-    # Each probe takes nine seconds: eight of waiting, and the one to the next.
-    failureThreshold: {{ div (add (int (default 600 .startWithinSeconds)) 8) 9 }}
+    timeoutSeconds: 27
+    # Each probe takes 21 seconds: twenty of waiting, and the one to the next.
+    failureThreshold: {{ div (add (int (default 600 .startWithinSeconds)) 20) 21 }}
   resources:
     requests:
       cpu: {{ default "5m" .cpuRequest }}
