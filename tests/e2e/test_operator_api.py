@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlencode
 
 import jsonschema
@@ -539,6 +539,20 @@ def closed(described: dict[str, Any]) -> dict[str, Any]:
     return {"components": {**described["components"], "schemas": schemas}}
 
 
+ANSWERED: Final = {
+    "account_deactivate", "account_list", "account_show", "approval_list", "audit_checkpoint",
+    "audit_export", "audit_public_key", "audit_status", "backup_made", "ca_rotate_prepare",
+    "ca_show", "caa_check", "cert_evidence", "cert_list", "cert_renewal", "cert_renewal_ask",
+    "cert_retiring", "cert_revoke", "cert_show", "eab_list", "eab_mint", "frozen",
+    "incident_list", "incident_plan", "key_check", "order_list", "order_show", "owner_list",
+    "owner_show", "policy_asked_counts", "policy_explain", "policy_history", "policy_reload",
+    "policy_status", "quota_show", "renew_progress", "secret_check", "status", "upstream_check",
+    "upstream_list", "upstream_show",
+}  # fmt: skip
+"""Commands that do here what they are for.  The others are asked for what is not there: nodes,
+requests, incidents, upstreams with accounts; what is looked at is how they refuse."""
+
+
 def test_every_operation_of_the_description_answers_as_it_says(operated: Operated) -> None:
     """Each is really called, by somebody who may; what it answers is of the type that it names."""
     client = operated.door.trusted("other")
@@ -576,8 +590,7 @@ def test_every_operation_of_the_description_answers_as_it_says(operated: Operate
                 jsonschema.Draft202012Validator({**problem, **components}).validate(said)
     assert called == COMMANDS
     answered = {command for command, status in outcomes.items() if status == 200}
-    assert {"order_show", "order_list", "cert_show", "cert_list", "account_show", "account_list",
-            "eab_mint", "eab_list", "status", "policy_explain"} <= answered, outcomes  # fmt: skip
+    assert answered >= ANSWERED, outcomes
 
 
 def test_one_person_is_one_whether_by_certificate_or_token(operated: Operated) -> None:
