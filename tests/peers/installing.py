@@ -113,6 +113,7 @@ SYSTEM_NEEDS: Final = (
     SystemNeed("postfix", has_command("postfix")),
     SystemNeed("dovecot-imapd", DOVECOT_IMAP.exists),
     SystemNeed("slapd", has_command("slapd")),
+    SystemNeed("ldap-utils", has_command("ldapmodify")),
     SystemNeed("openssh-server", has_command("sshd")),
     SystemNeed("softhsm2", has_command("softhsm2-util")),
     SystemNeed("opensc", has_command("pkcs11-tool")),
