@@ -20,8 +20,8 @@ from broker.policy.rulings import rule_on, subject_of
 
 __all__ = ["RuleDifferences", "shape"]
 
-_OF_THE_FILE: Final = frozenset({"source", "sha256"})
-"""Fields that tell where something stands and not what it says."""
+_OF_THE_FILE: Final = frozenset({"source", "sha256", "set_sha256"})
+"""Fields that tell where something stands, and what else stands there, but not what it says."""
 
 
 def shape(value: object) -> Hashable:
