@@ -6,12 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.deployments.node_agents import Wanted
-from tests.deployments.nodes import PlainAgent
 from tests.e2e.vouching import (
     PodAgent,
     Scene,
@@ -22,6 +19,7 @@ from tests.e2e.vouching import (
     outcomes,
     pki,
     real_now,
+    showing,
     vouching,
 )
 from tests.fakes.cluster_issuer import ClusterIssuer
@@ -168,24 +166,6 @@ def test_token_is_reviewed_by_its_api_server(scene: Scene) -> None:
     gone = scene.reviews.mint("postfix", namespace="mail", audience="penstock")
     scene.reviews.revoke(gone)
     assert scene.agent("x.example").enrol(method="kubernetes", credential=gone)[0] == 403
-
-
-def showing(agent: PlainAgent, leaf: x509.Certificate, key: Any, *issuers: Authority) -> PlainAgent:
-    """Let *agent* show a client certificate that is not from the broker."""
-    path = agent._folder / "machine.pem"
-    own = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    chain = leaf.public_bytes(Encoding.PEM) + b"".join(one.pem for one in issuers)
-    path.write_bytes(own + chain)
-    bare = agent.connection
-
-    def connection(*, is_shown: bool = True) -> Any:
-        made = bare(is_shown=is_shown)
-        if agent.chain_pem is None:
-            made._context.load_cert_chain(path)
-        return made
-
-    agent.connection = connection  # type: ignore[method-assign]
-    return agent
 
 
 def test_host_enrols_by_its_client_certificate(scene: Scene) -> None:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.deployments.node_agents import TrustingPenstock
 from tests.deployments.nodes import PlainAgent
-from tests.e2e.test_node_vouching import CLIENT, pki, real_now, showing
+from tests.e2e.vouching import CLIENT, pki, real_now, showing
 from tests.unit.protocol.builders import Authority
 
 pytestmark = pytest.mark.e2e

@@ -142,6 +142,24 @@ class PodAgent(NodeAgent):
         self.config.write_text(text.replace('method = "token"', 'method = "kubernetes"'), "utf-8")
 
 
+def showing(agent: PlainAgent, leaf: x509.Certificate, key: Any, *issuers: Authority) -> PlainAgent:
+    """Let *agent* show a client certificate that is not from the broker."""
+    path = agent._folder / "machine.pem"
+    own = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    chain = leaf.public_bytes(Encoding.PEM) + b"".join(one.pem for one in issuers)
+    path.write_bytes(own + chain)
+    bare = agent.connection
+
+    def connection(*, is_shown: bool = True) -> Any:
+        made = bare(is_shown=is_shown)
+        if agent.chain_pem is None:
+            made._context.load_cert_chain(path)
+        return made
+
+    agent.connection = connection  # type: ignore[method-assign]
+    return agent
+
+
 def machine(scene: Scene, name: str, issuer: Authority) -> tuple[x509.Certificate, Any]:
     """Return a client certificate of a machine, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
