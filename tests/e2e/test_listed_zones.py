@@ -28,7 +28,7 @@ LISTED: Final = "secret.example.org"
 INNER: Final = "inner.example.org"
 """A rule leaves its names one CA, though they are open."""
 
-SECONDS: Final = 240.0
+SECONDS: Final = 60.0
 """Longest wait for a CA; each takes about two seconds."""
 
 PROFILES: Final = {"server": ("logs", "local"), "alone": ("logs",), "moves": ("quiet", "logs")}
