@@ -45,6 +45,10 @@ POLL_INTERVAL: Final = timedelta(milliseconds=500)
 LONGEST_POLL_INTERVAL: Final = timedelta(seconds=10)
 """Longest wait that we choose ourselves; a CA may ask for more."""
 
+OUTAGE_TIME: Final = timedelta(seconds=15)
+"""How long a CA that gives no answer goes on being watched.  A restart is over by then; an order
+that waits for one that died would otherwise wait for the whole round, though another CA is free."""
+
 MAX_AUTHORIZATIONS: Final = 8
 """Default number of authorizations of one order that are answered at a time."""
 
@@ -83,14 +87,14 @@ class Authorizer:
         self._pause = pause
         self._leftovers: list[Publication] = []
 
-    def pacing(self) -> Pacing:
-        """Return fresh waits for watching one object."""
+    def pacing(self, *, total: timedelta | None = None) -> Pacing:
+        """Return fresh waits for watching one object, for a whole round or for *total*."""
         return Pacing(
             self._clock,
             self._pause,
             first=self._settings.poll_interval,
             longest=max(LONGEST_POLL_INTERVAL, self._settings.poll_interval),
-            total=self._settings.total,
+            total=self._settings.total if total is None else total,
         )
 
     async def authorize(
@@ -187,7 +191,7 @@ class Authorizer:
     async def _watch(
         self, post: Poster, url: str, *, is_settled: bool, retry_at: datetime | None
     ) -> Authorization:
-        pacing = self.pacing()
+        pacing, outage = self.pacing(), None
         if not is_settled:
             await pacing.wait(retry_at)
         while True:
@@ -196,12 +200,14 @@ class Authorizer:
                 authorization, retry_at = await _read(post, url)
                 if authorization.status is not AuthorizationStatus.PENDING:
                     return authorization
+                outage = None
             except Unreachable as error:
-                # A short outage between two looks is no reason to begin anew.
+                # A short outage between two looks is no reason to begin anew, nor is a limit.
                 reason, retry_at = error.reason, error.retry_at
-            if pacing.has_ended():
+                outage = None if retry_at else outage or self.pacing(total=OUTAGE_TIME)
+            if pacing.has_ended() or (outage is not None and outage.has_ended()):
                 raise Unreachable(reason, retry_at=retry_at)
-            await pacing.wait(retry_at)
+            await (outage or pacing).wait(retry_at)
 
     async def _present(self, solver: Solver, answer: ChallengeAnswer) -> Publication:
         """Publish, and withdraw at once if we are cancelled meanwhile."""

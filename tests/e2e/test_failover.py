@@ -17,7 +17,7 @@ from tests.e2e.survivor import Survivor, binding
 from tests.fakes.acme_client import AcmeClient
 from tests.fakes.hostile_ca import Behaviour, Fault, HostileCaProcess, Script
 from tests.fakes.hostile_ca.envelope import b64
-from tests.fakes.hostile_ca.script import FOREVER, Resource
+from tests.fakes.hostile_ca.script import FOREVER, ChallengeResult, Resource
 from tests.peers.pebble import Pebble, PebbleOptions
 
 pytestmark = [pytest.mark.e2e, pytest.mark.peers]
@@ -118,10 +118,21 @@ class Place:
             assert (await client.register(**bound)).status == 201
             yield client
 
-    def tell(self, *faults: Fault) -> None:
+    def tell(self, *faults: Fault, standing: Behaviour = HONEST) -> None:
         """Have the first CA do these things wrong from now on, and nothing else."""
         assert isinstance(self.first, HostileCaProcess)
-        self.first.set_script(Script(standing=HONEST, faults=list(faults)))
+        self.first.set_script(Script(standing=standing, faults=list(faults)))
+
+    async def until_watched(self) -> None:
+        """Wait until the first CA was told to look at a challenge, and asked for its verdict."""
+        assert isinstance(self.first, HostileCaProcess)
+        async with asyncio.timeout(60):
+            while True:
+                asked = [seen.resource for seen in self.first.ledger().requests]
+                told = asked.index(Resource.CHALLENGE) if Resource.CHALLENGE in asked else None
+                if told is not None and Resource.AUTHORIZATION in asked[told:]:
+                    return
+                await asyncio.sleep(0.1)
 
     def new_orders(self) -> int:
         """Return how often the first CA was asked for an order."""
@@ -292,6 +303,22 @@ async def test_ca_that_returns_is_asked_again(place: Place) -> None:
         await obtain(client, "after")
     assert place.issued() == (first + 2, following + 2)
     assert place.upstreams_of_orders()[-4:] == ["first", "next", "next", "first"]
+
+
+async def test_ca_that_dies_while_it_looks_at_a_challenge_is_left(place: Place) -> None:
+    """Whoever waits for its verdict gives up after seconds, and the order goes to the next."""
+    await place.until_all_answer()
+    first, following = place.issued()
+    looking = Behaviour(challenge_result=ChallengeResult.PROCESSING)
+    place.tell(standing=looking)
+    async with place.client() as client:
+        survivor = Survivor(client, f"looking.{ZONE}")
+        assert (await survivor.carry_to("ready"))["status"] == "ready"
+        await place.until_watched()
+        place.tell(Fault.outage(), standing=looking)
+        await survivor.obtain()
+    assert place.issued() == (first, following + 1)
+    assert place.upstreams_of_orders()[-1] == "next"
 
 
 async def test_refusal_for_the_names_goes_to_nobody_else(place: Place) -> None:

@@ -1,6 +1,7 @@
 """A CA's authorizations: answered, watched, and cleaned up after."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -12,7 +13,13 @@ from broker.protocol.challenges import ChallengeType
 from broker.protocol.exchange import Answer, HttpResponse
 from broker.protocol.problems import Problem, ProblemType
 from broker.protocol.resources import OrderStatus
-from broker.upstreams.authorizing import AUTHORIZATION_TIME, Authorizer, AuthorizingSettings
+from broker.upstreams.authorizing import (
+    AUTHORIZATION_TIME,
+    OUTAGE_TIME,
+    POLL_INTERVAL,
+    Authorizer,
+    AuthorizingSettings,
+)
 from tests.fakes.ca_simulator import problem, with_header
 from tests.fakes.hostile_ca.script import FOREVER, Behaviour, ChallengeResult, Fault, Resource
 from tests.unit.upstreams.given import FakeSolver, Given, dns, given
@@ -31,6 +38,25 @@ def challenge(**changes: Any) -> dict[str, Any]:
         "token": "evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA",
     } | changes
     return {name: value for name, value in document.items() if value is not None}
+
+
+def _honest(honest: Honest) -> HttpResponse:
+    return honest()
+
+
+def _outage(_: Honest) -> HttpResponse:
+    raise Unreachable("connection reset")
+
+
+def _settling(known: Given) -> Callable[[Honest], HttpResponse]:
+    """Return an answer before which the CA calls its only order valid."""
+
+    def settled(honest: Honest) -> HttpResponse:
+        (record,) = known.ca.resources.records.orders.values()
+        record.status = record.authorizations[0].status = "valid"
+        return honest()
+
+    return settled
 
 
 async def test_the_answer_stands_while_the_ca_looks() -> None:
@@ -99,15 +125,7 @@ async def test_a_short_outage_while_watching_is_outlasted() -> None:
     known = await given(Behaviour(challenge_result=ChallengeResult.PROCESSING))
     order = await known.opened()
 
-    def outage(honest: Honest) -> HttpResponse:
-        raise Unreachable("connection reset")
-
-    def settled(honest: Honest) -> HttpResponse:
-        (record,) = known.ca.resources.records.orders.values()
-        record.status = record.authorizations[0].status = "valid"
-        return honest()
-
-    for answer in (lambda honest: honest(), outage, settled):
+    for answer in (_honest, _outage, _settling(known)):
         known.ca.intercept(Resource.AUTHORIZATION, answer)
     await known.upstream.authorize(order)
     assert known.ca.asked(Resource.AUTHORIZATION) == 3
@@ -122,6 +140,37 @@ async def test_an_outage_that_lasts_means_later() -> None:
     with pytest.raises(Unreachable, match="connection reset"):
         await known.upstream.authorize(order)
     assert (known.solver.published, len(known.solver.withdrawn)) == ([], 1)
+    assert sum(known.waits, timedelta()) == POLL_INTERVAL + OUTAGE_TIME
+
+
+async def test_outages_with_answers_between_them_are_outlasted() -> None:
+    """Each has its own time: only silence ends the watch early."""
+    known = await given(Behaviour(challenge_result=ChallengeResult.PROCESSING))
+    order = await known.opened()
+    for _ in range(20):
+        for answer in (_honest, _outage):
+            known.ca.intercept(Resource.AUTHORIZATION, answer)
+    known.ca.intercept(Resource.AUTHORIZATION, _settling(known))
+    await known.upstream.authorize(order)
+    assert sum(known.waits, timedelta()) > 4 * OUTAGE_TIME
+    assert known.ca.asked(Resource.CHALLENGE) == 1
+
+
+async def test_a_limit_while_watching_is_waited_for() -> None:
+    """A CA that names a time has answered, however long that is."""
+    known = await given(Behaviour(challenge_result=ChallengeResult.PROCESSING))
+    order = await known.opened()
+
+    def limit(_: Honest) -> HttpResponse:
+        headers = (("Content-Type", "application/problem+json"), ("Retry-After", "60"))
+        body = json.dumps(problem("rateLimited", "too many requests", 429)).encode()
+        return HttpResponse(429, headers, body, is_cut=False)
+
+    for answer in (_honest, limit, _settling(known)):
+        known.ca.intercept(Resource.AUTHORIZATION, answer)
+    await known.upstream.authorize(order)
+    assert timedelta(seconds=60) in known.waits
+    assert known.ca.asked(Resource.CHALLENGE) == 1
 
 
 async def test_an_invalid_challenge_is_told_in_the_cas_words() -> None:
