@@ -106,7 +106,7 @@ class Outbox:
         names = folder.names()
         self._waiting = dict.fromkeys(names)
         self._last = max((int(name.partition("-")[0]) for name in names), default=0)
-        self.on_put: Callable[[str], None] = lambda _kind: None
+        self.on_put: Callable[[str, Mapping[str, Any]], None] = lambda _kind, _body: None
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -119,7 +119,7 @@ class Outbox:
             name = f"{self._last:012d}-{message.id}"
             self._folder.put(name, message.document())
             self._waiting[name] = None
-        self.on_put(kind)
+        self.on_put(kind, body)
 
     def next(self, most: int = SENT_AT_ONCE) -> list[tuple[str, Message]]:
         """Return what to send now with the name of each, oldest first."""

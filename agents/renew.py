@@ -19,12 +19,9 @@ from agents.log import Log
 from agents.mailbox import Outbox
 from agents.records import Record, Records
 from agents.steps import Checked, HandFault, Hands, Installation
-from agents.wire import Message, encode_bytes
+from agents.wire import ENDS, Message, encode_bytes
 
 __all__ = ["Renewals"]
-
-ENDS: Final = frozenset({"seen", "refused", "failed", "restored"})
-"""Stages that nothing follows."""
 
 FIRST: Final = "not looked at: the server is started once its first certificate is there"
 """What is told of a first certificate that nobody can serve yet."""

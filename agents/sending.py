@@ -22,8 +22,12 @@ from agents.transport import Transport
 __all__ = ["Sender"]
 
 GATHER_SECONDS: Final = 0.05
-"""How long a message waits for others to travel with, in seconds: the stages of one delivery that
-follow on each other at once share a request."""
+"""How long a message waits for others to travel with, in seconds."""
+
+STAGES_SECONDS: Final = 0.45
+"""How much longer a stage of a delivery waits that others will follow, in seconds: most reloads are
+over by then, and all of the delivery shares one request, which costs the broker far more than what
+is in it."""
 
 COMPANY_SECONDS: Final = 0.15
 """How long an acknowledgement waits before that for a message to travel with, in seconds: most
@@ -38,6 +42,11 @@ URGENT_KINDS: Final = frozenset({"csr"})
 
 STACK_BYTES: Final = 512 * 1024
 """Stack of a thread, in bytes; TLS and JSON take less than a fifth of it."""
+
+
+def is_on_the_way(kind: str, body: Mapping[str, Any]) -> bool:
+    """Return whether this tells a stage of a delivery that others will follow."""
+    return kind == "receipt" and body.get("stage") not in wire.ENDS
 
 
 class Sender:
@@ -68,6 +77,7 @@ class Sender:
         self._is_open = False
         self._is_statement_due = False
         self._is_urgent = False
+        self._is_awaited = False
         self._acknowledged = -1
         self._at_once = SENT_AT_ONCE
         self._pauses = Pauses()
@@ -87,13 +97,15 @@ class Sender:
     def state_anew(self) -> None:
         """Send the node's statement with what goes out next."""
         with self._changed:
-            self._is_statement_due = True
+            self._is_statement_due = self._is_awaited = True
         self.kick()
 
-    def kick(self, kind: str = "") -> None:
-        """Send what waits, now of that *kind* too, if the broker can be reached."""
+    def kick(self, kind: str = "", body: Mapping[str, Any] | None = None) -> None:
+        """Send what waits, now such a message too, if the broker can be reached."""
         with self._changed:
             self._is_urgent = self._is_urgent or kind in URGENT_KINDS
+            if body is not None and not is_on_the_way(kind, body):
+                self._is_awaited = True
             if not self._is_open or not self._has_work():
                 return
             if self._thread is None:
@@ -103,7 +115,7 @@ class Sender:
 
     def send_once(self) -> None:
         """Send one batch now; raises Unreachable, Refused."""
-        self._is_urgent = False
+        self._is_urgent = self._is_awaited = False
         named = self._outbox.next(self._at_once)
         messages = [message for _, message in named]
         statement = self._take_statement()
@@ -166,6 +178,8 @@ class Sender:
         with self._changed:
             self._changed.wait_for(lambda: self._is_over() or self._has_messages(), COMPANY_SECONDS)
             self._changed.wait_for(lambda: self._is_over() or self._is_urgent, GATHER_SECONDS)
+            if self._has_messages():
+                self._changed.wait_for(lambda: self._is_over() or self._is_awaited, STAGES_SECONDS)
 
     def _is_over(self) -> bool:
         return not self._is_open or self._stopped.is_set()

@@ -202,6 +202,9 @@ STAGES: Final = ("checked", "installed", "reloaded", "seen", "refused", "failed"
 was touched.  ``failed``: it could not be installed, and the old one is in place.  ``restored``: it
 was installed, did not come to be served, and the old one was put back."""
 
+ENDS: Final = frozenset({"seen", "refused", "failed", "restored"})
+"""Stages that nothing follows."""
+
 
 # ---------------------------------------------------------------------------------- messages
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from agents import wire
 from agents.pauses import Pauses
-from agents.sending import URGENT_KINDS
+from agents.sending import URGENT_KINDS, is_on_the_way
 from tests.simulator.behaviour import Behaviour, Seen
 from tests.simulator.http import Answer, Broken, Connection
 from tests.simulator.identity import make_csr, spki_sha256
@@ -46,6 +46,8 @@ class Agent:
         """Set while messages wait, not only an acknowledgement."""
         self._urgent = asyncio.Event()
         """Set while one waits that shall wait for no other."""
+        self._awaited = asyncio.Event()
+        """Set while one waits that is no stage with others to follow."""
         self._kept: Connection | None = None
         """Nobody speaks on it now."""
         self._used: set[Connection] = set()
@@ -171,6 +173,8 @@ class Agent:
         self._company.set()
         if kind in URGENT_KINDS:
             self._urgent.set()
+        if not is_on_the_way(kind, body):
+            self._awaited.set()
         self._wake()
 
     def _wake(self) -> None:
@@ -183,6 +187,8 @@ class Agent:
             if not self._waiting:
                 await _wait(self._company, self.behaviour.company_seconds)
             await _wait(self._urgent, self.behaviour.gather_seconds)
+            if self._waiting:
+                await _wait(self._awaited, self.behaviour.stages_seconds)
             try:
                 await self._post()
                 pauses.reset()
@@ -194,6 +200,7 @@ class Agent:
         sent = tuple(self._waiting.values())[: wire.MAX_BATCH]
         self._company.clear()
         self._urgent.clear()
+        self._awaited.clear()
         ack = self._taken
         body = wire.Batch(wire.VERSION, ack, sent).encode()
         answer = await self._request("POST", wire.PATHS["messages"], body)

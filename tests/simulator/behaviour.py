@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from agents.sending import COMPANY_SECONDS, GATHER_SECONDS, KEEP_SECONDS
+from agents.sending import COMPANY_SECONDS, GATHER_SECONDS, KEEP_SECONDS, STAGES_SECONDS
 
 __all__ = ["Behaviour", "Seen"]
 
@@ -39,6 +39,8 @@ class Behaviour:
     """How long an idle connection for requests is kept; 0: each has one of its own."""
     gather_seconds: float = GATHER_SECONDS
     """How long is waited for more to send together with the first."""
+    stages_seconds: float = STAGES_SECONDS
+    """How much longer a stage waits that others will follow."""
     company_seconds: float = COMPANY_SECONDS
     """How long an acknowledgement waits before that for a message."""
 

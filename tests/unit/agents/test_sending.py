@@ -85,6 +85,30 @@ class Node:
         """Put a message into the outbox."""
         self.outbox.put("challenge-answered", {"challenge": name})
 
+    def tell(self, stage: str) -> None:
+        """Put a receipt into the outbox."""
+        named = {"delivery": "d", "certificate": "c", "fingerprint": "f"}
+        self.outbox.put("receipt", {**named, "generation": 1, "stage": stage, "at": 1})
+
+    def greet(self) -> None:
+        """Reach the broker, with an acknowledgement of nothing."""
+        self.sender.open()
+        assert self.line.arrived.wait(60)
+        self.line.arrived.clear()
+
+    def put_any(self) -> None:
+        """Put some message into the outbox."""
+        self.put("any")
+
+    def state(self) -> None:
+        """Have the node's statement sent."""
+        self.sender.state_anew()
+
+    def take(self) -> None:
+        """Take a message in that nothing answers."""
+        self.inbox.take(wire.Message("m", "renew-identity", {}, 5))
+        self.sender.kick()
+
 
 def names(batch: wire.Batch) -> list[str]:
     """Return what is in a batch, by kind or challenge."""
@@ -236,3 +260,43 @@ def test_an_acknowledgement_goes_alone_where_nothing_follows(tmp_path: Path) -> 
     node.sender.open()
     assert node.line.arrived.wait(60)
     assert (node.line.batches[0].messages, node.line.batches[0].ack) == ((), 5)
+
+
+def test_stages_of_a_delivery_travel_with_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each request costs the broker more than what is in it."""
+    monkeypatch.setattr("agents.sending.STAGES_SECONDS", 3600.0)
+    node = Node(tmp_path)
+    node.greet()
+    for stage in ("checked", "installed", "reloaded", "seen"):
+        node.tell(stage)
+    assert node.line.arrived.wait(60)
+    assert [one.body["stage"] for one in node.line.batches[1].messages] == [
+        "checked",
+        "installed",
+        "reloaded",
+        "seen",
+    ]
+
+
+def test_stages_whose_end_takes_long_are_told_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that takes minutes to be reloaded is seen to be reloading."""
+    monkeypatch.setattr("agents.sending.STAGES_SECONDS", 0.01)
+    node = Node(tmp_path)
+    node.greet()
+    node.tell("installed")
+    assert node.line.arrived.wait(60)
+    assert names(node.line.batches[1]) == ["receipt"]
+
+
+def test_nothing_else_waits_for_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A statement, a message of another kind, and an acknowledgement go as they did."""
+    monkeypatch.setattr("agents.sending.STAGES_SECONDS", 3600.0)
+    for number, begin in enumerate((Node.put_any, Node.state, Node.take)):
+        node = Node(tmp_path / str(number))
+        node.greet()
+        begin(node)
+        assert node.line.arrived.wait(60)
