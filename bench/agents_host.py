@@ -92,7 +92,14 @@ class HostAgent(NodeAgent):
             )
 
 
-def measure_host(home: Path, count: int, organisations: int, tell: Tell) -> Host:
+def measure_host(
+    home: Path,
+    count: int,
+    organisations: int,
+    tell: Tell,
+    *,
+    settle_seconds: float = SETTLE_SECONDS,
+) -> Host:
     """Have one agent get *count* certificates for *organisations* owners, and look at both ends."""
     with make_broker(home / "broker") as broker:
         agent = HostAgent(home / "agent", broker, count, organisations)
@@ -103,7 +110,7 @@ def measure_host(home: Path, count: int, organisations: int, tell: Tell) -> Host
             first = time.monotonic() - begun
             _wait_for(broker, count, tell)
             took = time.monotonic() - begun
-            time.sleep(SETTLE_SECONDS)
+            time.sleep(settle_seconds)
             used, there = usage_of(agent.pid), usage_of(broker.pid)
             ((longest,),) = broker.rows(_LONGEST)
             made = Host(

@@ -22,7 +22,7 @@ START: Final = "<!-- agent figures start: written by bench/run --only agents --w
 END: Final = "<!-- agent figures end -->"
 
 NOISE_PERCENT: Final = 15.0
-"""By how much two measurements of the same thing differ on this machine."""
+"""By how much the least of some rounds may differ from that of others and be called the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
 """ACME clients that order without a rest while their broker is replaced; runs on the node.
 
 What is asked comes as JSON on standard input.  Each client orders one name after the other under an
-account of its own, until the file ``stop`` is there.  A broker that does not answer is asked again,
+account of its own, until the file ``stop`` is there, and says in a file beside that how many of its
+orders have ended.  A broker that does not answer is asked again,
 as any client would; an order that was made is finished, whatever happens in between.  What came of
 them all is printed as JSON, a list with one object for each client.
 """
@@ -36,13 +37,19 @@ TRY_AGAIN: Final = frozenset({429, 503})
 """Answers by which a server asks for patience; every other error counts as one."""
 
 
+def ended_file(stop: Path, number: int) -> Path:
+    """Return where client *number* says how many of its orders have ended."""
+    return stop.with_name(f"{stop.name}.{number}")
+
+
 class Load:
     """One account, and what it saw."""
 
-    def __init__(self, client: Requester, zone: str, stop: Path) -> None:
+    def __init__(self, client: Requester, number: int, zone: str, stop: Path) -> None:
         self._client = client
-        self._zone = zone
+        self._zone = f"c{number}.{zone}"
         self._stop = stop
+        self._ended = ended_file(stop, number)
         self._key = ec.generate_private_key(ec.SECP256R1())
         self.made = 0
         self.valid = 0
@@ -96,6 +103,7 @@ class Load:
             return
         self.valid += 1
         self.ends.append(time.monotonic())
+        self._ended.write_text(str(len(self.ends)), "ascii")
 
     async def run(self) -> None:
         """Order until it is enough."""
@@ -111,7 +119,7 @@ async def order_as(number: int, asked: dict[str, Any]) -> dict[str, Any]:
     client = Requester(asked["directory"], Path(asked["ca"]))
     async with client:
         await client.bind(asked["key_id"], asked["mac_key"])
-        load = Load(client, f"c{number}.{asked['zone']}", Path(asked["stop"]))
+        load = Load(client, number, asked["zone"], Path(asked["stop"]))
         await load.run()
     told = {"made": load.made, "valid": load.valid, "again": load.again, "away": load.away}
     return {**told, "ends": load.ends, "faults": load.faults}

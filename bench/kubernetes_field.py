@@ -14,17 +14,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.processes import MIB
-from tests.kubernetes.applications import application, exposed, opted_in, settings
+from tests.kubernetes.applications import PREFIX, application, exposed, opted_in, settings
 from tests.kubernetes.images import PYTHON_OF_BASE, REPOSITORY, ImageStore, copy_sources
 from tests.kubernetes.node import ClusterFailed
 from tests.kubernetes.programs import PYTHON_TREE, program, tree_archive
 from tests.kubernetes.release import Release
 
-__all__ = ["WHERE", "Field", "Image", "archives_of", "image_of"]
+__all__ = ["PASSED_BY", "WHERE", "Field", "Image", "archives_of", "image_of"]
 
 HERE: Final = Path(__file__).resolve().parent
 WHERE: Final = "bench"
 """Namespace of the applications."""
+
+PASSED_BY: Final = {f"{PREFIX}/inject": "disabled"}
+"""Label of pods that Penstock's webhook is not asked about."""
 
 SERVED_SECONDS: Final = 600.0
 """Longest wait for all pods of an application."""

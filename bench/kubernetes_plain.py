@@ -9,7 +9,7 @@ import base64
 from collections.abc import Mapping
 from typing import Any, Final
 
-from bench.kubernetes_field import WHERE, Field
+from bench.kubernetes_field import PASSED_BY, WHERE, Field
 from tests.kubernetes.applications import application
 from tests.peers.authority import make_root, make_server
 
@@ -52,6 +52,7 @@ def plain_application(name: str, pods: int) -> dict[str, Any]:
     made = application(name, WHERE, replicas=pods)
     template = made["spec"]["template"]
     template["metadata"]["annotations"] = {}
+    template["metadata"]["labels"] |= PASSED_BY
     (container,) = template["spec"]["containers"]
     container["volumeMounts"].append({"name": "pair", "mountPath": PAIR, "readOnly": True})
     template["spec"]["volumes"].append({"name": "pair", "secret": {"secretName": name}})

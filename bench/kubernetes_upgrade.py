@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from ruamel.yaml import YAML
 
+from bench.kubernetes_client import ended_file
 from bench.kubernetes_field import Field
 from tests.kubernetes.issued import issued, twice
 from tests.kubernetes.node import ClusterFailed
 from tests.kubernetes.release import NAME, NAMESPACE, Release
+from tests.peers.process import wait_until
 
 __all__ = ["Upgraded", "load_values", "measure_upgrade"]
 
@@ -28,8 +31,8 @@ ZONE: Final = "load.svc"
 CLIENTS: Final = 4
 """How many order at once, each under an account of its own."""
 
-LEAD_SECONDS: Final = 3.0
-"""How long the ACME clients order before the upgrade begins, and after it has ended."""
+BEGIN_SECONDS: Final = 120.0
+"""Longest wait for a certificate of each client."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +97,10 @@ def measure_upgrade(field_of: Field, pods: int) -> Upgraded:
     with ThreadPoolExecutor(1) as threads:
         ordering = threads.submit(field_of.run, "kubernetes_client.py", asked)
         try:
-            time.sleep(LEAD_SECONDS)
+            _wait_ended(stop, [0] * CLIENTS, ordering)
             seen = field_of.start("upgraded", pods, meanwhile=upgrade)
-            time.sleep(LEAD_SECONDS)
+            # What was under way when the broker came back ends, and one more.
+            _wait_ended(stop, [1 + number for number in _ended(stop)], ordering)
         finally:
             stop.touch()
         told = json.loads(ordering.result())
@@ -127,6 +131,23 @@ def measure_upgrade(field_of: Field, pods: int) -> Upgraded:
         signed=len(signed),
         signed_twice=len(twice(signed)),
     )
+
+
+def _ended(stop: Path) -> list[int]:
+    """Return how many orders of each client have ended."""
+    files = [ended_file(stop, number) for number in range(CLIENTS)]
+    return [int(one.read_text("ascii") or 0) if one.exists() else 0 for one in files]
+
+
+def _wait_ended(stop: Path, before: Sequence[int], ordering: Future[str]) -> None:
+    """Wait until each client has ended more orders than *before*."""
+
+    def is_so() -> bool:
+        if ordering.done():
+            raise ClusterFailed(f"the ACME clients have ended: {ordering.result()}")
+        return all(now > then for now, then in zip(_ended(stop), before, strict=True))
+
+    wait_until(is_so, BEGIN_SECONDS, "every client has a certificate more")
 
 
 def _client(field_of: Field, stop: Path) -> dict[str, Any]:

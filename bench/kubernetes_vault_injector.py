@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from bench.kubernetes_field import WHERE, Field
+from bench.kubernetes_field import PASSED_BY, WHERE, Field
 from tests.kubernetes.applications import NGINX, USER, application
 from tests.kubernetes.archives import write_image
 from tests.kubernetes.cluster import Cluster
@@ -136,6 +136,7 @@ def vault_application(name: str, pods: int) -> dict[str, Any]:
     made = application(name, WHERE, replicas=pods)
     template = made["spec"]["template"]
     template["metadata"]["annotations"] = _annotations(name)
+    template["metadata"]["labels"] |= PASSED_BY
     # The injector says nothing of system calls, which the namespace insists on.
     template["spec"]["securityContext"]["seccompProfile"] = STRICT["seccompProfile"]
     (settings,) = [one for one in template["spec"]["volumes"] if one["name"] == "settings"]

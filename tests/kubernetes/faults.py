@@ -7,7 +7,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from tests.kubernetes.cluster import Cluster
@@ -37,23 +37,27 @@ def stopped(cluster: Cluster, name: str) -> Iterator[None]:
 @contextlib.contextmanager
 def slowed(
     cluster: Cluster, name: str, *, share: float = 0.9, period: float = SLOW_PERIOD_SECONDS
-) -> Iterator[None]:
+) -> Iterator[Sequence[float]]:
     """Let a program run only for a part of each *period*, *share* of it standing still.
+
+    Yields when each stop was over, by the monotonic clock.
 
     This kernel has no netem; a server that is stopped and let go answers as late as a slow one.
     """
     over = threading.Event()
+    stops: list[float] = []
 
     def play() -> None:
         while not over.is_set():
             with stopped(cluster, name):
                 over.wait(period * share)
+            stops.append(time.monotonic())
             over.wait(period * (1 - share))
 
     player = threading.Thread(target=play, name=f"slows {name}")
     player.start()
     try:
-        yield
+        yield stops
     finally:
         over.set()
         player.join()

@@ -14,9 +14,10 @@ from typing import Final
 
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.node import ClusterFailed
+from tests.peers.process import wait_until
 
 SAID_SECONDS: Final = 180.0
-"""Longest wait for an event; a pod says what it waits for some 10 s after its start."""
+"""Longest wait for an event; a pod says what it waits for some 20 s after its start."""
 
 WAITING: Final = "Startup probe failed"
 """How an event begins by which a sidecar says what it waits for."""
@@ -73,8 +74,13 @@ def wait_told(
 
 def wait_set_told(cluster: Cluster, app: str, where: str, *words: str) -> str:
     """Wait until the ReplicaSet of an application tells so: it makes the pods, if it is let."""
-    (made,) = cluster.get("replicasets", namespace=where, labels=f"app={app}")["items"]
-    return wait_told(cluster, made["metadata"]["name"], where, *words, kind="replicaset")
+
+    def names() -> list[str]:
+        found = cluster.get("replicasets", namespace=where, labels=f"app={app}")["items"]
+        return [one["metadata"]["name"] for one in found]
+
+    wait_until(lambda: len(names()) == 1, SAID_SECONDS, f"{app} has its ReplicaSet")
+    return wait_told(cluster, names()[0], where, *words, kind="replicaset")
 
 
 def _has(text: str, words: tuple[str, ...]) -> bool:

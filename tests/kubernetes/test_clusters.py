@@ -268,10 +268,10 @@ def test_tokens_of_one_cluster_are_nothing_at_the_other(two: Release, other: Sec
     cluster = two.cluster
     tokens = forgeries(other, OTHER_ISSUER)
     tokens["their-token-our-audience"] = other.token("their-token", WHERE, AUDIENCE)
+    before = nodes(two)
     for name, token in tokens.items():
         cluster.apply(*stranger(name, OURS, token))
     cluster.apply(*stranger("our-token-their-audience", THEIRS, None, audience=OTHER_AUDIENCE))
-    before = nodes(two)
     told = ended(cluster, *tokens, "our-token-their-audience")
     assert set(told.values()) == {"Failed"}, told
     assert nodes(two) == before

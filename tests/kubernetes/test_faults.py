@@ -37,6 +37,9 @@ SERVED_SECONDS = 120.0
 ADMISSION = f"deployment/{NAME}-admission"
 BROKER = f"statefulset/{NAME}"
 
+STOPS = 3
+"""How often a slowed server has to stand still while pods are asked for."""
+
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime"
 """Where Debian's libfaketime is on the machine; the node sees the machine's files."""
 
@@ -150,15 +153,23 @@ def test_while_admission_is_down_only_who_opted_in_waits(
 def test_a_slow_api_server_delays_and_breaks_nothing(
     running: Cluster, release: Release, name: str, period: float
 ) -> None:
-    """A pod is let in and served, once, although the API server stands still most of the time:
-    for most of each second, and for longer than it waits for admission itself."""
+    """Pods are let in and served, once, although the API server stands still most of the time:
+    for most of each second, and for longer than it waits for admission itself.  One more is asked
+    for until the server has stood still three times meanwhile."""
     running.apply(exposed(name, WHERE))
     roots, address = release.trust(), address_of(running, name, WHERE)
-    with faults.slowed(running, "kube-apiserver", share=0.75, period=period):
+    status = ("rollout", "status", f"deployment/{name}", "-n", WHERE, "--timeout=60s")
+    pods_asked = 1
+    with faults.slowed(running, "kube-apiserver", share=0.75, period=period) as stops:
         # Who types this is told of time-outs as well, and types it again.
         wait_done(lambda: running.apply(application(name, WHERE)))
         wait_done(lambda: look(running, roots, address, f"{name}.{WHERE}.svc"))
-    assert_each_once(release, name)
+        while len(stops) < STOPS:
+            pods_asked += 1
+            more = ("scale", f"deployment/{name}", "-n", WHERE, f"--replicas={pods_asked}")
+            wait_done(lambda more=more: running.kubectl(*more))
+            wait_done(lambda: running.kubectl(*status, seconds=90))
+    assert_each_once(release, name, pods_asked)
     remove(running, name)
 
 

@@ -14,7 +14,6 @@ from tests.kubernetes.applications import (
     USER,
     address_of,
     application,
-    events,
     exposed,
     look,
     opted_in,
@@ -29,6 +28,7 @@ from tests.kubernetes.pods import STRICT, namespace, wait_ready
 from tests.kubernetes.programs import PYTHON_TREE
 from tests.kubernetes.release import NAME, NAMESPACE, Release
 from tests.kubernetes.report import Report
+from tests.kubernetes.telling import wait_set_told
 from tests.peers.process import wait_until
 
 SERVED_SECONDS = 240.0
@@ -95,11 +95,7 @@ def test_the_key_is_the_applications_alone(shop: Cluster) -> None:
 def test_a_name_of_another_service_is_refused(shop: Cluster) -> None:
     """No pod is made, and the event says which name and why; with its own name it is let in."""
     shop.apply(exposed("greedy", SHOP), application("greedy", SHOP, names="web.shop.svc"))
-    wait_until(
-        lambda: any("web.shop.svc" in one and "denied" in one for one in events(shop, SHOP)),
-        30,
-        "an event that names the name",
-    )
+    wait_set_told(shop, "greedy", SHOP, "denied", "web.shop.svc")
     assert not pods_of(shop, "greedy")
     shop.apply(application("greedy", SHOP, names="greedy.shop.svc"))
     wait_until(lambda: len(pods_of(shop, "greedy")) == 1, 30, "its pod is made")
@@ -169,11 +165,7 @@ def test_without_a_broker_served_pods_go_on_and_new_ones_wait(
     shop.kubectl("wait", "--for=delete", f"pod/{NAME}-0", "-n", NAMESPACE, "--timeout=60s")
     look(shop, release.trust(), address_of(shop, "web", SHOP), "web.shop.svc")
     shop.apply(exposed("late", SHOP), application("late", SHOP))
-    wait_until(
-        lambda: any("the broker" in one and "denied" in one for one in events(shop, SHOP)),
-        40,
-        "an event that says that the broker is away",
-    )
+    wait_set_told(shop, "late", SHOP, "denied", "the broker")
     shop.kubectl("scale", f"statefulset/{NAME}", "--replicas=1", "-n", NAMESPACE)
     release.wait()
     shop.kubectl("rollout", "restart", "deployment/late", "-n", SHOP)
@@ -209,7 +201,7 @@ def test_what_a_sidecar_takes_at_rest(shop: Cluster, report: Report) -> None:
 
 
 def test_pods_in_the_releases_namespace_are_as_strict_as_can_be(release: Release) -> None:
-    """Pod security lets all of them in where it is restricted, with no warning."""
+    """Pod security lets all of them in where it is restricted."""
     wait_ready(release.cluster, f"{NAME}-0", where=NAMESPACE)
     told = release.cluster.get("namespace", NAMESPACE)
     assert told["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"

@@ -138,6 +138,14 @@ def test_broker_may_ask_and_write_one_thing() -> None:
     assert rules("Role", "penstock-trust") == [("configmaps", "penstock-trust", "get,patch")]
 
 
+def test_broker_that_reads_keys_asks_about_no_token() -> None:
+    """What it doesn't use is not its right."""
+    made = render(values={"cluster": {"tokens": "keys"}})
+    role = made.one("ClusterRole", "penstock-penstock")
+    asked = [what for rule in role["rules"] for what in rule.get("resources", ())]
+    assert sorted(asked) == ["pods", "services"]
+
+
 def test_admission_may_change_its_own_webhooks_and_one_configmap() -> None:
     """Its whole rights, spelt out."""
     own = "penstock-penstock-admission"

@@ -112,6 +112,16 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
         {"config": {"agents": {"clusters": {"other": {**CLUSTER, "issuer": DEFAULT_ISSUER}}}}},
         "config.agents.clusters.other has the issuer of cluster.issuer",
     ),
+    "two clusters of one issuer, by a template": (
+        {
+            "config": {
+                "agents": {
+                    "clusters": {"other": {**CLUSTER, "issuer": "{{ .Values.cluster.issuer }}"}}
+                }
+            }
+        },
+        "config.agents.clusters.other has the issuer of cluster.issuer",
+    ),
     "rules for nobody": ({"cluster": {"rules": []}}, "no pod could enrol"),
     "sidecars that cannot enrol": (
         {"cluster": {"enabled": False}},
@@ -182,7 +192,7 @@ def test_every_sentence_of_the_chart_is_tried() -> None:
     """None is there that no row above leads to."""
     template = EXAMPLES.parent / "penstock" / "templates" / "_contradictions.tpl"
     count = template.read_text("utf-8").count("{{- fail ")
-    several = {"directories of policies", "no broker"}
+    several = {"directories of policies", "no broker", "two clusters of one issuer, by a template"}
     several |= {f"{key} of the roots" for key in ROOTS if key != "name"}
     elsewhere = {"a template that gives no YAML"}
     assert count == len(CONTRADICTIONS) - len(several) - len(elsewhere)

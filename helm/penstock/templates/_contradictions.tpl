@@ -159,11 +159,12 @@ what to do.  What a single value may be is in values.schema.json.
 {{- if not .Values.config.agents -}}
 {{- fail "cluster.enabled lets pods enrol, and config.agents says nothing of who certifies nodes: give it identity, or set cluster.enabled to false" -}}
 {{- end -}}
-{{- if hasKey (default dict .Values.config.agents.clusters) .Values.cluster.name -}}
+{{- $clusters := dig "agents" "clusters" dict (include "penstock.config.said" . | fromYaml) | default dict -}}
+{{- if hasKey $clusters .Values.cluster.name -}}
 {{- fail (printf "config.agents.clusters.%s and cluster.name speak of the same cluster: leave the first out, or call the second otherwise" .Values.cluster.name) -}}
 {{- end -}}
 {{- if eq .Values.cluster.tokens "review" -}}
-{{- range $name, $one := default dict .Values.config.agents.clusters -}}
+{{- range $name, $one := $clusters -}}
 {{- if eq (default "" $one.issuer) $.Values.cluster.issuer -}}
 {{- fail (printf "config.agents.clusters.%s has the issuer of cluster.issuer, and cluster.tokens is review, which would show its tokens to this API server: set cluster.tokens to keys, or give each API server an issuer of its own" $name) -}}
 {{- end -}}
