@@ -112,16 +112,24 @@ class Terms:
 
     def stricter(self, other: Terms) -> Terms:
         """Return the terms that hold both; who may say yes is as *other* has it, where it does:
-        those whom a former policy named may be gone."""
+        those whom a former policy named may be gone.
+
+        Where that names fewer than it takes, so that nobody could ever meet it, how many and who
+        are as *other* has them: those are today's, and the form of a policy sees that they can.
+        """
         proofs = [one for one in (self.reproof, other.reproof) if one is not None]
+        people = max(self.people, other.people)
+        by = self.by if other.by is None else other.by
+        if by is not None and len(by) < people:
+            people, by = other.people, other.by
         return Terms(
-            people=max(self.people, other.people),
+            people=people,
             answer_within=min(self.answer_within, other.answer_within),
             holds=min(self.holds, other.holds),
             reproof=min(proofs) if proofs else None,
             revokes=self.revokes or other.revokes,
             evidence=tuple(sorted({*self.evidence, *other.evidence})),
-            by=self.by if other.by is None else other.by,
+            by=by,
             rules=tuple(dict.fromkeys((*self.rules, *other.rules))),
             because=tuple(dict.fromkeys((*self.because, *other.because))),
         )

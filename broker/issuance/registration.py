@@ -197,11 +197,7 @@ class RegistrationAuthority:
                 )
         terms = Terms.read(record.terms)
         if said.word in _OPENING and not terms.is_open_to(said.actor.name):
-            raise Problem(
-                ProblemType.UNAUTHORIZED,
-                f"{said.actor.name} may not decide on this request: policy leaves that to"
-                f" {' and '.join(sorted(terms.by or ()))}",
-            )
+            raise _left_to_others(record, terms, said.actor.name)
         if said.word in _COUNTED:
             return await self._counted(record, said, event)
         return self._moved(record, said, event), True
@@ -224,7 +220,9 @@ class RegistrationAuthority:
         now = self._clock.now()
         answers = await self._store.answers_of(record.approval_id)
         said_too = [one for one in answers if one.round == record.round and one.word is said.word]
-        before = [one for one in said_too if terms.is_fresh(one.at, now)]
+        # Whom policy does not name any more has said nothing that counts, and shown nothing.
+        open_to = [one for one in said_too if terms.is_open_to(one.person)]
+        before = [one for one in open_to if terms.is_fresh(one.at, now)]
         if is_any_of(said.actor.name, [one.person for one in before]):
             raise Problem(
                 ProblemType.UNAUTHORIZED,
@@ -282,6 +280,27 @@ _DONE: Final = {
     AnswerWord.WITHDRAW: "withdrawn",
     AnswerWord.RENEW: "renewed",
 }
+
+
+def _left_to_others(record: ApprovalRecord, terms: Terms, who: str) -> Problem:
+    """Return the refusal of what *who* says where the *terms* name others.
+
+    Those are kept with the record, and may be a former policy's; what to do then is said too, with
+    what it does besides.
+    """
+    is_given = record.decided_at is not None
+    when = "it was asked for or fell due" if is_given else "it was asked for"
+    then = "withdraw it and have it asked for anew"
+    if record.status is ApprovalStatus.DENIED:
+        denied_at = record.decided_at or record.asked_at
+        then = f"have it asked for anew after {_text(denied_at + terms.answer_within)}"
+    elif is_given and terms.revokes:
+        then = "withdraw it, which revokes what rests on it, and have it asked for anew"
+    return Problem(
+        ProblemType.UNAUTHORIZED,
+        f"{who} may not decide on this request: policy left that to"
+        f" {' and '.join(sorted(terms.by or ()))} when {when}; if that has changed, {then}",
+    )
 
 
 def _opened(

@@ -181,7 +181,9 @@ class ApprovalDesk(Desk):
         terms = Terms.read(record.terms)
         answers = await self._store.answers_of(record.approval_id)
         now = self._rooms.clock.now()
-        fresh = [one for one in answers if terms.is_fresh(one.at, now)]
+        fresh = [
+            one for one in answers if terms.is_fresh(one.at, now) and terms.is_open_to(one.person)
+        ]
         said_yes, missing = _progress(
             record, terms, fresh if record.status in UNDECIDED else answers
         )

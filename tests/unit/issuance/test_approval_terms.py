@@ -1,5 +1,6 @@
 """On which terms people say yes, and how evidence is referred to."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -53,6 +54,37 @@ def test_stricter_terms_name_those_of_the_later_policy() -> None:
     anna, ben = terms(by=frozenset({"anna"})), terms(by=frozenset({"ben"}))
     assert anna.stricter(ben) == ben
     assert anna.stricter(terms()) == terms().stricter(anna) == anna
+
+
+@pytest.mark.parametrize(
+    ("given", "today", "people", "by"),
+    [
+        pytest.param((2, None), (1, "a"), 1, "a", id="one-is-left-of-two"),
+        pytest.param((2, "ab"), (1, "a"), 1, "a", id="one-of-the-two-is-left"),
+        pytest.param((1, "a"), (2, None), 2, None, id="two-where-one-was-named"),
+        pytest.param((2, None), (1, "ab"), 2, "ab", id="two-are-named-now"),
+        pytest.param((2, "ab"), (1, "cd"), 2, "cd", id="two-others-are-named-now"),
+        pytest.param((1, "a"), (2, "ab"), 2, "ab", id="two-where-one-was"),
+        pytest.param((1, "ab"), (2, None), 2, "ab", id="two-were-named"),
+        pytest.param((2, "ab"), (1, None), 2, "ab", id="less-today"),
+        pytest.param((1, "a"), (1, None), 1, "a", id="nobody-named-today"),
+        pytest.param((2, None), (1, None), 2, None, id="nobody-named"),
+    ],
+)
+def test_stricter_terms_can_be_met(
+    given: tuple[int, str | None],
+    today: tuple[int, str | None],
+    people: int,
+    by: str | None,
+) -> None:
+    """By as many as it takes: where too few would be named both are as policy has them today."""
+    before, after, expected = (
+        terms(people=number, by=None if names is None else frozenset(names), evidence=(kind,))
+        for (number, names), kind in ((given, "call"), (today, "ticket"), ((people, by), ""))
+    )
+    made = before.stricter(after)
+    assert made == replace(expected, evidence=("call", "ticket"))
+    assert after.is_met(made, START, START, START)
 
 
 @pytest.mark.parametrize(

@@ -136,10 +136,92 @@ async def test_whom_policy_names_later_approves_anew(world: World, client: Clien
     world.policies.set(people_policy("      holds: 30d\n", "      by: [carl]\n"))
     with pytest.raises(Problem, match="has to be shown anew"):
         await client.order(HOST)
-    with pytest.raises(Problem, match="leaves that to carl"):
+    with pytest.raises(Problem, match="left that to carl when it was asked for or fell due; if"):
         await say(world, request, "renew", BEN)
     await say(world, request, "renew", CARL)
     assert await client.order(HOST)
+
+
+async def test_yes_of_whom_policy_names_no_more_does_not_count(
+    world: World, client: Client
+) -> None:
+    """Nor what they showed: the others say it all anew."""
+    request = await filed(client, BOARD)
+    await say(world, request, "approve", ANNA, "ticket=7")
+    await say(world, request, "approve", BEN)
+    await say(world, request, "renew", CARL, "ticket=8")
+    world.policies.set(
+        people_policy("      people: 2\n", "      people: 2\n      by: [anna, ben]\n")
+    )
+    with pytest.raises(Problem, match="has to be shown anew"):
+        await client.order(BOARD)
+    assert (await say(world, request, "renew", ANNA)).status is ApprovalStatus.DUE
+    noted = (await world.events(EventKind.APPROVAL_SUPPORTED))[-1]
+    assert (noted.actor, noted.data["people"]) == (ANNA, 1)
+    with pytest.raises(Problem, match="evidence of kind 'ticket' is missing"):
+        await say(world, request, "renew", BEN)
+    assert (await say(world, request, "renew", BEN, "ticket=9")).status is ApprovalStatus.APPROVED
+    (renewed,) = await world.events(EventKind.APPROVAL_RENEWED)
+    assert (renewed.data["people"], renewed.data["evidence"]) == (2, ["ticket=9"])
+    assert await client.order(BOARD)
+
+
+async def test_yes_of_whom_policy_still_names_counts(world: World, client: Client) -> None:
+    """Said before it named anybody, with what they showed."""
+    request = await filed(client, BOARD)
+    await say(world, request, "approve", ANNA, "ticket=7")
+    await say(world, request, "approve", BEN)
+    await say(world, request, "renew", CARL, "ticket=8")
+    world.policies.set(
+        people_policy("      people: 2\n", "      people: 2\n      by: [anna, carl]\n")
+    )
+    with pytest.raises(Problem, match="has to be shown anew"):
+        await client.order(BOARD)
+    assert (await say(world, request, "renew", ANNA)).status is ApprovalStatus.APPROVED
+    assert await client.order(BOARD)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "renews"),
+    [
+        pytest.param("people: 2", "by: [anna]", [ANNA], id="two-then-one-by-name"),
+        pytest.param("by: [anna]", "people: 2", [BEN, CARL], id="one-by-name-then-two"),
+    ],
+)
+async def test_what_falls_due_by_policy_can_be_renewed(
+    world: World, client: Client, before: str, after: str, renews: list[Actor]
+) -> None:
+    """By those who can meet what policy says today."""
+    world.policies.set(people_policy("      holds: 30d\n", f"      holds: 30d\n      {before}\n"))
+    request = await filed(client, HOST)
+    for actor in (BEN, ANNA) if before == "people: 2" else (ANNA,):
+        await say(world, request, "approve", actor)
+    world.policies.set(people_policy("      holds: 30d\n", f"      holds: 30d\n      {after}\n"))
+    with pytest.raises(Problem, match="has to be shown anew"):
+        await client.order(HOST)
+    made = [await say(world, request, "renew", actor) for actor in renews]
+    assert made[-1].status is ApprovalStatus.APPROVED
+    assert await client.order(HOST)
+
+
+async def test_who_may_not_decide_is_told_what_to_do(world: World, client: Client) -> None:
+    """The terms may be a former policy's: nobody is told that they are today's."""
+    named = "      people: 2\n      by: [anna, ben]\n"
+    world.policies.set(people_policy("      people: 2\n", named))
+    request = await filed(client, BOARD)
+    asked = "policy left that to anna and ben when it was asked for; if that has changed,"
+    with pytest.raises(Problem, match=f"{asked} withdraw it and have it asked for anew$"):
+        await say(world, request, "approve", CARL)
+    await say(world, request, "deny", CARL)
+    with pytest.raises(Problem, match="have it asked for anew after 2026-03-15T12:00:00"):
+        await say(world, request, "approve", CARL)
+    await say(world, request, "approve", ANNA, "ticket=7")
+    await say(world, request, "approve", BEN)
+    with pytest.raises(Problem, match="withdraw it, which revokes what rests on it, and have it"):
+        await say(world, request, "renew", CARL)
+    await say(world, request, "withdraw", CARL)
+    world.policies.set(people_policy())
+    assert (await filed(client, BOARD)).approval_id != request.approval_id
 
 
 async def test_what_is_due_by_policy_is_due_again_when_it_is_resumed(
