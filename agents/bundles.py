@@ -4,7 +4,7 @@ What comes is taken apart first: every block is a certificate of a CA, or every 
 revocation list, each read by OpenSSL, and nothing stands in between.  Versions of a bundle only go
 up.  The system's own store is left alone, unless the node's configuration says ``system = true``
 for that bundle; then each anchor goes there as a file of its own, and the system's own program is
-told.
+told: on systems of the families of Debian and of Red Hat.
 """
 
 from __future__ import annotations
@@ -26,7 +26,14 @@ from agents.placing import DiskFault, PlacingFault, place, read_placed, remove_p
 from agents.programs import ProgramFault, run
 from agents.reload import ReloadFault, reload
 
-__all__ = ["BundleFault", "InstalledBundle", "SystemStore", "install_bundle", "parse_bundle"]
+__all__ = [
+    "BundleFault",
+    "InstalledBundle",
+    "SystemStore",
+    "find_store",
+    "install_bundle",
+    "parse_bundle",
+]
 
 MAX_BUNDLE_BYTES: Final = 4 * 1024 * 1024
 """Largest bundle, in bytes: all public roots together measure 230 kB, and no more than this fits
@@ -72,8 +79,35 @@ class InstalledBundle:
 class SystemStore:
     """Where a system keeps anchors that were added to it, and how it takes them into use."""
 
-    folder: str = "/usr/local/share/ca-certificates"
-    command: tuple[str, ...] = ("/usr/sbin/update-ca-certificates",)
+    folder: str
+    command: tuple[str, ...]
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this host has both."""
+        return os.path.isdir(self.folder) and os.access(self.command[0], os.X_OK)
+
+
+STORES: Final = (
+    SystemStore("/usr/local/share/ca-certificates", ("/usr/sbin/update-ca-certificates",)),
+    SystemStore("/etc/pki/ca-trust/source/anchors", ("/usr/bin/update-ca-trust", "extract")),
+)
+"""Those of Debian's family and of Red Hat's; a host has one of them."""
+
+
+def find_store(stores: Sequence[SystemStore] = STORES) -> SystemStore:
+    """Return the system's store that this host has.
+
+    Raises:
+        BundleFault: It has none of them; with its package installed it may have one later.
+    """
+    for store in stores:
+        if store.is_here:
+            return store
+    known = ", ".join(f"{one.folder} with {one.command[0]}" for one in stores)
+    raise BundleFault(
+        f"this host has no store of the system's that is known: {known}", is_final=False
+    )
 
 
 def parse_bundle(content: BundleContent, pem: str) -> tuple[bytes, ...]:
@@ -136,7 +170,7 @@ def install_bundle(
             # Also where the file is there already: the agent may have ended before the reload.
             _reload(section, lambda: _put_back(section.file, old, allowed))
         if is_changed and section.system:
-            _teach_system(name, blocks, store or SystemStore())
+            _teach_system(name, blocks, store or find_store())
         document = {"version": version, "sha256": hashlib.sha256(made).hexdigest()}
         place(note, json.dumps(document).encode(), below=(state,), mode=0o600)
     except PlacingFault as error:

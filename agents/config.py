@@ -82,7 +82,8 @@ class Layout(StrEnum):
 
     PEM: ``fullchain.pem`` and ``privkey.pem``.  KUBERNETES: ``tls.crt``, ``tls.key``, ``ca.crt``
     below a symlink that is swapped.  COMBINED: one file with key and chain.  PKCS12: one ``.p12``.
-    CERTBOT: ``live/NAME/`` with symlinks into ``archive/NAME/``.
+    CERTBOT: ``live/NAME/`` with the names that certbot has there, each a symlink through
+    ``current``.
     """
 
     PEM = "pem"

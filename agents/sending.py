@@ -179,7 +179,13 @@ class Sender:
             self._changed.wait_for(lambda: self._is_over() or self._has_messages(), COMPANY_SECONDS)
             self._changed.wait_for(lambda: self._is_over() or self._is_urgent, GATHER_SECONDS)
             if self._has_messages():
-                self._changed.wait_for(lambda: self._is_over() or self._is_awaited, STAGES_SECONDS)
+                self._changed.wait_for(
+                    lambda: self._is_over() or self._is_awaited or self._is_full(), STAGES_SECONDS
+                )
+
+    def _is_full(self) -> bool:
+        """Whether no other message could travel along: for none is waited then."""
+        return len(self._outbox) >= self._at_once
 
     def _is_over(self) -> bool:
         return not self._is_open or self._stopped.is_set()

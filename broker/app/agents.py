@@ -117,7 +117,7 @@ def make_agent_rooms(made: Workshop) -> AgentRooms | None:
     metrics = _metrics(outside, connections)
     joining = _joining(made, section, node_ca, vouching)
     joining.on_outcome = metrics.enrolled
-    nodes = _nodes(made, node_ca, connections)
+    nodes = _nodes(made, node_ca, connections, joining)
     joining.displace = nodes.end
     fleet = make_fleet(made, section, connections)
     deliveries = make_deliveries(
@@ -182,7 +182,9 @@ def _workloads(made: Workshop, vouching: Vouching) -> WorkloadReviews:
     )
 
 
-def _nodes(made: Workshop, node_ca: NodeCa, connections: LiveConnections) -> Nodes:
+def _nodes(
+    made: Workshop, node_ca: NodeCa, connections: LiveConnections, joining: Joining
+) -> Nodes:
     outside = made.outside
     return Nodes(
         outside.store,
@@ -190,6 +192,7 @@ def _nodes(made: Workshop, node_ca: NodeCa, connections: LiveConnections) -> Nod
         connections,
         outside.clock,
         accounts=made.accounts,
+        absences=joining.absences,
         communities=tuple(outside.config.communities),
     )
 

@@ -42,8 +42,8 @@ class NodeIdentity(Section):
     """Domain in which each identity has a name; the CA has to be allowed to certify it."""
 
     return_within: Duration = timedelta(days=30)
-    """How long after its identity has ended a node may come back by the same key. Past it a person
-    or a token has to let it in again."""
+    """How long after its identity has ended a node may come back by the same key. Past it a person,
+    a join token for this very node or a client certificate with its name has to let it in again."""
 
 
 class RolloutGroup(Section):

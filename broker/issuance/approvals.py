@@ -73,6 +73,7 @@ class Approvals:
             profiles=found.profiles,
             owner=found.owner,
             contact=found.contact,
+            is_for_node=True,
         )
 
     async def note_node(self, key: IdentityKey, node: NodeRecord) -> None:

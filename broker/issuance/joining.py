@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from broker.issuance.absence import Absences
 from broker.issuance.accounts import new_id
 from broker.issuance.approvals import Approvals
 from broker.issuance.errors import Broken, Conflict, Refused, Unreachable
@@ -99,6 +100,7 @@ class TokenVoucher:
             owner=token.owner,
             contact=token.contact,
             token_id=token.token_id,
+            is_for_node=is_named,
         )
 
 
@@ -122,7 +124,7 @@ class Joining:
         self._issuer = issuer
         self._clock = clock
         self._vouchers = dict(vouchers)
-        self._return_within = return_within
+        self.absences = Absences(clock, return_within, freezes=freezes)
         self._approvals = Approvals(store, clock)
         self.refusals = NodeRefusals(store, clock)
         self.displace: Callable[[NodeRecord, Actor], Awaitable[object]] | None = None
@@ -169,12 +171,12 @@ class Joining:
             await self._freezes.verify_open(grant.community)
         asking = replace(asking, node=parse_node_name(grant.node or asking.node))
         holder = await self._store.find_node(asking.node)
-        if holder is not None and holder.name == asking.node:
-            if grant.token_id is None and holder.spki_sha256 == key.spki_sha256:
-                holder = with_grant(holder, grant)
-                return await self._renewed(holder, key, EventKind.NODE_RETURNED)
-            await self._make_way(holder, asking, grant)
+        holder = holder if holder is not None and holder.name == asking.node else None
+        if holder is not None and grant.token_id is None and holder.spki_sha256 == key.spki_sha256:
+            return await self._renewed(with_grant(holder, grant), key, EventKind.NODE_RETURNED)
         await self._check_key(key)
+        if holder is not None:
+            await self._make_way(holder, asking, grant)
         joined = await self._add(asking, grant, key)
         if asking.method is EnrolmentMethod.APPROVAL:
             await self._approvals.note_node(key, joined.node)
@@ -203,12 +205,16 @@ class Joining:
         return found if is_alive and found.spki_sha256 == key.spki_sha256 else None
 
     async def _make_way(self, holder: NodeRecord, asking: Asking, grant: Grant) -> None:
-        """Revoke the node that has the name, if it is of the same pod, which came anew."""
+        """Revoke the node that has the name: of the same pod come anew, or away for too long."""
         is_alike = holder.method is asking.method and holder.community == grant.community
-        may = grant.takes_over and is_alike and is_same_pod(holder, grant)
-        if not may or self.displace is None:
+        is_anew = grant.takes_over and is_alike and is_same_pod(holder, grant)
+        is_free = await self.absences.is_free_for(holder, grant, is_anew=is_anew)
+        if self.displace is None or not is_free:
             raise not_let_in()
-        await self.displace(holder, Actor(f"node:{holder.name}", "another took its place"))
+        try:
+            await self.displace(holder, Actor(f"node:{holder.name}", "another took its place"))
+        except Conflict as lost:
+            raise not_let_in() from lost
 
     async def _check_key(self, key: IdentityKey) -> None:
         """See that the key is nobody's yet: one key has one purpose, and the revoked stay out."""
@@ -272,10 +278,9 @@ class Joining:
         if found is None or node is None or found.revoked_at is not None:
             raise not_let_in()
         is_known = node.name == asking.node and node.status is not NodeStatus.REVOKED
-        is_late = self._clock.now() > node.identity_not_after + self._return_within
         # A key that the node has given up proves nothing any more.
         is_current = certified_key(found.certificate_der) == node.spki_sha256
-        if not is_known or not is_current or is_late:
+        if not is_known or not is_current or self.absences.is_late(node):
             raise not_let_in()
         node = await self._regrants.renewed(node)
         return await self._renewed(node, key, EventKind.NODE_RETURNED)

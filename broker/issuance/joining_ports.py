@@ -59,6 +59,8 @@ class Grant:
     pod_uid: str | None = None
     upstreams: tuple[str, ...] | None = None
     """The only upstreams that issue for it; None: those that policy has."""
+    is_for_node: bool = False
+    """Whether whoever gave it meant this very node, not any one whose name fits a pattern."""
     takes_over: bool = False
     """Whether a node of this name that came by the same method is revoked for it: a pod that
     starts anew comes with another key."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final, Protocol
 
+from broker.issuance.absence import Absences
 from broker.issuance.errors import Broken, Refused
 from broker.issuance.events import Actor, Event, EventKind
 from broker.issuance.joining import JoiningStore, token_hash
@@ -95,6 +96,7 @@ class Nodes:
         clock: Clock,
         *,
         accounts: NodeAccounts,
+        absences: Absences,
         communities: tuple[str, ...],
     ) -> None:
         self._store = store
@@ -102,6 +104,7 @@ class Nodes:
         self._connections = connections
         self._clock = clock
         self._accounts = accounts
+        self._absences = absences
         self._communities = communities
         self._tidy_at = clock.now()
 
@@ -170,7 +173,8 @@ class Nodes:
         return await self._store.list_requests()
 
     async def approve(self, request_id: str, approval: Approval, actor: Actor) -> EnrolmentRequest:
-        """Let the node of a request in: its agent is told when it asks next.
+        """Let the node of a request in: its agent is told when it asks next.  It may have the
+        name of one that was away for too long to come back, whose place it takes then.
 
         Raises:
             Problem: There is no such request, or it cannot be granted this.
@@ -180,7 +184,9 @@ class Nodes:
         self._check_grant(approval.community, approval.names)
         taken = await self._store.find_node(request.node)
         if taken is not None:
-            raise _malformed(f"there is a node '{request.node}' already, revoke it first")
+            why = await self._absences.why_kept(taken, approval.community)
+            if why is not None:
+                raise _malformed(f"node name '{request.node}' is {why}; revoke it first")
         decided = replace(
             request,
             status=RequestStatus.APPROVED,

@@ -203,5 +203,6 @@ class CertificateVoucher:
                     owner=rule.owner,
                     contact=rule.contact,
                     node=node,
+                    is_for_node=True,
                 )
         raise ChainError(f"no rule lets '{leaf.subject}' be '{printable(asking.node, 100)}'")

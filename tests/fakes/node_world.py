@@ -143,6 +143,7 @@ class NodeWorld:
             self.live,
             self.clock,
             accounts=self.world.accounts,
+            absences=self.joining.absences,
             communities=("default", "lab"),
         )
         self.joining.displace = self.nodes.end

@@ -12,7 +12,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from agents.bundles import BundleFault, InstalledBundle, SystemStore, install_bundle, parse_bundle
+from agents.bundles import (
+    BundleFault,
+    InstalledBundle,
+    SystemStore,
+    find_store,
+    install_bundle,
+    parse_bundle,
+)
 from agents.config import BundleContent, BundleSection, ReloadSection
 from tests.peers import authority
 
@@ -258,3 +265,20 @@ def test_system_store_that_is_not_rebuilt_is_told_and_tried_again(tmp_path: Path
     with pytest.raises(BundleFault, match="update ended with status 1"):
         place.install(pem, 1, store=store_in(tmp_path, status=1))
     assert place.install(pem, 1, store=store_in(tmp_path)).is_changed
+
+
+@pytest.mark.parametrize("has", ["debian", "redhat", "debian redhat"])
+def test_system_store_is_the_one_that_is_here(tmp_path: Path, has: str) -> None:
+    """Where both are, the first: a folder alone, or a program alone, is no store."""
+    stores = {}
+    for family in ("debian", "redhat"):
+        (tmp_path / family).mkdir()
+        stores[family] = store_in(tmp_path / family)
+        if family not in has.split():
+            Path(stores[family].command[0]).unlink()
+    assert find_store(tuple(stores.values())) == stores[has.split()[0]]
+    for store in stores.values():
+        Path(store.folder).rmdir()
+    with pytest.raises(BundleFault, match="no store of the system's") as raised:
+        find_store(tuple(stores.values()))
+    assert not raised.value.is_final

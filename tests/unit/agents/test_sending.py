@@ -292,6 +292,24 @@ def test_stages_whose_end_takes_long_are_told_before_it(
     assert names(node.line.batches[1]) == ["receipt"]
 
 
+@pytest.mark.parametrize("is_refused", [True, False], ids=["each goes alone", "it is full"])
+def test_a_batch_that_can_take_no_more_waits_for_no_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_refused: bool
+) -> None:
+    """What follows could not travel with it."""
+    monkeypatch.setattr("agents.sending.STAGES_SECONDS", 3600.0)
+    monkeypatch.setattr("agents.sending.SENT_AT_ONCE", 2)
+    node = Node(tmp_path)
+    node.greet()
+    if is_refused:
+        node.sender.single_out()
+    stages = ("checked",) if is_refused else ("checked", "installed")
+    for stage in stages:
+        node.tell(stage)
+    assert node.line.arrived.wait(60)
+    assert tuple(one.body["stage"] for one in node.line.batches[1].messages) == stages
+
+
 def test_nothing_else_waits_for_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A statement, a message of another kind, and an acknowledgement go as they did."""
     monkeypatch.setattr("agents.sending.STAGES_SECONDS", 3600.0)

@@ -11,6 +11,7 @@ import pytest
 
 from broker.issuance.errors import Unreachable
 from broker.issuance.events import EventKind
+from broker.issuance.freeze_ports import FreezeKind
 from broker.issuance.joining import Joined, token_hash
 from broker.issuance.joining_ports import Asking, Grant
 from broker.issuance.node_ports import EnrolmentMethod, NodeStatus
@@ -18,6 +19,7 @@ from broker.protocol.problems import Problem
 from broker.protocol.resources import AccountStatus
 from tests.fakes.memory_folder import memory_folder
 from tests.fakes.node_world import OPERATOR, AgentKey, NodeWorld
+from tests.unit.issuance.test_freezes import freeze
 
 
 @pytest.fixture
@@ -227,6 +229,20 @@ async def test_pod_that_starts_anew_takes_the_place_of_the_former_one(scene: Nod
     assert former.status is NodeStatus.REVOKED
     assert scene.live.dropped == [former.node_id]
     assert (await scene.nodes.find("pod-0")).node_id == second.node.node_id
+
+
+async def test_frozen_pod_does_not_shake_it_off_by_a_new_start(scene: NodeWorld) -> None:
+    """Else whoever restarts a pod ends a freeze."""
+    pods(scene, takes_over=True)
+    asking = scene.asking(AgentKey(), method=EnrolmentMethod.KUBERNETES)
+    holder = (await joined(scene, asking)).node
+    place = await freeze(scene.world, FreezeKind.NODE, holder.node_id, name=holder.name)
+    anew = replace(asking, csr_der=AgentKey().csr_der)
+    with pytest.raises(Problem, match="not let in"):
+        await scene.joining.enrol(anew)
+    assert (await scene.nodes.find("pod-0")).node_id == holder.node_id
+    await scene.world.freezes.unfreeze(place, OPERATOR)
+    assert (await joined(scene, anew)).node.node_id != holder.node_id
 
 
 @pytest.mark.parametrize(

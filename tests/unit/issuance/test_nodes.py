@@ -9,8 +9,8 @@ import pytest
 
 from broker.issuance.errors import Conflict
 from broker.issuance.events import EventKind
-from broker.issuance.node_ports import NodeStatus
-from broker.issuance.nodes import TokenWish
+from broker.issuance.node_ports import EnrolmentMethod, EnrolmentRequest, NodeStatus
+from broker.issuance.nodes import Approval, TokenWish
 from broker.protocol.problems import Problem
 from broker.protocol.resources import AccountStatus
 from tests.fakes.memory_folder import memory_folder
@@ -63,6 +63,26 @@ async def test_spent_token_is_not_revoked_again(scene: NodeWorld) -> None:
     await scene.joining.enrol(scene.asking(AgentKey(), credential=text))
     with pytest.raises(Conflict, match="spent"):
         await scene.nodes.revoke_token(token.token_id, OPERATOR)
+
+
+async def test_request_for_a_name_is_approved_once_its_node_cannot_come_back(
+    scene: NodeWorld,
+) -> None:
+    """Before, whoever approves is told until when the name is held, and what to do."""
+    node = await scene.join()
+    asking = scene.asking(AgentKey(), method=EnrolmentMethod.APPROVAL)
+    scene.later(days=36)
+    request = await scene.joining.enrol(asking)
+    assert isinstance(request, EnrolmentRequest)
+    with pytest.raises(Problem, match=f"held by node {node.node_id} until .*; revoke it first"):
+        await scene.nodes.approve(request.request_id, Approval(community="default"), OPERATOR)
+    scene.later(days=2)
+    with pytest.raises(Problem, match="of community 'default'; revoke it first"):
+        await scene.nodes.approve(request.request_id, Approval(community="lab"), OPERATOR)
+    await scene.nodes.approve(request.request_id, Approval(community="default"), OPERATOR)
+    assert (await scene.nodes.find("web-01")).node_id == node.node_id
+    await scene.joining.enrol(asking)
+    assert (await scene.nodes.find("web-01")).node_id != node.node_id
 
 
 async def test_revoked_node_is_a_stranger_at_once(scene: NodeWorld) -> None:

@@ -32,6 +32,9 @@ class Keeping:
         self.store = store
         self.clock = FakeClock()
         self.folder = PolicyFolder({"default.yaml": policy()})
+        self.pauses: list[float] = []
+        self.rests_after: int | None = None
+        """How many pauses the folder's files go on changing for."""
         self.maker = MakerHere(parsed())
         self.keeper = self.make()
 
@@ -39,8 +42,19 @@ class Keeping:
         """Return a keeper as after a start with what lies there."""
         loaded = made_of(self.maker.config, self.folder.texts())
         return PolicyKeeper(
-            loaded, source=self.folder, maker=self.maker, history=self.store, clock=self.clock
+            loaded,
+            source=self.folder,
+            maker=self.maker,
+            history=self.store,
+            clock=self.clock,
+            pause=self.pause,
         )
+
+    async def pause(self, seconds: float) -> None:
+        """Wait in no time; files may come to rest meanwhile."""
+        self.pauses.append(seconds)
+        if len(self.pauses) == self.rests_after:
+            self.folder.error = None
 
     async def settle(self) -> None:
         """Look twice, a second apart: files count once they have stayed the same."""
@@ -178,6 +192,33 @@ async def test_set_that_changes_while_it_is_read_is_read_again(keeping: Keeping)
     keeping.folder.error = Unreachable("policy files are being changed")
     await keeping.settle()
     assert keeping.keeper.warning() is None
+    keeping.folder.error = None
+    await keeping.settle()
+    assert keeping.cap == timedelta(days=30)
+
+
+async def test_reload_of_files_that_come_to_rest_takes_them(keeping: Keeping) -> None:
+    """It reads them again after a moment, and nobody has to ask twice."""
+    keeping.folder.files["default.yaml"] = policy("30d")
+    keeping.folder.error = Unreachable("policy files are being changed")
+    keeping.rests_after = 2
+    await keeping.keeper.reload(ANNA)
+    assert keeping.cap == timedelta(days=30)
+    assert keeping.pauses == list(policy_keeping.RELOAD_PAUSES[:2])
+    assert (await keeping.store.policy_changes(limit=1))[0].actor == "operator:anna"
+
+
+async def test_reload_of_files_that_go_on_changing_is_told(keeping: Keeping) -> None:
+    """Whoever asked is not left to think that they are in force; nothing else is told of it."""
+    keeping.folder.files["default.yaml"] = policy("30d")
+    keeping.folder.error = Unreachable("policy files are being changed")
+    with pytest.raises(Unreachable, match="policy files are being changed"):
+        await keeping.keeper.reload(ANNA)
+    assert keeping.pauses == list(policy_keeping.RELOAD_PAUSES)
+    assert keeping.folder.reads == len(policy_keeping.RELOAD_PAUSES) + 1
+    assert keeping.cap == timedelta(days=90)
+    assert keeping.keeper.warning() is None
+    assert await keeping.outcomes() == ["activated"]
     keeping.folder.error = None
     await keeping.settle()
     assert keeping.cap == timedelta(days=30)

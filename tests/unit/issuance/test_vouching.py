@@ -257,6 +257,7 @@ async def test_host_is_what_its_certificate_says() -> None:
     leaf = ISSUING.leaf(HOST, extensions=CLIENT)
     grant = await voucher().vouch(shown(leaf, ISSUING))
     assert (grant.node, grant.names, grant.takes_over) == (HOST, ("www.corp.example",), False)
+    assert grant.is_for_node
     assert (await voucher().vouch(shown(leaf, ISSUING, node=""))).node == HOST
 
 
