@@ -21,6 +21,7 @@ from broker.app.workshop import furnished
 from broker.clock import SystemClock
 from broker.config import Config
 from broker.issuance.dispatcher import Dispatcher
+from broker.issuance.errors import Broken, Unreachable
 from broker.issuance.freezes import Freezes
 from broker.issuance.key_moves import KeyMoves
 from broker.issuance.orders import Orders
@@ -70,11 +71,22 @@ class Broker:
         return frozenset() if self.agents is None else self.agents.workloads.communities_of(cluster)
 
     async def tell_left_out(self) -> None:
-        """Put on record how many refusals of a flood were not kept each."""
-        for room in (self.orders.refusals, self.freezes.refusals):
-            await room.tell_left_out()
+        """Put on record how many refusals of a flood were not kept each, for every room.
+
+        Raises:
+            Unreachable, Broken: Not all could be kept, and are told later; the others were.
+        """
+        rooms = [self.orders.refusals.tell_left_out, self.freezes.refusals.tell_left_out]
         if self.agents is not None:
-            await self.agents.joining.refusals.tell_left_out()
+            rooms.append(self.agents.joining.refusals.tell_left_out)
+        fault: Unreachable | Broken | None = None
+        for tell in rooms:
+            try:
+                await tell()
+            except (Unreachable, Broken) as error:
+                fault = fault or error
+        if fault is not None:
+            raise fault
 
     def unless_held(self, run: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
         """Return *run*, which does nothing while a restored store has to be reconciled."""

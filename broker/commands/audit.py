@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from broker.commands.connection import ask, working
-from broker.commands.failures import CommandFailed, readable
+from broker.commands.connection import ANSWER_SECONDS, ask, working
+from broker.commands.failures import CommandFailed, Misconfigured, readable
 from broker.commands.options import as_json, config_option
 from broker.commands.output import print_json, print_pairs, print_table
+from broker.commands.remote import Server, ask_server, chosen
 
 __all__ = ["audit"]
 
@@ -93,16 +95,17 @@ def trace(reference: str, config_path: Path, *, is_json: bool) -> None:
 )
 @config_option
 def export(after: int, output: Path | None, config_path: Path) -> None:
-    """Print every record and checkpoint, a line of JSON each, as the sinks have them."""
-    from broker.commands.audit_reading import export_store
+    """Print every record and checkpoint, a line of JSON each, as the sinks have them.
 
-    config = _config(config_path)
+    They are those of this machine's store, or, with --server, of the broker there.
+    """
+    source = chosen() or _config(config_path)
     if output is None:
-        export_store(config, after, _print_line)
+        _export(source, after, print)
         return
     try:
         with output.open("x", encoding="utf-8") as file, working("export …"):
-            count = export_store(config, after, lambda line: print(line, file=file))
+            count = _export(source, after, lambda line: print(line, file=file))
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise CommandFailed(f"{output} cannot be written: {reason}") from error
@@ -145,6 +148,7 @@ def verify(
     """
     from broker.commands.audit_verifying import verified
 
+    _refuse_elsewhere("verify", file)
     config = None if file is not None else _config(config_path)
     with working("verify …"):
         report = verified(
@@ -186,6 +190,7 @@ def reconcile(
     """
     from broker.commands.audit_verifying import reconciled
 
+    _refuse_elsewhere("reconcile", file)
     with working("reconcile …"):
         report = reconciled(_config(config_path), file, logs, also=frozenset(keys))
     if is_json:
@@ -197,6 +202,47 @@ def reconcile(
             f"{len(report['only_there'])} signatures are in Vault's log alone, "
             f"{len(report['only_here'])} are here alone"
         )
+
+
+def _refuse_elsewhere(verb: str, file: Path | None) -> None:
+    """Refuse to read this machine's store in place of that of a broker elsewhere."""
+    if file is None and chosen() is not None:
+        raise Misconfigured(
+            f"'audit {verb}' without --file is about this machine and takes no --server",
+            "have audit export --output FILE write the trail, then give it as --file FILE; "
+            "for this machine's own store unset PENSTOCK_SERVER",
+        )
+
+
+def _export(source: Any, after: int, write: Callable[[str], None]) -> int:
+    """Hand every line of *source*, a configuration or a server, to *write*; return how many."""
+    if isinstance(source, Server):
+        return _export_from(source, after, write)
+    from broker.commands.audit_reading import export_store
+
+    return export_store(source, after, write)
+
+
+def _export_from(server: Server, after: int, write: Callable[[str], None]) -> int:
+    """Hand every line that the broker there has to *write*, page by page; return how many."""
+    first, count = after, 0
+    place = {"after": after, "checkpoint": 0}
+    while True:
+        page = ask_server(server, "audit_export", place, None, ANSWER_SECONDS)
+        for line in page["lines"]:
+            if not _is_covering_earlier(line, first):
+                write(line)
+                count += 1
+        if page["is_all"]:
+            return count
+        former, place = place, {name: page[name] for name in place}
+        if place == former:
+            raise CommandFailed(f"the export does not go on after record {place['after']}")
+
+
+def _is_covering_earlier(line: str, first: int) -> bool:
+    """Return whether a line is a checkpoint that covers nothing past record *first*."""
+    return line.startswith('{"checkpoint"') and int(json.loads(line)["seq"]) <= first
 
 
 def _tell_verified(report: dict[str, Any]) -> None:
@@ -240,10 +286,6 @@ def _tell_reconciled(report: dict[str, Any]) -> None:
 
 def _count(report: dict[str, Any]) -> int:
     return len(report["findings"]) + int(report["left_out"])
-
-
-def _print_line(line: str) -> None:
-    print(line)
 
 
 def _config(path: Path) -> Any:

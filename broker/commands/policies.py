@@ -34,16 +34,40 @@ for _command in (test, diff, impact, status, reload, history, bundle):
 @click.option("--eab", metavar="KEY", help="Asked by an account that this key binds.")
 @click.option("--node", metavar="NAME", help="Asked by this node.")
 @click.option("--profile", metavar="NAME", help="With this profile.")
+@click.option("--address", metavar="IP", help="From this address, as a named proxy reports it.")
+@click.option(
+    "--client-name",
+    "client_names",
+    metavar="NAME",
+    multiple=True,
+    help="With a client certificate that has this DNS name or URI.",
+)
+@click.option(
+    "--client-fingerprint",
+    metavar="SHA256",
+    help="With the client certificate of this fingerprint.",
+)
+@click.option("--at", metavar="TIME", help="At this time, such as 2027-03-15T08:00:00Z.")
+@click.option(
+    "--renewal/--no-renewal",
+    default=None,
+    help="As the renewal of unchanged names, or not; without either: as it is for the account.",
+)
 @config_option
 @as_json
 def explain(config_path: Path, *, is_json: bool, **given: Any) -> None:
     """Tell how an order for NAME... would be decided, and by which rules.
+
+    Without --address nobody knows where the order comes from, and a rule about networks narrows;
+    without a client name or fingerprint it shows no client certificate. Policies, accounts and
+    upstreams are those of now, also with --at.
 
     Nothing is ordered. Exit status 0 whether it is allowed or not.
     """
     if sum(given[name] is not None for name in ("account", "eab", "node")) > 1:
         raise click.UsageError("--account, --eab and --node exclude each other")
     given["names"] = list(given["names"])
+    given["client_names"] = list(given["client_names"]) or None
     found = ask(config_path, "policy_explain", given)
     if is_json:
         print_json(found)
@@ -69,6 +93,7 @@ def _tell(found: dict[str, Any]) -> None:
     click.echo(f"{', '.join(found['names'])}: {allowed} in community {found['community']}")
     click.echo(f"profile: {found['profile'] or '-'}")
     click.echo(f"owner: {found['owner'] or '-'}")
+    _tell_request(found.get("request") or {})
     if found["frozen"]:
         click.echo(f"nothing is ordered now: {found['frozen']} is frozen")
     for step in found["checks"]:
@@ -92,6 +117,19 @@ def _tell(found: dict[str, Any]) -> None:
     _tell_plan(found)
     click.echo(f"CAA: {found['caa']}, at finalize")
     click.echo(f"policy sha256: {found['policy_sha256']}")
+
+
+def _tell_request(asked: dict[str, Any]) -> None:
+    """Tell what was supposed of the request; nothing, if nothing was."""
+    if asked.get("address"):
+        click.echo(f"address: {asked['address']}")
+    shown = [*asked.get("client_names", ()), asked.get("client_fingerprint")]
+    if any(shown):
+        click.echo(f"client certificate: {', '.join(one for one in shown if one)}")
+    if asked.get("at"):
+        click.echo(f"at: {asked['at']}")
+    if asked.get("renewal"):
+        click.echo("it renews unchanged names")
 
 
 def _tell_rules(found: dict[str, Any]) -> None:

@@ -195,14 +195,18 @@ def _grant(community: str, asker: Mapping[str, Any], limits: Limits) -> EabGrant
 
 
 def _requester(row: Mapping[str, Any], asker: Mapping[str, Any]) -> Requester:
-    """Return who asked as it was seen then; what the account has now is looked up now."""
+    """Return who asked as it was seen then; what the account has now is looked up now.
+
+    So is how its node was let in, but only for orders from before that was kept with them.
+    """
+    decided = decided_requester({"requester": row["requester"]})
     return replace(
-        decided_requester({"requester": row["requester"]}),
+        decided,
         account_id=row["account"],
         thumbprint=asker["thumbprint"],
         eab_key_id=asker["eab"],
         node=asker["node"],
-        attestation=asker["attestation"],
+        attestation=decided.attestation or asker["attestation"],
     )
 
 

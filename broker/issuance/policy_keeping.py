@@ -10,7 +10,8 @@ that was in force are kept.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -36,6 +37,9 @@ __all__ = ["FactsInForce", "PolicyKeeper", "PolicyRefusal", "check_version", "re
 
 RETRY_AFTER: Final = timedelta(seconds=30)
 """Pause before a set is tried again that was not refused for what is in its files."""
+
+RELOAD_PAUSES: Final = (0.1, 0.2, 0.4)
+"""Seconds before files that somebody asked for, and that changed meanwhile, are read again."""
 
 RESTLESS_AFTER: Final = timedelta(minutes=1)
 """How long files may go on changing before that is told: a slow copy takes seconds."""
@@ -87,6 +91,7 @@ class PolicyKeeper:
         maker: PolicyMaker,
         history: PolicyHistory,
         clock: Clock,
+        pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self.loaded = loaded
         self.facts = FactsInForce(self)
@@ -102,6 +107,7 @@ class PolicyKeeper:
         self._maker = maker
         self._history = history
         self._clock = clock
+        self._pause = pause
         self._seen: object | None = None
         self._judged: object | None = None
         self._restless_since: datetime | None = None
@@ -174,18 +180,30 @@ class PolicyKeeper:
             self._restless_since = None
             if seen == self._judged and not self._is_due(now):
                 return
-            await self._take_up(SYSTEM, seen)
+            with suppress(Unreachable):  # the next look sees them otherwise
+                await self._take_up(SYSTEM, seen)
 
     async def reload(self, actor: Actor) -> None:
-        """Read the files now and take them, or keep why not; what was refused is tried again."""
+        """Read the files now and take them, or keep why not; what was refused is tried again.
+
+        Raises:
+            Unreachable: They were being changed whenever they were read, and nothing came of it.
+        """
         async with self._lock:
-            try:
-                seen = await self._source.look()
-            except Broken as error:
-                await self._refuse_unread(error.reason)
-                return
-            self._seen = seen
-            await self._take_up(actor, seen, is_told_again=True)
+            for seconds in RELOAD_PAUSES:
+                with suppress(Unreachable):
+                    await self._reload(actor)
+                    return
+                await self._pause(seconds)
+            await self._reload(actor)
+
+    async def _reload(self, actor: Actor) -> None:
+        try:
+            self._seen = seen = await self._source.look()
+        except Broken as error:
+            await self._refuse_unread(error.reason)
+            return
+        await self._take_up(actor, seen, is_told_again=True)
 
     def _is_due(self, now: datetime) -> bool:
         """Return whether a set that was not refused for its content is to be tried again."""
@@ -204,13 +222,13 @@ class PolicyKeeper:
             self._judged = None
 
     async def _take_up(self, actor: Actor, seen: object, *, is_told_again: bool = False) -> None:
-        """Read and judge the files that were *seen*."""
+        """Read and judge the files that were *seen*; raises Unreachable while they change."""
         self._tried_at = begun = self._clock.now()
         try:
             texts = await self._source.read()
-        except Unreachable:  # they are being changed: the next look sees them otherwise
+        except Unreachable:
             self._seen = None
-            return
+            raise
         except Broken as error:
             await self._refuse_unread(error.reason)
             return
@@ -238,15 +256,8 @@ class PolicyKeeper:
         except Faults as found:
             await self._refuse(refusal_of(found, texts, self._clock.now()), actor)
         except (Unreachable, Broken) as error:
-            now = self._clock.now()
-            refusal = PolicyRefusal(
-                since=now,
-                faults=(error.reason,),
-                set_id=texts.set_id,
-                sha256=texts.sha256,
-                is_final=False,
-            )
-            await self._refuse(refusal, actor)
+            refusal = PolicyRefusal(since=self._clock.now(), faults=(error.reason,), is_final=False)
+            await self._refuse(replace(refusal, set_id=texts.set_id, sha256=texts.sha256), actor)
         else:
             # One assignment: whoever asks sees the old set or the new one.
             former, self.loaded = [self.loaded], made

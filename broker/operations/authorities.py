@@ -214,15 +214,28 @@ class AuthorityDesk(Desk):
         return made
 
     def _allowed(self, entry: UpstreamEntry) -> tuple[Sequence[str], Sequence[str]]:
-        """Return the suffixes and networks that policy allows; none where it allows every name."""
+        """Return the suffixes and networks that policy allows; none where it allows every name.
+
+        Raises:
+            OperationError: It allows e-mail alone, of every domain.  No constraint says that, and
+                a CA without one could certify every DNS name as well.
+        """
         found: dict[str, None] = {}
         networks: dict[str, None] = {}
         mail: dict[str, None] = {}
+        has_mail = False
         for community in entry.communities:
             document = self._rooms.policies.current(community)
             found |= dict.fromkeys(document.allow.bases)
             networks |= dict.fromkeys(str(network) for network in document.allow.networks)
             mail |= dict.fromkeys(str(one) for one in document.allow.mail if one.domain.base)
+            has_mail = has_mail or document.allow.has_mail
+        if has_mail and not (found or networks or mail):
+            raise OperationError(
+                "policy allows every address of e-mail and nothing else, which no constraint says",
+                "name the domains with --permit-name of penstock ca init, such as @corp.example, "
+                "or say --unconstrained",
+            )
         return ((), ()) if "" in found else ((*found, *mail), tuple(networks))
 
     async def ca_accept(

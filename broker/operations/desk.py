@@ -15,6 +15,7 @@ from broker.operations.approvals import ApprovalDesk
 from broker.operations.authorities import AuthorityDesk
 from broker.operations.deliveries import DeliveryDesk
 from broker.operations.evidence import EvidenceDesk
+from broker.operations.explaining import ExplainingDesk
 from broker.operations.freezing import FreezeDesk
 from broker.operations.incidents import IncidentDesk
 from broker.operations.keys import KeyDesk
@@ -49,6 +50,7 @@ class OperatorDesk(
     UpstreamAccountDesk,
     NodeDesk,
     PolicyDesk,
+    ExplainingDesk,
     QuotaDesk,
     ReplayDesk,
     RolloutDesk,

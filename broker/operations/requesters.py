@@ -1,4 +1,4 @@
-"""The part of the desk about those who ask us: orders, certificates, accounts, keys, policy."""
+"""The part of the desk about those who ask us: orders, certificates, accounts, keys."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from typing import Any, Final
 
 from broker.issuance.events import Actor
 from broker.issuance.ownership import check_owner
-from broker.issuance.records import AccountRecord, CertificateRecord, JobKind
+from broker.issuance.records import CertificateRecord, JobKind
 from broker.operations import views
 from broker.operations.rooms import Desk
-from broker.policy.chains import explain_name
 from broker.policy.names import parse_pattern
 from broker.policy.units import parse_duration
 from broker.protocol.encoding import encode_base64url
-from broker.protocol.identifiers import parse_written_identifier
 from broker.protocol.resources import AccountStatus, OrderStatus
 from broker.web.operator import OperationError
 
@@ -211,68 +209,6 @@ class RequesterDesk(Desk):
         """Revoke a key."""
         revoked = await self._rooms.enrollment.revoke(community, key_id, actor)
         return self._answered_for(views.eab_view(revoked))
-
-    # ---------------------------------------------------------------------------------- policy
-
-    async def policy_explain(
-        self,
-        *,
-        names: Sequence[str],
-        community: str = "default",
-        account: str | None = None,
-        eab: str | None = None,
-        profile: str | None = None,
-        node: str | None = None,
-    ) -> Any:
-        """Return how an order for *names* would be decided, and why."""
-        if node is not None:
-            account = await self._account_of_node(node)
-        asker = (
-            await self._account(account) if account is not None else self._nobody(community, eab)
-        )
-        self._check_community(asker.community)
-        facts = await self._rooms.planner.facts(
-            asker,
-            identifiers=tuple(parse_written_identifier(name) for name in names),
-            profile=profile,
-            not_before=None,
-            not_after=None,
-        )
-        document = self._rooms.policies.current(asker.community)
-        return {
-            "names": list(names),
-            "community": asker.community,
-            "owner": facts.requester.owner,
-            "frozen": await self._frozen(asker),
-            "caa": str(document.caa),
-            **views.explanation_view(explain_name(document, facts)),
-        }
-
-    async def _frozen(self, asker: AccountRecord) -> str | None:
-        """Return what of *asker* is frozen, whatever policy says."""
-        freezes = self._rooms.freezes
-        found = None if freezes is None else await freezes.of_account(asker)
-        return None if found is None else str(found)
-
-    async def _account_of_node(self, node: str) -> str:
-        found = await self._store.find_node(node)
-        if found is None:
-            raise OperationError(f"there is no node '{node}'", "see penstock node list")
-        return found.account_id
-
-    def _nobody(self, community: str, eab: str | None) -> AccountRecord:
-        """Return an account that is in no store, bound by *eab*, to ask in its name."""
-        return AccountRecord(
-            account_id="nobody",
-            community=community,
-            status=AccountStatus.VALID,
-            jwk_json="{}",
-            thumbprint="",
-            contacts=(),
-            terms_agreed=False,
-            eab_key_id=eab,
-            created_at=self._rooms.clock.now(),
-        )
 
 
 def _limit(limit: int) -> int:

@@ -134,9 +134,12 @@ class Desk:
         return account
 
     def _answered_for(self, row: View) -> View:
-        """Return *row* of an account, key or node with whom to call, and by what they are."""
+        """Return *row* of an account, key or node with whom to call, and by what they are.
+
+        A contact of its own stands, also where no owner is named.
+        """
         ownership = self._rooms.ownership
-        if row["owner"] or ownership is None:
+        if row["owner"] or row["contact"] or ownership is None:
             return row
         owner, contact = ownership.of_community(str(row["community"]))
         return {**row, "owner": owner, "contact": contact, "owner_by": "community" if owner else ""}

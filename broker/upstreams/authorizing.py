@@ -45,9 +45,14 @@ POLL_INTERVAL: Final = timedelta(milliseconds=500)
 LONGEST_POLL_INTERVAL: Final = timedelta(seconds=10)
 """Longest wait that we choose ourselves; a CA may ask for more."""
 
-OUTAGE_TIME: Final = timedelta(seconds=15)
-"""How long a CA that gives no answer goes on being watched.  A restart is over by then; an order
-that waits for one that died would otherwise wait for the whole round, though another CA is free."""
+OUTAGE_TIME: Final = timedelta(seconds=20)
+"""How long a CA that gives no answer goes on being watched.
+
+Longer than what opens the breaker and its first two pauses together, some 2 s, 5 s and 10 s: but
+for one look in between nobody is let through meanwhile, so a CA that is back after a restart would
+not be met.  An order that waits for one that died would otherwise wait for the whole round, though
+another CA is free.
+"""
 
 MAX_AUTHORIZATIONS: Final = 8
 """Default number of authorizations of one order that are answered at a time."""

@@ -22,6 +22,7 @@ __all__ = [
     "JoinTokenMade",
     "Node",
     "Order",
+    "OrderAuthorization",
     "OrderDetail",
     "Owned",
     "OwnedCertificate",

@@ -3,7 +3,7 @@
 # No deferred annotations: whether a member may be left out would not be seen through them.
 from typing import TypedDict
 
-from broker.web.answers import Json, Time
+from broker.web.answers import Account, Certificate, Json, Order, OrderAuthorization, Time
 
 __all__ = [
     "AuditCheckpoint",
@@ -11,6 +11,7 @@ __all__ = [
     "AuditPage",
     "AuditRecord",
     "AuditStatus",
+    "CertificateEvidence",
     "PolicyChange",
     "PolicyReloaded",
     "PolicyStatus",
@@ -81,6 +82,53 @@ class AuditPage(TypedDict):
     after: int
     checkpoint: int
     is_all: bool
+
+
+class EvidenceRequester(TypedDict):
+    """Who asked for a certificate: the account as it is, and what was decided by."""
+
+    account: Account | None
+    as_decided: dict[str, Json] | None
+
+
+class EvidenceUpstream(TypedDict):
+    """The CA that issued a certificate, and our order there."""
+
+    name: str
+    order: dict[str, Json] | None
+
+
+class EvidenceCheckpoint(AuditCheckpoint):
+    """The checkpoint that covers the records, with its signature."""
+
+    jws: str
+
+
+class EvidenceChain(TypedDict):
+    """Where the records stand in the chain."""
+
+    records: list[int]
+    covered_by: EvidenceCheckpoint | None
+
+
+class CertificateEvidence(TypedDict):
+    """What is known about a certificate, as one document."""
+
+    certificate: Certificate
+    requester: EvidenceRequester
+    request: Order | None
+    decision: dict[str, Json] | None
+    decided_at_order: Json
+    decided_at_finalize: Json
+    proofs: list[OrderAuthorization]
+    approvals: list[AuditRecord]
+    upstream: EvidenceUpstream
+    signatures: list[dict[str, Json]]
+    deliveries: list[AuditRecord]
+    revocation: list[AuditRecord]
+    looked_at: list[AuditRecord]
+    records: list[AuditRecord]
+    chain: EvidenceChain
 
 
 class PolicyInForce(TypedDict):

@@ -116,9 +116,14 @@ class RefusalLog:
 
     async def _tell_left_out(self) -> None:
         count, self._left_out = self._left_out, 0
-        if count:
-            event = told_left_out(count, self._clock.now(), by="listener")
-            if not await self._keep(event):
+        if not count:
+            return
+        is_kept = False
+        try:
+            is_kept = await self._keep(told_left_out(count, self._clock.now(), by="listener"))
+        finally:
+            # Also where it is cut off: what is left is told when the context ends.
+            if not is_kept:
                 self._left_out += count
 
     async def _drain(self) -> None:

@@ -1,4 +1,4 @@
-"""The judge of a soak: what it calls unexplained."""
+"""The judge of a soak: what it calls unexplained; and what its report tells."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from tests.soak.deliveries import Delivery
+from tests.soak.judging import Judged
 from tests.soak.reloads import square
+from tests.soak.report import Soaked, render
 from tests.soak.trails import faults_of_trail, lost_receipts
 
 START = 1_790_000_000.0
@@ -36,7 +38,9 @@ def trace_of(delivery: Delivery) -> dict[str, Any]:
         ("checked", delivery.checked_at), ("installed", delivery.installed_at),
         ("reloaded", delivery.reloaded_at),
     ]  # fmt: skip
-    found = [(kind, {}, delivery.begun_at) for kind in ("order-created", "order-finalized")]
+    found: list[tuple[str, dict[str, Any], float]] = [
+        (kind, {}, delivery.begun_at) for kind in ("order-created", "order-finalized")
+    ]
     issued = {"certificate_id": "certificate", "fingerprint": FINGERPRINT}
     found.append(("certificate-issued", issued, delivery.issued_at or 0.0))
     found += [
@@ -83,8 +87,9 @@ def test_whole_trail_has_no_fault() -> None:
 def test_trail_with_a_foreign_id_is_told(name: str) -> None:
     """Each of the ids is compared, and none may be missing."""
     trace = trace_of(SEEN)
-    assert any(f"says {name} " in fault for fault in faults({**trace, name: "another"}))
-    assert any(f"says {name} None" in fault for fault in faults({**trace, name: None}))
+    for other in ("another", None):
+        (fault,) = faults({**trace, name: other})
+        assert f"says {name} {other!r}" in fault
 
 
 @pytest.mark.parametrize("name", ["asked", "issued", "pushed", "checked", "installed", "reloaded"])
@@ -92,20 +97,23 @@ def test_trail_that_keeps_a_time_of_the_store_back_is_told(name: str) -> None:
     """Also where something was killed: the store has it."""
     trace = trace_of(SEEN)
     trace["stages"][name] = None
-    assert any(f"stage '{name}'" in fault for fault in faults(trace, SEEN, START + 3))
+    (fault,) = faults(trace, SEEN, START + 3)
+    assert f"of stage '{name}'" in fault
 
 
 def test_trail_that_tells_another_time_is_told() -> None:
     """By more than the rounding."""
     trace = trace_of(SEEN)
     trace["stages"]["installed"] = told(START + 40)
-    assert len(faults(trace)) == 1
+    (fault,) = faults(trace)
+    assert "of stage 'installed'" in fault
 
 
 def test_stages_out_of_order_are_told() -> None:
     """In the store as well as by the command."""
     wrong = replace(SEEN, installed_at=SEEN.begun_at - 5)
-    assert any("stages out of order" in fault for fault in faults(trace_of(wrong), wrong))
+    (fault,) = faults({**trace_of(wrong), "events": trace_of(SEEN)["events"]}, wrong)
+    assert "stages out of order" in fault
 
 
 @pytest.mark.parametrize("kill", [SEEN.pushed_at, SEEN.ended_at])
@@ -125,7 +133,8 @@ def test_trail_without_one_of_its_events_is_told(index: int) -> None:
     """From the order to the end."""
     trace = trace_of(SEEN)
     del trace["events"][index]
-    assert any("has no event" in fault for fault in faults(trace))
+    (fault,) = faults(trace)
+    assert "has no event" in fault
 
 
 def test_events_out_of_order_or_of_another_delivery_are_told() -> None:
@@ -150,7 +159,8 @@ def test_reload_is_squared_with_its_delivery() -> None:
 
 def test_reload_that_is_in_no_log_is_told() -> None:
     """The receipt alone proves nothing."""
-    assert "its log does not" in square(NODE, [], [SEEN], []).faults[0]
+    (fault,) = square(NODE, [], [SEEN], []).faults
+    assert "its log does not" in fault
 
 
 def test_reload_that_no_delivery_explains_is_told() -> None:
@@ -189,3 +199,28 @@ def test_kill_explains_one_reload_of_one_delivery() -> None:
     second = replace(SEEN, delivery_id="second", pushed_at=START + 6, ended_at=START + 9)
     lines = [START + 3, START + 4, START + 8.5, START + 9]
     assert len(square(NODE, lines, [SEEN, second], [START + 3.5]).faults) == 1
+
+
+# ---------------------------------------------------------------------------------------- report
+
+
+def rendered(*unseen: Delivery) -> list[str]:
+    """Return the lines of a report on such deliveries."""
+    judged = Judged(unseen=list(unseen))
+    return render(
+        Soaked(seed=1, minutes=1, hosts=1, lifetime_seconds=300, judged=judged)
+    ).splitlines()
+
+
+def test_each_delivery_that_was_not_seen_is_told_with_its_reason() -> None:
+    """Whatever its note holds stays within its cell; where all were seen nothing is said."""
+    failed = replace(SEEN, stage="failed", note="no room |\nleft", certificate_id=None)
+    withdrawn = replace(SEEN, node="haproxy-2.soak.example.test", stage="withdrawn", reason="asked")
+    lines = rendered(failed, withdrawn)
+    begin = lines.index("| node | end | cause | note |")
+    assert lines[begin + 2 : begin + 5] == [
+        f"| {NODE} | failed | due | no room \\| left |",
+        "| haproxy-2.soak.example.test | withdrawn | asked | none |",
+        "",
+    ]
+    assert not [line for line in rendered() if "did not end" in line]

@@ -64,6 +64,7 @@ class Audited:
             policy={"trusted": [_trusted()]},
             limits={"finalize_wait": "1s"},
             more={
+                "policy": {"look_every": "1h"},  # commands alone have them read, by who they are
                 "vault": vault_section(self.transit),
                 "external_account_bindings": [
                     {"key_id": EAB_KEY, "mac_key": secret(tmp, "eab.mac", MAC_KEY)}

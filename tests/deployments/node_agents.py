@@ -97,6 +97,8 @@ class Wanted:
     profile: str | None = None
     key_more: str = ""
     """Further lines of ``[certificate.key]``."""
+    files_more: str = ""
+    """Further lines of ``[certificate.files]``."""
     more: str = ""
     """Further tables as TOML, as ``TlsServer.toml`` returns them."""
 
@@ -116,7 +118,7 @@ class Wanted:
         ]
         if self.file is not None:
             lines.append(f'file = "{self.file}"')
-        lines += ["[certificate.expects]", f'anchors = "{self.expects}"']
+        lines += [self.files_more, "[certificate.expects]", f'anchors = "{self.expects}"']
         return "\n".join(lines) + "\n" + self.more
 
 

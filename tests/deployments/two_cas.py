@@ -21,8 +21,12 @@ __all__ = ["Scene", "deployed", "make_agent", "wait_for"]
 PATIENCE_SECONDS: Final = 150.0
 """Longest wait: clients are looked after each minute."""
 
-SHORT_SECONDS: Final = 80
-"""What a client's certificate lives here, in seconds: longer than from one look to the next."""
+SHORT_SECONDS: Final = 110
+"""What a client's certificate lives here, in seconds.
+
+It is dated back by 60 and first looked at after half of its life, so 25 after it was issued; with a
+look each minute it is told of after 85 at the latest, which is 25 before its end.
+"""
 
 UNSEEN_SECONDS: Final = 500
 """What a certificate lives here that is told to be unseen after the shortest time there is."""

@@ -323,7 +323,9 @@ def test_agent_works_through_a_forward_proxy(broker: TrustingPenstock, tmp_path:
                     check_served(broker, agent)
                 else:
                     process.wait_until(
-                        lambda agent=agent: "407" in agent.log_text(), SECONDS, "a refusal"
+                        lambda agent=agent: "the proxy answers 407" in agent.log_text(),
+                        SECONDS,
+                        "a refusal",
                     )
         connect = f"CONNECT 127.0.0.1:{broker.agents_port} HTTP/1.1"
         process.wait_until(

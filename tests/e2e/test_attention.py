@@ -12,6 +12,7 @@ import secrets
 import shutil
 import ssl
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from agents import wire
 from tests.deployments.node_agents import NodeAgent, TrustingPenstock, Wanted
 from tests.deployments.nodes import PlainAgent
+from tests.deployments.penstock import COMMAND_SECONDS
 from tests.deployments.two_cas import Scene, deployed, make_agent, wait_for
 from tests.peers import authority
 from tests.peers.nginx import Nginx
@@ -237,6 +239,8 @@ def test_pair_of_another_client_is_adopted_and_renewed_at_its_server(
             renewed = look_at(nginx.port)
             assert renewed != leaf
             assert renewed.public_key() != leaf.public_key()
+            reasons = "SELECT d.reason FROM deliveries d JOIN managed m USING (managed_id)"
+            assert broker.rows(f"{reasons} WHERE m.name = 'www'") == [("asked",)]
 
 
 def look_at(port: int) -> x509.Certificate:
@@ -288,10 +292,17 @@ def on_terminal(broker: TrustingPenstock, *words: str) -> tuple[str, str]:
         ) as running,
     ):
         os.close(slave)
-        with contextlib.suppress(OSError):  # once its other end is closed
-            while part := terminal.read(4096):
-                shown += part
-        assert running.stdout is not None
-        printed = running.stdout.read()
+        limit = threading.Timer(COMMAND_SECONDS, running.kill)
+        limit.start()
+        try:
+            with contextlib.suppress(OSError):  # once its other end is closed
+                while part := terminal.read(4096):
+                    shown += part
+            assert running.stdout is not None
+            printed = running.stdout.read()
+            running.wait()
+        finally:
+            limit.cancel()
+            running.kill()
     assert running.returncode == 0, shown
     return printed.decode(), shown.decode()

@@ -1,22 +1,23 @@
 """The trail of a whole deployment: it leaves the host, nothing is lost, who changes it is found."""
 
 import asyncio
-import fcntl
 import json
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from broker.audit.reconciling import AROUND
 from broker.audit.verification import ChainReading
 from broker.clock import SystemClock
 from broker.commands.audit_reading import read_file
-from tests.deployments.audited import ACCOUNT, EAB_KEY, MAC_KEY, MOUNT, Audited
-from tests.deployments.operator import Operator
-from tests.deployments.penstock import Penstock, secret
+from broker.issuance.audit_chain import ChainedRecord
+from broker.web.operator import user_name
+from tests.deployments.audited import ACCOUNT, MAC_KEY, MOUNT, Audited
 from tests.deployments.requester import Requester
 from tests.peers import process
 
@@ -161,11 +162,13 @@ async def test_signature_that_vault_tells_nothing_of_is_named(
     await place.covered()
     found = await place.operator.ask("cert_evidence", certificate=serial)
     missing = found["signatures"][0]["vault_request"]
+    # Checkpoints go on being signed: what is made once the log was read is outside of its time.
+    now = SystemClock().now()
     lines = place.vault_log.read_text("utf-8").splitlines()
     left = [line for line in lines if missing not in line]
     assert len(left) < len(lines)
-    hour, now = timedelta(hours=1), SystemClock().now()
-    edges = [json.dumps({"time": at.isoformat()}) for at in (now - hour, now + hour)]
+    span = now - timedelta(hours=1), now + AROUND
+    edges = [json.dumps({"time": at.isoformat()}) for at in span]
     log = tmp_path / "vault.log"
     for texts, expected in (([*lines, *edges], []), ([*left, *edges], [missing])):
         log.write_text("\n".join(texts), "utf-8")
@@ -240,6 +243,46 @@ async def test_no_secret_is_in_the_trail(place: Audited, requester: Requester) -
     assert "secrets.example.test" in texts["collector"]  # what may be there is there
 
 
+async def test_change_of_the_policies_is_a_record(place: Audited) -> None:
+    """Who had it taken and why, and what it is; a broken one likewise, and that it was refused."""
+    file, good = place.penstock.policy_file, place.penstock.policy_document()
+    first = await place.penstock.a_json("policy", "status")
+    try:
+        file.write_text(json.dumps({**good, "cap": "30d"}), "utf-8")
+        taken = await reloaded(place, "ticket 22")
+        file.write_text(json.dumps({**good, "cap": "0d"}), "utf-8")
+        refused = await reloaded(place, "ticket 23", status=1)
+    finally:
+        file.write_text(json.dumps(good, indent=1), "utf-8")
+        put_back = await reloaded(place, "back again")
+    before, after = first["in_force"]["sha256"], taken["in_force"]["sha256"]
+    assert (before != after, put_back["in_force"]["sha256"]) == (True, before)
+    await place.covered()
+    records: list[ChainedRecord] = []
+    read_file(place.collector.received, records.append)
+    all_of_them = {one.columns[3]: one for one in records if one.kind.startswith("policy-")}
+    found = {reason: one for reason, one in all_of_them.items() if reason is not None}
+    told = {reason: (one.kind, one.data["sha256"]) for reason, one in found.items()}
+    assert told == {
+        "ticket 22": ("policy-activated", after),
+        "ticket 23": ("policy-refused", refused["refused"]["sha256"]),
+        "back again": ("policy-activated", before),
+    }
+    assert {one.columns[2] for one in found.values()} == {f"operator:{user_name(os.getuid())}"}
+    changed, broken = found["ticket 22"].data, found["ticket 23"].data
+    assert (changed["before"], changed["changed"]) == (before, ["default.yaml"])
+    assert broken["in_force"] == after
+    assert any("cap" in fault for fault in broken["faults"])
+
+
+async def reloaded(place: Audited, reason: str, *, status: int = 0) -> dict[str, Any]:
+    """Have the policies read now, and return what the command says of them."""
+    words = ("policy", "reload", "--reason", reason, "--json")
+    done = await asyncio.to_thread(place.penstock.run, *words, status=status)
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
 async def test_refused_request_without_an_account_is_a_record(
     place: Audited, requester: Requester
 ) -> None:
@@ -275,109 +318,3 @@ async def test_collector_that_is_away_loses_nothing(place: Audited, requester: R
     numbers = place.collector.numbers()
     assert list(dict.fromkeys(numbers)) == list(range(1, reading.last + 1))
     await place.all_up()
-
-
-class Reader:
-    """Whoever reads a broker's standard output: a pipe of one page, read when a test says so."""
-
-    def __init__(self, tmp: Path) -> None:
-        self.fifo, self.file = tmp / "stdout", tmp / "read.jsonl"
-        os.mkfifo(self.fifo)
-        self._pipe = os.open(self.fifo, os.O_RDONLY | os.O_NONBLOCK)
-        fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, os.sysconf("SC_PAGE_SIZE"))
-
-    def read(self) -> str:
-        """Read what there is, keep it, and return all that was ever read."""
-        with self.file.open("ab") as kept, suppress(BlockingIOError):
-            # It raises that while the broker has nothing to say.
-            kept.write(os.read(self._pipe, 65536))
-        return self.file.read_text("utf-8")
-
-    def close(self) -> None:
-        """Go away."""
-        os.close(self._pipe)
-
-
-@pytest.fixture
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
-    """Reads what a broker writes."""
-    with closing(Reader(tmp_path_factory.mktemp("reader"))) as made:
-        yield made
-
-
-@pytest.fixture
-def talking(tmp_path_factory: pytest.TempPathFactory, reader: Reader) -> Iterator[Penstock]:
-    """A broker whose standard output is the trail's, with its log elsewhere."""
-    tmp = tmp_path_factory.mktemp("talking")
-    trusted = {
-        "eab": [EAB_KEY],
-        "names": ["**.example.test"],
-        "profiles": ["server"],
-        "because": "hosts of the tests",
-    }
-    penstock = Penstock(
-        tmp,
-        validation_http_port=process.free_port(),
-        policy={"trusted": [trusted]},
-        more={
-            "external_account_bindings": [
-                {"key_id": EAB_KEY, "mac_key": secret(tmp, "eab.mac", MAC_KEY)}
-            ],
-            "audit": {"sinks": {"container": {"kind": "stdout"}}},
-        },
-    )
-    penstock.prefix = ("sh", "-c", 'exec "$@" >"$0"', str(reader.fifo))
-    with penstock:
-        yield penstock
-
-
-async def test_standard_output_is_the_trail_and_holds_nobody_up(
-    talking: Penstock, reader: Reader
-) -> None:
-    """Certificates are issued while nobody reads it; read at last it is whole, nothing else is in
-    it, and it goes on after a kill."""
-    async with Requester(talking.directory_url, talking.ca_bundle) as requester:
-        await requester.bind(EAB_KEY, MAC_KEY)
-        last = await issued_and_covered(talking, requester, "first")
-        told = await Operator(talking.state / "operator.sock").ask("audit_status")
-        assert told["sinks"][0]["record"] < last, "a page is not the whole of it"
-        await until_read(reader, last)
-        talking.kill()
-        await asyncio.to_thread(talking.start)
-        requester.nonce = None  # it was the former process's
-        last = await issued_and_covered(talking, requester, "second")
-    await until_read(reader, last)
-    reading = ChainReading(may_repeat=True)
-    trail = read_file(reader.file, reading.read)
-    assert (reading.findings, trail.unreadable, reading.first) == ([], [], 1)
-    key = reader.file.with_name("public.pem")
-    key.write_text(talking.run("audit", "public-key").stdout, "ascii")
-    off = str(reader.file)
-    done = await asyncio.to_thread(
-        talking.run, "audit", "verify", "--checkpoints", off, "--public-key", str(key), "--json"
-    )
-    found = json.loads(done.stdout)
-    assert found["findings"] == []
-    assert found["checkpoints"]["covered"] >= last
-    assert "certificate-issued" in reader.read()
-    assert "certificate-issued" not in talking.log_text()
-
-
-async def issued_and_covered(penstock: Penstock, requester: Requester, host: str) -> int:
-    """Issue more than a page tells of, and return the last record that a checkpoint covers."""
-    for number in range(3):
-        placed = await requester.request(f"{host}-{number}.example.test")
-        assert await placed.settled() == "valid"
-    made = await Operator(penstock.state / "operator.sock").ask("audit_checkpoint")
-    return int(made["record"])
-
-
-async def until_read(reader: Reader, last: int) -> None:
-    """Read until that record and the checkpoint over it have come."""
-
-    def has_come() -> bool:
-        lines = reader.read().splitlines(keepends=True)
-        whole = [json.loads(line) for line in lines if line.endswith("\n")]
-        return any("checkpoint" in one and one["seq"] == last for one in whole)
-
-    await asyncio.to_thread(process.wait_until, has_come, 20, "the trail was read")

@@ -27,7 +27,6 @@ ZONE = "farm.example.test"
 NOWHERE = "127.0.0.1:9"
 """A resolver that a CA never asks which calls every challenge valid."""
 
-
 FEW = {
     "name": "few",
     "because": "hosts there are rare",
@@ -288,13 +287,16 @@ async def test_limit_of_the_ca_outlives_the_broker_and_sends_orders_on(place: Pl
     assert place.upstreams_of_orders()[-2:] == ["next", "next"]
 
 
-async def test_ca_that_returns_is_asked_again(place: Place) -> None:
+@pytest.mark.parametrize(
+    "fault", [Fault.outage(), Fault(None, times=FOREVER, status=500)], ids=["no answer", "500"]
+)
+async def test_ca_that_returns_is_asked_again(place: Place, fault: Fault) -> None:
     """It is left alone while it is away, looked at, and preferred as before once it answers."""
     await place.until_all_answer()
     first, following = place.issued()
     async with place.client() as client:
         await obtain(client, "before")
-        place.tell(Fault.outage())
+        place.tell(fault)
         await obtain(client, "during")
         await obtain(client, "while")
         assert place.issued() == (first + 1, following + 2)
@@ -321,21 +323,29 @@ async def test_ca_that_dies_while_it_looks_at_a_challenge_is_left(place: Place) 
     assert place.upstreams_of_orders()[-1] == "next"
 
 
-async def test_refusal_for_the_names_goes_to_nobody_else(place: Place) -> None:
+@pytest.mark.parametrize(
+    ("resource", "status", "problem"),
+    [
+        pytest.param(Resource.NEW_ORDER, 403, "rejectedIdentifier", id="names"),
+        pytest.param(Resource.FINALIZE, 403, "caa", id="CAA, seen at finalize"),
+        pytest.param(Resource.FINALIZE, 400, "badCSR", id="CSR"),
+    ],
+)
+async def test_refusal_for_what_is_asked_goes_to_nobody_else(
+    place: Place, resource: Resource, status: int, problem: str
+) -> None:
     """What one CA will not certify is not offered to another."""
     await place.until_all_answer()
     before = place.issued()
-    place.tell(Fault.refusal(Resource.NEW_ORDER, 403, "rejectedIdentifier", times=FOREVER))
+    place.tell(Fault.refusal(resource, status, problem, times=FOREVER))
     async with place.client() as client:
         survivor = Survivor(client, f"refused.{ZONE}")
-        order = await survivor.carry_to("processing", "ready")
-        order = await until_over(survivor) if order["status"] == "processing" else order
-        if order["status"] == "ready":
-            await survivor._finalize(order)
-            order = await until_over(survivor)
-    assert order["status"] == "invalid"
-    assert order["error"]["type"].endswith("rejectedIdentifier")
+        await survivor._finalize(await survivor.carry_to("ready"))
+        order = await until_over(survivor)
+    told = order["error"]["type"].rpartition(":")[2]
+    assert (order["status"], told) == ("invalid", problem)
     assert place.issued() == before
+    assert place.upstreams_of_orders()[-1] == "first"
 
 
 async def until_over(survivor: Survivor) -> dict[str, Any]:

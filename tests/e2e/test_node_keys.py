@@ -1,4 +1,5 @@
-"""Keys of nodes as policy says, by a real agent at a real broker: new, kept, or on a token."""
+"""Keys of nodes as policy says, by a real agent at a real broker: new, kept, or on a token; and
+RSA keys in the file that Java reads."""
 
 from __future__ import annotations
 
@@ -10,7 +11,9 @@ from typing import Any, Final
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, pkcs12
 
 from tests.deployments.node_agents import NodeAgent, TrustingPenstock, Wanted
 from tests.peers import process
@@ -153,7 +156,8 @@ def test_keys_are_new_or_kept_or_never_asked_for_again_as_policy_says(
     kept = [name for name in KEYS if first[name].public_key() == second[name].public_key()]
     assert kept == ["kept", "asked-once"]
     # With the CSR kept the node is not even asked.
-    asked = {name: stages[1] == "asked" for name, stages in beginnings(broker).items()}
+    begun = beginnings(broker)
+    asked = {name: begun[name][1] == "asked" for name in KEYS}
     assert asked == {"fresh": True, "kept": True, "asked-once": False, "token": True}
     folders = {one.name: one.directory for one in agent.wanted}
     for name in ("fresh", "kept", "asked-once"):
@@ -164,3 +168,60 @@ def test_keys_are_new_or_kept_or_never_asked_for_again_as_policy_says(
     assert token.private_keys() == 2
     for path in (*folders["token"].rglob("*"), *(agent.state / "keys" / "token").iterdir()):
         assert not path.is_file() or b"PRIVATE KEY" not in path.read_bytes(), path
+
+
+# ---------------------------------------------------------------------------------------- PKCS#12
+
+KEEPER: Final = "keeper.example.test"
+"""A node with a keystore."""
+
+PASSWORD: Final = "open sesame"
+
+
+def opened(path: Path) -> x509.Certificate:
+    """Return the certificate in a PKCS#12, which has its issuer and its RSA key beside it."""
+    key, leaf, others = pkcs12.load_key_and_certificates(path.read_bytes(), PASSWORD.encode())
+    assert isinstance(key, rsa.RSAPrivateKey)
+    assert key.key_size == 2048
+    assert leaf is not None
+    assert leaf.public_key() == key.public_key()
+    assert [one.subject for one in others][:1] == [leaf.issuer]
+    return leaf
+
+
+def test_an_rsa_key_in_a_pkcs12_goes_from_csr_to_seen_and_is_renewed(
+    broker: TrustingPenstock, tmp_path: Path
+) -> None:
+    """One file with key and chain, each time of the certificate that the broker knows as seen."""
+    password = tmp_path / "password"
+    password.write_text(f"{PASSWORD}\n", "ascii")
+    packed = Wanted(
+        name="store",
+        names=[KEEPER],
+        directory=tmp_path / "tls",
+        expects=broker.ca_bundle,
+        layout="pkcs12",
+        files_more=f'password = "file:{password}"',
+        key_kind="rsa-2048",
+        profile="fresh",
+    )
+    agent = NodeAgent(
+        tmp_path / "agent",
+        KEEPER,
+        url=broker.agents_url,
+        anchors=broker.ca_bundle,
+        token=broker.mint([KEEPER])[KEEPER],
+        wanted=[packed],
+    )
+    statement = "SELECT d.stage FROM deliveries d JOIN nodes n USING (node_id) WHERE n.name = ?"
+    with agent:
+        process.wait_until(
+            lambda: broker.rows(statement, KEEPER) == [("seen",)], PATIENCE_SECONDS, "it is seen"
+        )
+        first = opened(tmp_path / "tls" / "store.p12")
+        (row,) = broker.json("renew", KEEPER)
+        second = opened(tmp_path / "tls" / "store.p12")
+    assert row["stage"] == "seen"
+    assert first.public_key() != second.public_key()
+    known = broker.json("cert", "trace", row["delivery"])["fingerprint"]
+    assert known == second.fingerprint(hashes.SHA256()).hex()

@@ -273,7 +273,7 @@ def test_folder_that_is_not_allowed_is_refused_and_the_others_go_on(
             lambda: "penstock_agent_config_last_reload_successful 0" in agent.metrics(),
             "the configuration to be refused",
         )
-        assert REFUSED_FOLDER in agent.log_text()
+        wait_for(lambda: REFUSED_FOLDER in agent.log_text(), "it to say why")
         command = [*agent.program(), "run", "--config", str(agent.config)]
         second = subprocess.run(
             command, env=agent.environment(), capture_output=True, text=True, timeout=60,

@@ -629,11 +629,11 @@ def test_whom_a_rule_names_approves_and_nobody_else(operated: Operated) -> None:
     with operated.asking(token=another) as api:
         status, said = api.ask("POST", "/v1/approval/approve", given)
         assert status == 403, said
-        assert "policy leaves that to approver" in said["detail"]
+        assert "policy left that to approver" in said["detail"]
     other = elsewhere(operated, "other-approver")
     done = command(operated, *other, "approval", "approve", approval, "--reason", "mine")
     assert done.returncode == 1
-    assert "policy leaves that to approver" in done.stderr
+    assert "policy left that to approver" in done.stderr
     assert client.order(name).status == 403
     mine = elsewhere(operated, "approver")
     shown = command(operated, *mine, "approval", "show", approval)
@@ -679,10 +679,11 @@ def elsewhere(operated: Operated, name: str) -> list[str]:
     [
         ("account", "list", "--json"),
         ("policy", "explain", "a.example.test", "--json"),
+        ("policy", "explain", "a.example.test", "--address", "192.0.2.7", "--client-name", "a.b"),
         ("order", "show", "no-such-order"),
         ("cert", "revoke", "no-such-certificate", "--reason", "why not"),
     ],
-    ids=["list", "body", "missing", "change"],
+    ids=["list", "body", "supposed", "missing", "change"],
 )
 def test_command_reads_the_same_by_the_api_as_by_the_socket(
     operated: Operated, words: tuple[str, ...]
@@ -694,6 +695,33 @@ def test_command_reads_the_same_by_the_api_as_by_the_socket(
         here.returncode, here.stdout, here.stderr
     )  # fmt: skip
     assert here.stdout or here.stderr
+
+
+def test_auditor_exports_from_elsewhere_and_verifies_what_they_have(
+    operated: Operated, tmp_path: Path
+) -> None:
+    """The same records as beside the store; the store itself is read on its own machine alone."""
+    config = ("--config", str(operated.door.penstock.config))
+    here = command(operated, "audit", "export", *config)
+    assert here.returncode == 0, here.stderr
+    mine, export = elsewhere(operated, "auditor"), tmp_path / "export.jsonl"
+    done = command(operated, *mine, "audit", "export", "--output", str(export))
+    assert done.returncode == 0, done.stderr
+    records, exported = (
+        [line for line in text.splitlines() if line.startswith('{"digest"')]
+        for text in (here.stdout, export.read_text("utf-8"))
+    )
+    assert records
+    assert exported[: len(records)] == records
+    done = command(operated, *mine, "audit", "verify", "--file", str(export), "--json")
+    assert (done.returncode, json.loads(done.stdout)["findings"]) == (0, []), done.stderr
+    for words in (("verify",), ("reconcile", str(export))):
+        done = command(operated, *mine, "audit", *words, *config)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "is about this machine and takes no --server" in done.stderr
+    done = command(operated, *elsewhere(operated, "operator"), "audit", "export")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "takes the role auditor or security" in done.stderr
 
 
 def test_command_that_is_not_for_a_person_fails_with_the_role_that_it_takes(

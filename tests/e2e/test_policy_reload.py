@@ -7,14 +7,12 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import signal
 import sqlite3
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.deployments.operator import Operator
 from tests.deployments.penstock import Penstock, secret
 from tests.deployments.requester import Requester
+from tests.e2e.policy_breakages import BREAKAGES, CASES, PolicyFolder, changed
 from tests.fakes.acme_client import make_csr
 from tests.fakes.hostile_ca.envelope import b64
 from tests.peers import process
@@ -37,40 +36,6 @@ LIVE_SECONDS: Final = 5.0
 
 BUSY_FACTOR: Final = 3
 """How many times the length of a reload it may come later: little but where the machine is busy."""
-
-CASES: Final = """\
-apiVersion: penstock.dev/v1
-kind: PolicyCases
-policy: default.yaml
-cases:
-  - name: a name of ours
-    given: {names: [www.example.test], upstreams: [{name: local, description: built-in}]}
-    expect: {decision: allow, cap: 47d}
-    because: this is what it is for
-"""
-
-SHARED: Final = """\
-apiVersion: penstock.dev/v1
-kind: SharedRules
-communities: [COMMUNITY]
-rules:
-  - name: no-payroll
-    because: the personnel department asks elsewhere
-    names: ["**.payroll.example.test"]
-    refuse: ask the personnel department
-"""
-
-
-SHARED_KEYS: Final = """\
-apiVersion: penstock.dev/v1
-kind: SharedRules
-communities: all
-rules:
-  - name: KIND
-    because: its author knows of no other
-    names: ["**.farm.example.test"]
-    keys: [KIND]
-"""
 
 FACTS: Final = """\
 apiVersion: penstock.dev/v1
@@ -97,29 +62,13 @@ def new_broker(home: Path, **policy: Any) -> Penstock:
     )
 
 
-class Scene:
+class Scene(PolicyFolder):
     """A broker with its policy directory and its operator socket."""
 
     def __init__(self, broker: Penstock) -> None:
+        super().__init__(broker.policy_file)
         self.broker = broker
-        self.folder = broker.policy_file.parent
-        self.good = broker.policy_file.read_bytes()
         self.operator = Operator(broker.state / "operator.sock")
-
-    def document(self) -> dict[str, Any]:
-        """Return the good policy, to be changed."""
-        made: dict[str, Any] = json.loads(self.good)
-        return made
-
-    def put(self, document: object, name: str = "default.yaml") -> None:
-        """Write a policy."""
-        (self.folder / name).write_text(json.dumps(document, indent=1), "utf-8")
-
-    def put_back(self) -> None:
-        """Leave nothing in the directory but the good policy."""
-        shutil.rmtree(self.folder)
-        self.folder.mkdir()
-        self.broker.policy_file.write_bytes(self.good)
 
     async def status(self) -> dict[str, Any]:
         """Return what is in force."""
@@ -148,14 +97,13 @@ class Scene:
             yield client
 
     def refused_by(self) -> list[str]:
-        """Return the digest of the policies of the latest order that they refused."""
+        """Return the digest of the policies that refused an order, for each that they did."""
         with contextlib.closing(sqlite3.connect(self.broker.state / "penstock.db")) as store:
             rows = store.execute(
                 "SELECT json_extract(data, '$.policy_sha256') FROM events"
-                " WHERE kind = 'request-refused' AND data LIKE '%policy_sha256%'"
-                " ORDER BY seq DESC LIMIT 1"
+                " WHERE kind = 'request-refused' AND data LIKE '%policy_sha256%' ORDER BY seq"
             ).fetchall()
-        return [str(row[0]) for row in rows]
+        return [digest for (digest,) in rows]
 
     def readyz(self) -> str:
         """Return what the probe says."""
@@ -183,172 +131,6 @@ async def scene(running: Penstock) -> AsyncIterator[Scene]:
 # --------------------------------------------------------------------------------- broken files
 
 
-@dataclass(frozen=True)
-class Breakage:
-    """A way to break a directory, and what is said about it."""
-
-    name: str
-    do: Callable[[Scene], object]
-    words: str
-
-
-def written(name: str, text: str | bytes) -> Callable[[Scene], object]:
-    """Return what writes a file."""
-    octets = text if isinstance(text, bytes) else text.encode()
-
-    def do(scene: Scene) -> None:
-        path = scene.folder / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(octets)
-
-    return do
-
-
-def changed(**members: Any) -> Callable[[Scene], object]:
-    """Return what changes members of the policy."""
-    return lambda scene: scene.put({**scene.document(), **members})
-
-
-def profile(**members: Any) -> Callable[[Scene], object]:
-    """Return what changes members of its profile."""
-
-    def do(scene: Scene) -> None:
-        document = scene.document()
-        document["profiles"]["server"] |= members
-        scene.put(document)
-
-    return do
-
-
-def rules(*made: dict[str, Any]) -> Callable[[Scene], object]:
-    """Return what adds rules."""
-    return changed(rules=[{"because": "a test", **rule} for rule in made])
-
-
-BOMB: Final = "a: &a [x, x, x]\n" + "".join(
-    f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join([f'*{chr(97 + n)}'] * 9)}]\n" for n in range(20)
-)
-
-BREAKAGES: Final = (
-    Breakage("empty", written("default.yaml", ""), "the file is empty"),
-    Breakage("only a comment", written("default.yaml", "# nothing\n"), "the file is empty"),
-    Breakage("no YAML", written("default.yaml", "a: [1, 2\nb"), "is not YAML"),
-    Breakage(
-        "half written",
-        lambda scene: (scene.folder / "default.yaml").write_bytes(scene.good[:400]),
-        "is not YAML",
-    ),
-    Breakage("a list", written("default.yaml", "- a\n- b\n"), "default.yaml:1"),
-    Breakage("no text", written("default.yaml", b"\xff\xfe\x00"), "is not UTF-8"),
-    Breakage("a zero octet", written("default.yaml", b"a: \x00\n"), "default.yaml:1"),
-    Breakage("a bomb", written("default.yaml", BOMB), "is not read"),
-    Breakage("a tag", written("default.yaml", "a: !!python/object:os.system x\n"), "tag"),
-    Breakage("two documents", written("default.yaml", "a: 1\n---\nb: 2\n"), "second document"),
-    Breakage("deep", written("default.yaml", "[" * 200 + "]" * 200), "nested deeper"),
-    Breakage("wide", written("default.yaml", "a: [" + "x," * 60_000 + "x]\n"), "more than 50000"),
-    Breakage("50 MB", written("default.yaml", b"#" * 50_000_000), "the limit is 1048576 bytes"),
-    Breakage("unknown key", changed(colour="red"), "colour"),
-    Breakage(
-        "key twice",
-        lambda scene: (scene.folder / "default.yaml").write_bytes(
-            scene.good.replace(b'"cap"', b'"cap": "1d", "cap"', 1)
-        ),
-        "stands here twice",
-    ),
-    Breakage("wrong kind", changed(kind="Policies"), "kind"),
-    Breakage("cap of zero", changed(cap="0d"), "cap"),
-    Breakage("cap below zero", changed(cap="-1d"), "cap"),
-    Breakage("cap without a unit", changed(cap=90), "cap"),
-    Breakage(
-        "unknown upstream",
-        profile(upstreams=[{"upstream": "locale"}]),
-        "no upstream is called 'locale'",
-    ),
-    Breakage(
-        "unknown upstream profile",
-        profile(upstreams=[{"upstream": "local", "profile": "sever"}]),
-        "profile 'sever' is not known",
-    ),
-    Breakage("unknown default profile", changed(default_profile="none"), "none"),
-    Breakage("a pattern that is none", changed(names={"allow": ["(a+)+$"]}), "names.allow"),
-    Breakage("another community", changed(community="lab"), "community 'default' has no policy"),
-    Breakage(
-        "two policies",
-        lambda scene: (scene.folder / "more.yaml").write_bytes(scene.good),
-        "has a policy already",
-    ),
-    Breakage("gone", lambda scene: (scene.folder / "default.yaml").unlink(), "has no policy"),
-    Breakage(
-        "a link to nothing",
-        lambda scene: (scene.folder / "x.yaml").symlink_to("gone.yaml"),
-        "leads to nothing",
-    ),
-    Breakage(
-        "links in a circle",
-        lambda scene: (scene.folder / "x.yaml").symlink_to("x.yaml"),
-        "leads to nothing",
-    ),
-    Breakage("a pipe", lambda scene: os.mkfifo(scene.folder / "x.yaml"), "is no regular file"),
-    Breakage("a folder", lambda scene: (scene.folder / "x.yaml").mkdir(), "is no regular file"),
-    Breakage("a name nobody reads", written("deny.yml", "a: 1\n"), "call it deny.yaml"),
-    Breakage("a case that fails", written("cases/default.yaml", CASES.replace("47d", "1d")), "1d"),
-    Breakage("cases that are none", written("cases/default.yaml", "a: 1\n"), "cases/default.yaml"),
-    Breakage("facts that are none", written("upstreams.yaml", "a: 1\n"), "upstreams.yaml"),
-    Breakage(
-        "rules for nobody",
-        written("shared/x.yaml", SHARED.replace("COMMUNITY", "nobody")),
-        "nobody",
-    ),
-    Breakage(
-        "one name for two rules",
-        rules({"name": "a", "refuse": "no"}, {"name": "a", "refuse": "never"}),
-        "a rule is called 'a' already",
-    ),
-    Breakage("a rule that asks nothing", rules({"name": "a"}), "rules[0]"),
-    Breakage(
-        "a rule for no upstream",
-        rules({"name": "a", "upstreams": ["locale"]}),
-        "locale",
-    ),
-    Breakage(
-        "a rule that is over",
-        rules({"name": "a", "refuse": "no", "until": "2020-01-01"}),
-        "2020-01-01",
-    ),
-    Breakage("a rule that cannot be read", rules({"name": "a", "when": "1 +"}), "when"),
-    Breakage(
-        "two rules that contradict",
-        rules({"name": "a", "keys": ["ec-p256"]}, {"name": "b", "keys": ["rsa-2048"]}),
-        "contradicts",
-    ),
-    Breakage(
-        "two files that contradict",
-        lambda scene: [
-            written(f"shared/{kind}.yaml", SHARED_KEYS.replace("KIND", kind))(scene)
-            for kind in ("ec-p256", "rsa-2048")
-        ],
-        "contradicts",
-    ),
-    Breakage(
-        "files that include each other",
-        lambda scene: [
-            written(
-                f"shared/{one}.yaml",
-                f"include: [{other}.yaml]\n" + SHARED.replace("COMMUNITY", "default"),
-            )(scene)
-            for one, other in ("ab", "ba")
-        ],
-        "unknown key 'include'",
-    ),
-    Breakage(
-        "a regular expression that looks back",
-        rules({"name": "a", "when": r"name.matches('(a+)\\1')", "refuse": "no"}),
-        "invalid",
-    ),
-)
-"""Ways to break a policy directory, more than battery 22 asks for."""
-
-
 async def test_broken_files_change_nothing(scene: Scene) -> None:
     """Each is told in its own words, and the old policy decides on."""
     before = await scene.status()
@@ -357,7 +139,7 @@ async def test_broken_files_change_nothing(scene: Scene) -> None:
         breakage.do(scene)
         told = await scene.reload()
         said = [] if told["refused"] is None else told["refused"]["faults"]
-        if told["in_force"] != before["in_force"] or not any(breakage.words in s for s in said):
+        if told["in_force"] != before["in_force"] or not breakage.is_told(said):
             wrong.append(f"{breakage.name}: {said[:3]}")
         scene.put_back()
     assert wrong == []
@@ -469,16 +251,19 @@ async def test_digest_of_a_decision_finds_the_whole_set(scene: Scene, tmp_path: 
         if facts is not None:
             (scene.folder / "upstreams.yaml").write_text(facts)
             assert (await scene.reload())["refused"] is None
+        refused_before = len(scene.refused_by())
         async with scene.requester() as client:
             placed = await client.request(f"d{number}.farm.example.test")
             assert await placed.settled() == "valid"
             assert (await client.order("d.elsewhere.invalid")).status == 400
         shown = await scene.operator.ask("order_show", order_id=placed.order_id)
-        records = [one["data"] for one in shown["events"]]
-        digests = {one["decision"]["policy_sha256"] for one in records if "decision" in one}
-        digests |= {one["policy_sha256"] for one in records if "policy_sha256" in one}
-        digests |= set(scene.refused_by())
-        assert digests == {(await scene.status())["in_force"]["sha256"]}
+        records = [(one["kind"], one["data"]) for one in shown["events"]]
+        carried = [(kind, data["decision"]) for kind, data in records if "decision" in data]
+        carried += [(kind, data) for kind, data in records if "policy_sha256" in data]
+        assert {"order-created", "order-finalized"} <= {kind for kind, _ in carried}
+        digests = {decision["policy_sha256"] for _, decision in carried}
+        (refused_by,) = scene.refused_by()[refused_before:]
+        assert digests | {refused_by} == {(await scene.status())["in_force"]["sha256"]}
         decided.append(shown["decision"])
         folder = tmp_path / str(number)
         digest = str(shown["decision"]["policy_sha256"])

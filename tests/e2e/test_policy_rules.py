@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from tests.e2e.front_door import FARM_KEYS, FrontDoor, running
 from tests.e2e.requester import TRUSTED_ZONE, Client, Reply, Wire, check_refusal, fresh_name
+from tests.e2e.vouching import pki
 from tests.peers import process
 from tests.unit.protocol.builders import Authority, make_csr, private_key
 
@@ -46,7 +47,11 @@ RULES: Final[list[dict[str, Any]]] = [
     {"name": "numbers", "when": "name.matches('^h[0-9]+[.]named[.]')", "refuse": "no numbers"},
 ]
 
-CLIENT_CA: Final = Authority.root("CA of the clients")
+ENDS: Final = pki(timedelta(days=1))
+"""Of what clients show: the broker goes by the machine's time, and a long run may reach this file
+hours after it has read it."""
+
+CLIENT_CA: Final = Authority.root("CA of the clients", **ENDS)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +99,18 @@ def through(door: FrontDoor, wire: Wire) -> Client:
     client = Client(wire, f"{door.penstock.external_url}/acme/default")
     assert client.register(mac_key=FARM_KEYS["default"]).status == 201
     return client
+
+
+def explained(door: FrontDoor, name: str, *options: str) -> dict[str, Any]:
+    """Return how an order of the farm would be decided."""
+    words = ("policy", "explain", name, "--eab", "farm", *options)
+    told: dict[str, Any] = door.penstock.json(*words)
+    return told
+
+
+def findings_of(told: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return all that the checks of an explanation found."""
+    return [one for step in told["checks"] for one in step["findings"]]
 
 
 def test_a_refusing_rule_names_itself_and_the_name(door: FrontDoor) -> None:
@@ -205,8 +222,14 @@ def test_the_network_that_a_named_proxy_reports(inner: FrontDoor) -> None:
     with closing(Proxied(inner, "192.0.2.7, 203.0.113.9")) as wire:
         refused = through(inner, wire).order(name)
     check_refusal(refused, "rejectedIdentifier", 400, "rule 'inside'")
+    (outside,) = findings_of(explained(inner, name, "--address", "203.0.113.9"))
+    assert outside["sentence"] in refused.json()["detail"]
     with closing(Proxied(inner, "203.0.113.9, 192.0.2.7")) as wire:
         through(inner, wire).certificate(name)
+    inside = explained(inner, name, "--address", "192.0.2.7")
+    assert inside["allowed"], findings_of(inside)
+    # Where nobody saw an address, the answer is the one for those outside.
+    assert findings_of(explained(inner, name)) == [outside]
     query = "SELECT decision FROM orders WHERE identifiers LIKE ?"
     ((decision,),) = inner.penstock.rows(query, f"%{name}%")
     assert json.loads(decision)["requester"]["address"] == "192.0.2.7"
@@ -223,7 +246,9 @@ def test_the_client_certificate_of_a_requester(direct: FrontDoor, tmp_path: Path
     kept = json.loads(decision)["requester"]["client_certificate"]
     assert kept["names"] == ["build.corp.example"]
     check_refusal(direct.trusted().order(name), "rejectedIdentifier", 400, "rule 'badge'")
-    forger = Authority.root("CA of the clients", key=private_key("ES256", "forged"))
+    assert not explained(direct, name)["allowed"]
+    assert explained(direct, name, "--client-name", "build.corp.example")["allowed"]
+    forger = Authority.root("CA of the clients", key=private_key("ES256", "forged"), **ENDS)
     with closing(Wire(direct.penstock)) as wire:
         present(wire, forger, tmp_path)
         with pytest.raises(OSError, match=r"(?i)alert|reset|closed|broken|eof"):
@@ -243,7 +268,7 @@ def test_the_certificate_of_a_named_proxy_is_not_its_clients(
 def present(wire: Wire, ca: Authority, folder: Path) -> None:
     """Have a connection show a certificate of *ca*."""
     key = private_key("ES256", "client")
-    chain = ca.leaf("build.corp.example", key=key).public_bytes(Encoding.PEM)
+    chain = ca.leaf("build.corp.example", key=key, **ENDS).public_bytes(Encoding.PEM)
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     file = folder / "client.pem"
     file.write_bytes(chain + pem)

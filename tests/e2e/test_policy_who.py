@@ -27,6 +27,7 @@ from tests.e2e.requester import (
     target_of,
     thumbprint,
 )
+from tests.e2e.vouching import pki
 from tests.peers import process
 from tests.unit.protocol.builders import Authority, b64url, make_csr, private_key
 
@@ -34,12 +35,23 @@ pytestmark = pytest.mark.e2e
 
 ACCOUNT_KEY: Final = private_key("ES256", "the account that a rule names")
 CLIENT_KEY: Final = private_key("ES256", "client")
-CLIENT_CA: Final = Authority.root("CA of the clients")
-KNOWN: Final = CLIENT_CA.leaf("build.corp.example", key=CLIENT_KEY)
-OTHER: Final = CLIENT_CA.leaf("other.corp.example", key=CLIENT_KEY)
+ENDS: Final = pki(timedelta(days=1))
+"""Of what clients show: the broker goes by the machine's time, and a long run may reach this file
+hours after it has read it."""
+
+CLIENT_CA: Final = Authority.root("CA of the clients", **ENDS)
 SPIFFE: Final = "spiffe://corp.example/web"
-WORKLOAD: Final = CLIENT_CA.leaf(x509.UniformResourceIdentifier(SPIFFE), key=CLIENT_KEY)
-NEIGHBOUR: Final = CLIENT_CA.leaf(x509.UniformResourceIdentifier(f"{SPIFFE}-2"), key=CLIENT_KEY)
+
+
+def client_certificate(name: str | x509.GeneralName) -> x509.Certificate:
+    """Return a certificate of a client that is good now."""
+    return CLIENT_CA.leaf(name, key=CLIENT_KEY, **ENDS)
+
+
+KNOWN: Final = client_certificate("build.corp.example")
+OTHER: Final = client_certificate("other.corp.example")
+WORKLOAD: Final = client_certificate(x509.UniformResourceIdentifier(SPIFFE))
+NEIGHBOUR: Final = client_certificate(x509.UniformResourceIdentifier(f"{SPIFFE}-2"))
 
 PROVED: Final = ("p1.example.test", "p2.example.test")
 """Names that nobody is trusted with; a rule speaks of the first."""

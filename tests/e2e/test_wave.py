@@ -117,7 +117,7 @@ def test_reload_that_fails_on_200_nodes_touches_no_more_than_the_canaries(tmp_pa
             fleet.behave({"reload_fails": False})
             broker.run("rollout", "resume", "wave", "--reason", "mended")
             wait_for(lambda: count(broker, "seen") >= len(NODES) - len(CANARIES))
-            assert [len(times) for times in pair_at_work(broker)] == [2, 2]
+            wait_for(lambda: [len(times) for times in pair_at_work(broker)] == [2, 2])
             assert overlaps(pair_at_work(broker)) == []
             assert most_at_once(broker) <= GROUP["wave"]["at_once"]  # type: ignore[operator]
             assert len(broker.events("rollout-halted")) == 1

@@ -161,9 +161,11 @@ READING: Final = (
     Command("node show NODE"),
     Command("node requests"),
     Command("workload review prod shop/web --name web.example.test"),
+    Command("renew NODE --dry-run"),
     Command("rollout list"),
     Command("rollout show web"),
     Command("incident plan --node NODE --deadline 24h"),
+    Command("incident plan --issuer ISSUER --after 2020-01-01 --before 2999-01-01T00:00:00Z"),
     Command("incident list"),
     Command("incident show INCIDENT"),
     Command("approval list"),
@@ -395,6 +397,7 @@ class Scene:
         stack.enter_context(self.penstock)
         self.values = asyncio.run(self._fill()) | asyncio.run(self._come_before())
         self.values |= bring_nodes(self.penstock, tmp / "nodes")
+        self.values["ISSUER"] = self.local_issuer()
         waiting = self.penstock.json("order", "show", self.values["WAITING_ORDER"])
         self.values["WORK"] = waiting["upstream_order"]["work"]
         for key in ("KEY", "OLD_KEY"):
@@ -460,6 +463,13 @@ class Scene:
         placed = await requester.request(name, profile="hostile")
         assert await placed.settled() == status
         return placed
+
+    def local_issuer(self) -> str:
+        """Return the common name of the issuer of what nodes have."""
+        found = self.penstock.rows("SELECT leaf_der FROM certificates WHERE upstream = 'local'")
+        issuer = x509.load_der_x509_certificate(found[0][0]).issuer
+        (name,) = issuer.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+        return str(name.value)
 
     def words(self, command: Command) -> list[str]:
         """Return the command line with the scene's own values."""
@@ -583,6 +593,26 @@ def test_reading_prints_json_and_changes_nothing(scene: Scene, command: Command)
     check_beside(scene, command, done.stderr)
     assert bool(json.loads(done.stdout)) is not command.is_empty
     assert scene.events() == before
+
+
+def test_dry_run_tells_each_certificate_of_a_node(scene: Scene) -> None:
+    """Each may be renewed, and none is: not even one that is on its way."""
+    rows = scene.penstock.json("renew", scene.values["NODE"], "--dry-run")
+    assert {row["certificate"] for row in rows} == {"smtp", "imap"}
+    assert {(row["stage"], row["delivery"], row["refused"]) for row in rows} == {(None, None, None)}
+
+
+def test_plan_selects_by_issuer_and_by_date(scene: Scene) -> None:
+    """Of the issuer of nodes' certificates alone, from the first moment up to the second."""
+
+    def planned(*select: str) -> int:
+        return int(scene.penstock.json("incident", "plan", *select)["certificates"])
+
+    by_issuer, everything = ("--issuer", scene.values["ISSUER"]), ("--after", "2020-01-01")
+    assert 0 < planned(*by_issuer) < planned(*everything)
+    assert planned(*by_issuer, *everything, "--before", "2999-01-01") == planned(*by_issuer)
+    assert planned(*by_issuer, "--after", "2999-01-01") == 0
+    assert planned("--before", "2020-01-01") == 0
 
 
 @pytest.mark.parametrize("line", IN_TEXT)
@@ -723,6 +753,11 @@ FAILED: Final = (
     ("upstream recover local", "no CA with accounts is called 'local'"),
     ("upstream former nothing", "no CA with accounts is called 'nothing'"),
     ("upstream register nothing", "no upstream is called 'nothing'"),
+    ("renew nothing --dry-run", "is neither a node nor a certificate at one"),
+    ("incident plan", "nothing is selected"),
+    ("incident plan --issuer nobody", "no certificate comes from an issuer 'nobody'"),
+    ("incident plan --after tomorrow", "'tomorrow' is no date"),
+    ("incident plan --before 2020-13-01", "'2020-13-01' is no date"),
     ("upstream register local", "is built in and knows no accounts"),
     ("upstream resume local", "local"),
     ("upstream check spare2", "no upstream is called 'spare2'"),

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Hashable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from random import Random
+from typing import Any, Final
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.policy.chains import decide_finalize, decide_new_order, explain_name
+from broker.policy.chains import Explanation, decide_finalize, decide_new_order, explain_name
 from broker.policy.decisions import (
+    ApprovalDemand,
+    Finding,
     NewOrderDecision,
     NewOrderFacts,
+    OnWithdrawal,
     QuotaDemand,
-    QuotaPer,
-    Requester,
     RuleRef,
 )
 from broker.policy.document import PolicyDocument
@@ -26,145 +30,21 @@ from broker.policy.policy_set import (
     join_policy_files,
     parse_policy_file,
 )
-from broker.policy.requesters import ClientCertificate
 from broker.policy.yamlfile import Faults
-from broker.protocol.identifiers import parse_written_identifier
-from tests.unit.policy.builders import PROFILE, finalize, names, new_order, policy_text, upstream
-from tests.unit.policy.builders import eab as grant
+from tests.property.rule_strategies import ALLOWED, TRUSTED, Asking, Facts, Rule, Rules
+from tests.unit.policy.builders import PROFILE, finalize, names, policy_text
 
-PATTERNS = ["**.a.example", "*.a.example", "www.a.example", "**.b.a.example", "**", "10.0.0.0/8",
-            "@a.example", "@**.a.example", "Jane@a.example"]  # fmt: skip
-NAMES = ["www.a.example", "b.a.example", "*.a.example", "c.b.a.example", "*.b.a.example",
-         "jane@a.example", "jane@b.a.example", "10.1.2.3"]  # fmt: skip
-TYPES = frozenset({"dns", "email", "ip"})
-ALLOWED = {
-    "allow": ["**.a.example", "@a.example", "@**.a.example", "10.0.0.0/8"],
-    "wildcards": True,
+NOWHERE: Final = RuleRef(source="", line=0, path="")
+"""Stands for the place of any rule."""
+
+POLICY_FILE: Final = "default.yaml"
+SHARED_FILES: Final = {
+    "a.yaml": "all",
+    "b.yaml": ["default"],
+    "shared/a.yaml": "all",
+    "shared/b.yaml": ["default"],
 }
-TRUSTED = [
-    {"eab": ["any"], "names": ["@**.a.example", "@a.example"], "profiles": ["server"],
-     "because": "nothing proves an address"},
-]  # fmt: skip
-EAB = ["math", "arts", "law"]
-
-ACCOUNTS = ["a" * 43, "b" * 43]
-SPIFFE = "spiffe://a.example/web"
-CERTIFICATES = [
-    ClientCertificate(fingerprint="0" * 64, names=("build.a.example",)),
-    ClientCertificate(fingerprint="1" * 64, names=(SPIFFE,)),
-]
-
-KINDS_OF_WHO: list[dict[str, st.SearchStrategy[Any]]] = [
-    {"eab": st.lists(st.sampled_from(EAB), min_size=1, max_size=2, unique=True)},
-    {"networks": st.just(["10.0.0.0/8"])},
-    {"nodes": st.just(["*.web"])},
-    {"accounts": st.lists(st.sampled_from(ACCOUNTS), min_size=1, unique=True)},
-    {"clusters": st.just(["east"])},
-    {"namespaces": st.sampled_from([["shop"], ["bank", "shop"]])},
-    {"service_accounts": st.sampled_from([["shop/web"], ["bank/web"]])},
-    {"client_certificates": st.sampled_from([["sha256:" + "0" * 64], [SPIFFE]])},
-    {"client_names": st.just(["*.a.example"])},
-]
-
-
-@st.composite
-def described(draw: st.DrawFn) -> dict[str, Any]:
-    """Draw a description of requesters, of one kind more often than of two."""
-    kinds = draw(st.lists(st.sampled_from(KINDS_OF_WHO), min_size=1, max_size=2))
-    return {key: draw(value) for kind in kinds for key, value in kind.items()}
-
-
-Who = described() | st.lists(described(), min_size=1, max_size=2).map(lambda ways: {"any": ways})
-
-Quota = st.fixed_dictionaries(
-    {
-        "per": st.sampled_from([str(per) for per in QuotaPer]),
-        "limit": st.sampled_from(["1/1d", "5/1d", "5/7d"]),
-    },
-    optional={
-        "kept_for_renewals": st.sampled_from([0.2, 0.5]),
-        "upstreams": st.lists(st.sampled_from(["ca", "other"]), min_size=1, unique=True),
-    },
-)
-
-Quotas = st.lists(Quota, min_size=1, max_size=2)
-
-Refusals = st.fixed_dictionaries(
-    {},
-    optional={
-        "refuse": st.just("not these"),
-        "only": Who,
-        "attestation": st.just(["approval"]),
-    },
-)
-Limits = st.fixed_dictionaries(
-    {},
-    optional={
-        "cap": st.integers(1, 400).map(lambda days: f"{days}d"),
-        "keys": st.lists(st.sampled_from(["ec-p256", "rsa-2048"]), min_size=1, unique=True),
-        "challenges": st.lists(st.sampled_from(["http-01", "dns-01"]), min_size=1, unique=True),
-        "usages": st.lists(
-            st.sampled_from(["server-auth", "client-auth"]), min_size=1, unique=True
-        ),
-        "upstreams": st.lists(st.sampled_from(["ca", "other"]), min_size=1, unique=True),
-        "renew_at": st.sampled_from([0.2, 0.5, 0.8]),
-        "approval": st.fixed_dictionaries(
-            {"people": st.integers(1, 2), "holds": st.sampled_from(["7d", "90d"])},
-            optional={
-                "by": st.lists(
-                    st.sampled_from(["anna", "ben", "carl"]), min_size=2, max_size=3, unique=True
-                )
-            },
-        ),
-        "owner": st.just("required"),
-        "quotas": Quotas,
-    },
-)
-Both = st.tuples(Limits, Refusals).map(lambda parts: {**parts[0], **parts[1]})
-Counting = st.fixed_dictionaries({"quotas": Quotas})
-Demands = st.one_of(Limits, Counting, Refusals, Both).filter(bool)
-
-Conditions = st.fixed_dictionaries(
-    {},
-    optional={
-        "who": Who,
-        "not_who": Who,
-        "names": st.lists(st.sampled_from(PATTERNS), min_size=1, max_size=2, unique=True),
-        "profiles": st.just(["server"]),
-        "from": st.sampled_from(["2026-11-01", "2027-01-01"]),
-        "when": st.sampled_from(
-            ["eab == 'math'", "name.startsWith('www')", "names[3] == ''", "size(names) > 1"]
-        ),
-        "mode": st.sampled_from(["enforce", "warn"]),
-        "renewals": st.sampled_from(["warn", "exempt"]),
-    },
-)
-Rule = st.tuples(Conditions, Demands).map(lambda parts: {**parts[0], **parts[1]})
-Rules = st.lists(Rule, max_size=5)
-Facts = st.builds(
-    lambda texts, requester, is_renewal: new_order(
-        identifiers=tuple(parse_written_identifier(text) for text in texts),
-        eab=grant("any"),
-        requester=requester,
-        is_unchanged_renewal=is_renewal,
-        upstreams=(upstream(identifier_types=TYPES), upstream("other", identifier_types=TYPES)),
-    ),
-    st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True),
-    st.builds(
-        Requester,
-        eab_key_id=st.none() | st.sampled_from(EAB),
-        address=st.none() | st.sampled_from(["10.0.0.1", "192.0.2.1"]),
-        node=st.none() | st.just("a.web"),
-        attestation=st.none() | st.sampled_from(["token", "approval"]),
-        thumbprint=st.sampled_from(ACCOUNTS),
-        cluster=st.none() | st.just("east"),
-        namespace=st.none() | st.just("shop"),
-        service_account=st.none() | st.just("web"),
-        client_certificate=st.none() | st.sampled_from(CERTIFICATES),
-        owner=st.none() | st.just("the shop's people"),
-    ),
-    st.booleans(),
-)
+"""Files of shared rules before and behind the policy, by name, and whom they are for."""
 
 
 def named(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -172,9 +52,9 @@ def named(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"name": f"r{n}", "because": "drawn", **rule} for n, rule in enumerate(rules)]
 
 
-def document(rules: list[dict[str, Any]], *, source: str = "policy.yaml") -> PolicyDocument:
-    """Return a policy with *rules*, contradictions and all."""
-    text = policy_text(
+def text(rules: list[dict[str, Any]]) -> str:
+    """Return the text of a policy with *rules*."""
+    return policy_text(
         rules=rules,
         names=ALLOWED,
         trusted=TRUSTED,
@@ -186,9 +66,30 @@ def document(rules: list[dict[str, Any]], *, source: str = "policy.yaml") -> Pol
             }
         },
     )
-    made = parse_policy_file(source, text).content
+
+
+def document(rules: list[dict[str, Any]]) -> PolicyDocument:
+    """Return a policy with *rules*, contradictions and all."""
+    made = parse_policy_file("policy.yaml", text(rules)).content
     assert isinstance(made, PolicyDocument)
     return made
+
+
+def scattered(rules: list[dict[str, Any]], chance: Random) -> dict[str, PolicyFile]:
+    """Return the files of a policy whose rules stand in any of them, in any order."""
+    places: dict[str, list[dict[str, Any]]] = {name: [] for name in (POLICY_FILE, *SHARED_FILES)}
+    for rule in chance.sample(rules, len(rules)):
+        places[chance.choice(list(places))].append(rule)
+    texts = {POLICY_FILE: text(places.pop(POLICY_FILE))}
+    for name, put in places.items():
+        shared = {
+            "apiVersion": "penstock.dev/v1",
+            "kind": "SharedRules",
+            "communities": SHARED_FILES[name],
+            "rules": put,
+        }
+        texts |= {name: json.dumps(shared, indent=1)} if put else {}
+    return {name: parse_policy_file(name, said) for name, said in texts.items()}
 
 
 def joined(read: dict[str, PolicyFile]) -> PolicySet | str:
@@ -205,10 +106,66 @@ def may_approve(decision: NewOrderDecision) -> frozenset[str]:
     return frozenset({"anna", "ben", "carl", "others"}) if named is None else named
 
 
-def counted(decision: NewOrderDecision) -> frozenset[QuotaDemand]:
+def counted(decision: NewOrderDecision) -> Counter[QuotaDemand]:
     """Return the quotas that hold, wherever their rules stand in the file."""
-    nowhere = RuleRef(source="", line=0, path="")
-    return frozenset(replace(one, rule=nowhere) for one in decision.quotas)
+    return Counter(replace(one, rule=NOWHERE) for one in decision.quotas)
+
+
+def remaining(told: Explanation) -> frozenset[str]:
+    """Return the upstreams that could be ordered from."""
+    return frozenset(one.choice.upstream for one in told.choices if one.plan is not None)
+
+
+def found(findings: tuple[Finding, ...]) -> frozenset[Hashable]:
+    """Return what was found about what, without the sentences, since they name places."""
+    return frozenset((one.check, one.type, one.identifier, one.lever) for one in findings)
+
+
+def asked_of_people(demand: ApprovalDemand | None) -> Hashable:
+    """Return what is wanted of people, wherever the rules that want it stand."""
+    if demand is None:
+        return None
+    because, about = tuple(sorted(demand.because)), frozenset(demand.identifiers)
+    return replace(demand, rules=(), because=because, identifiers=()), about
+
+
+def without_places(told: Explanation) -> dict[str, Any]:
+    """Return all of a decision but where its rules stand."""
+    decision = told.decision
+    needed = decision.requirements.items()
+    return {
+        "refused": decision.is_refused,
+        "findings": found(decision.findings),
+        "warnings": found(decision.warnings),
+        "plan": decision.plan and replace(decision.plan, rule=NOWHERE),
+        "keys": decision.key_kinds,
+        "usages": decision.usages,
+        "challenges": {one: (need.challenges, need.granted_by is None) for one, need in needed},
+        "upstreams": [(one.choice.upstream, one.obstacle) for one in told.choices],
+        "renew_at": decision.renew_at,
+        "approval": asked_of_people(decision.approval),
+        "quotas": counted(decision),
+        "rules": sorted(ref.path for ref in decision.rules),
+        "checks": decision.checks,
+    }
+
+
+def is_no_easier(after: ApprovalDemand | None, before: ApprovalDemand | None) -> bool:
+    """Return whether *after* asks for all that *before* did, for as long, of nobody else."""
+    if before is None:
+        return True
+    return (
+        after is not None
+        and after.people >= before.people
+        and after.answer_within <= before.answer_within
+        and after.holds <= before.holds
+        and (after.reproof or timedelta.max) <= (before.reproof or timedelta.max)
+        and set(after.evidence) >= set(before.evidence)
+        and set(after.identifiers) >= set(before.identifiers)
+        and (
+            before.on_withdrawal is OnWithdrawal.KEEP or after.on_withdrawal is OnWithdrawal.REVOKE
+        )
+    )
 
 
 def is_no_wider(after: NewOrderDecision, before: NewOrderDecision) -> bool:
@@ -218,13 +175,12 @@ def is_no_wider(after: NewOrderDecision, before: NewOrderDecision) -> bool:
     assert after.plan is not None
     if before.is_refused or before.plan is None:
         return False
-    people = 0 if before.approval is None else before.approval.people
     return (
         after.plan.cap <= before.plan.cap
         and set(after.key_kinds) <= set(before.key_kinds)
         and after.usages <= before.usages
         and (after.renew_at or 1) <= (before.renew_at or 1)
-        and (0 if after.approval is None else after.approval.people) >= people
+        and is_no_easier(after.approval, before.approval)
         and may_approve(after) <= may_approve(before)
         and counted(before) <= counted(after)
         and all(
@@ -243,7 +199,9 @@ def test_one_more_rule_never_widens(
     added = named(rules)
     added.insert(where, {"name": "more", "because": "drawn", **more})
     after = document(added)
-    assert is_no_wider(decide_new_order(after, facts), decide_new_order(before, facts))
+    told, told_before = explain_name(after, facts), explain_name(before, facts)
+    assert is_no_wider(told.decision, told_before.decision)
+    assert remaining(told) <= remaining(told_before)
     asked = finalize(
         identifiers=facts.identifiers[:1] if facts.identifiers else names("www.a.example"),
         requester=facts.requester,
@@ -251,6 +209,17 @@ def test_one_more_rule_never_widens(
     )
     if decide_finalize(before, asked):
         assert decide_finalize(after, asked)
+
+
+@given(st.lists(Asking, min_size=1, max_size=3), Asking, Facts)
+def test_one_more_rule_never_asks_less_of_people(
+    rules: list[dict[str, Any]], more: dict[str, Any], facts: NewOrderFacts
+) -> None:
+    """As many people, as much evidence, for no longer, whatever each rule says of it."""
+    before = decide_new_order(document(named(rules)), facts)
+    after = decide_new_order(document(named([*rules, more])), facts)
+    assert is_no_easier(after.approval, before.approval)
+    assert may_approve(after) <= may_approve(before)
 
 
 @given(Rules, Facts)
@@ -279,30 +248,37 @@ def test_a_rule_that_only_warns_changes_nothing(
     assert not any(one.is_enforced for one in found.quotas)
 
 
-@given(Rules, Facts, st.randoms(use_true_random=False))
-def test_the_order_of_files_and_rules_never_matters(
-    rules: list[dict[str, Any]], facts: NewOrderFacts, chance: Any
+@given(Rules | st.lists(Asking, min_size=2, max_size=3), Facts, st.randoms(use_true_random=False))
+def test_the_order_of_rules_in_a_file_never_matters(
+    rules: list[dict[str, Any]], facts: NewOrderFacts, chance: Random
 ) -> None:
-    """Each rule in a file of its own, read in any order, decides the same to the letter."""
-    files = {"default.yaml": policy_text(names=ALLOWED, trusted=TRUSTED)}
-    for number, rule in enumerate(named(rules)):
-        shared = {
-            "apiVersion": "penstock.dev/v1",
-            "kind": "SharedRules",
-            "communities": "all" if number % 2 else ["default"],
-            "rules": [rule],
-        }
-        files[f"shared/{number}.yaml"] = json.dumps(shared)
-    read = {name: parse_policy_file(name, text) for name, text in files.items()}
-    order = list(read)
-    chance.shuffle(order)
-    one, other = joined(read), joined({name: read[name] for name in order})
-    if isinstance(one, str) or isinstance(other, str):
-        assert one == other
+    """However they contradict each other: what is decided is the same but for the places."""
+    listed = named(rules)
+    first, second = document(listed), document(chance.sample(listed, len(listed)))
+    told, told_then = explain_name(first, facts), explain_name(second, facts)
+    assert without_places(told) == without_places(told_then)
+
+
+@given(Rules | st.lists(Asking, min_size=2, max_size=3), Facts, st.randoms(use_true_random=False))
+def test_the_order_of_files_and_rules_never_matters(
+    rules: list[dict[str, Any]], facts: NewOrderFacts, chance: Random
+) -> None:
+    """Whichever file each rule stands in, beside which others, and whichever is read first."""
+    read = scattered(named(rules), chance)
+    one, again, other = (
+        joined(files)
+        for files in (read, dict(reversed(read.items())), scattered(named(rules), chance))
+    )
+    if isinstance(one, str) or isinstance(again, str) or isinstance(other, str):
+        assert one == again
+        assert isinstance(other, str), "rules contradict each other wherever they stand"
         return
-    assert one.sha256 == other.sha256
-    first, second = one.documents["default"], other.documents["default"]
-    assert decide_new_order(first, facts) == decide_new_order(second, facts)
+    assert one.sha256 == again.sha256
+    told, told_again, told_then = (
+        explain_name(made.documents["default"], facts) for made in (one, again, other)
+    )
+    assert told == told_again
+    assert without_places(told) == without_places(told_then)
 
 
 @given(Rules, Facts)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sqlite3
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -37,6 +39,15 @@ RECOVERY_SECONDS: Final = 120.0
 meanwhile."""
 
 START_TRIES: Final = 5
+
+NOT_MENDED: Final = (
+    process.PeerFailed,
+    OSError,
+    sqlite3.Error,
+    subprocess.SubprocessError,
+    ValueError,
+)
+"""What comes of a process, a store or a command that is not as it was before the harm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +119,7 @@ class Faults:
                 fault = harm()
                 self.done.append(fault)
                 self.tell(f"{fault.what}, away {fault.away_seconds:.1f} s {fault.note}".rstrip())
-            except (process.PeerFailed, OSError) as error:
+            except NOT_MENDED as error:
                 self.broken.append(f"{what}: {error}")
                 self.tell(f"NOT MENDED {what}: {error}")
             finally:

@@ -34,6 +34,8 @@ class Judged:
     violations: list[str] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
     stages: Counter[str] = field(default_factory=Counter)
+    unseen: list[Delivery] = field(default_factory=list)
+    """Deliveries that did not end with a certificate that was seen served."""
     reloads: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     """By kind of server: told by its log, told by receipts, done again after a kill or put back."""
 
@@ -47,6 +49,7 @@ def judge(scene: Scene, least_renewals: int, until: float) -> Judged:
     judged = Judged()
     deliveries = read_deliveries(scene.broker)
     judged.stages = Counter(one.stage for one in deliveries)
+    judged.unseen = [one for one in deliveries if one.stage != "seen"]
     _judge_probes(scene, judged)
     _judge_deliveries(deliveries, until, judged)
     for host in scene.hosts:

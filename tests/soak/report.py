@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tests.soak.deliveries import Delivery
 from tests.soak.faults import Fault
 from tests.soak.judging import Judged
 
@@ -75,6 +76,9 @@ def render(soaked: Soaked) -> str:
     parts += ["### Faults\n", _faults(soaked.faults), ""]
     parts += ["### Figures\n", _pairs(soaked.judged.figures), ""]
     parts += ["### How deliveries ended\n", _pairs(soaked.judged.stages), ""]
+    if soaked.judged.unseen:
+        parts += ["Those that did not end with a certificate seen served:\n"]
+        parts += [_unseen(soaked.judged.unseen), ""]
     parts += ["### Reloads\n", _reloads(soaked.judged), ""]
     return "\n".join(parts)
 
@@ -93,6 +97,16 @@ def _kind(fault: Fault) -> str:
 
 def _pairs(pairs: Mapping[str, Any]) -> str:
     return _table(["what", "number"], [[name, f"{value}"] for name, value in pairs.items()])
+
+
+def _unseen(deliveries: Sequence[Delivery]) -> str:
+    rows = [[one.node, one.stage, one.reason, _in_cell(one.note)] for one in deliveries]
+    return _table(["node", "end", "cause", "note"], rows)
+
+
+def _in_cell(text: str | None) -> str:
+    """Return *text* so that it stays within its cell of a table."""
+    return " ".join((text or "none").replace("|", "\\|").split())
 
 
 def _reloads(judged: Judged) -> str:

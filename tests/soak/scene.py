@@ -6,13 +6,12 @@ import datetime
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -141,9 +140,8 @@ class Scene:
 
     def _accounts_replaced(self) -> int:
         kind = EventKind.UPSTREAM_ACCOUNT_REPLACED
-        with closing(sqlite3.connect(f"file:{self.broker.database}?mode=ro", uri=True)) as store:
-            found = store.execute("SELECT count(*) FROM events WHERE kind = ?", (str(kind),))
-            return int(found.fetchone()[0])
+        found = self.broker.rows("SELECT count(*) FROM events WHERE kind = ?", str(kind))
+        return int(found[0][0])
 
     def ask(self, *arguments: str, deadline: float) -> Any:
         """Run a command until it succeeds or is refused by a broker that runs."""

@@ -12,6 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import pkcs12
+
 from agents.config import CertificateSection, ExpectsSection, FilesSection, Layout
 from agents.install import InstallFault
 from agents.verify import Verified
@@ -22,6 +25,7 @@ FILES = {
     Layout.KUBERNETES: ("tls.crt", "tls.key"),
     Layout.CERTBOT: ("live/www/fullchain.pem", "live/www/privkey.pem"),
     Layout.COMBINED: ("www.pem", "www.pem"),
+    Layout.PKCS12: ("www.p12", "www.p12"),
 }
 """Which files a server is given, below the certificate's folder."""
 
@@ -34,6 +38,8 @@ def served(folder: Path, layout: Layout) -> str | None:
     chain, key = (folder / one for one in FILES[layout])
     if not chain.exists() and not key.exists():
         return None
+    if layout is Layout.PKCS12:
+        return _served_packed(chain)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(chain, key)
     der = ssl.PEM_cert_to_DER_cert(chain.read_text("ascii").partition("-----END")[0] + _END)
@@ -41,6 +47,19 @@ def served(folder: Path, layout: Layout) -> str | None:
 
 
 _END = "-----END CERTIFICATE-----\n"
+
+
+def _served_packed(path: Path) -> str:
+    """Return the fingerprint of what lies in a PKCS#12, whose key has to belong to it."""
+    key, leaf, _ = pkcs12.load_key_and_certificates(path.read_bytes(), PASSWORD)
+    assert key is not None
+    assert leaf is not None
+    assert key.public_key() == leaf.public_key()
+    return leaf.fingerprint(hashes.SHA256()).hex()
+
+
+PASSWORD = b"open sesame"
+"""What `Node` has in the file that opens its PKCS#12."""
 
 
 @dataclass
@@ -168,6 +187,7 @@ SCENES = [
     (Layout.CERTBOT, "plain"),
     (Layout.COMBINED, "nothing"),
     (Layout.COMBINED, "ours"),
+    (Layout.PKCS12, "ours"),
 ]
 """Layouts, and what is there before: each way that a switch can go, once."""
 

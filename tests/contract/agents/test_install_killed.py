@@ -96,7 +96,7 @@ def check_going_on(scene: Scene, after: str | None) -> None:
     scene.node.install(scene.section, scene.verified, scene.key).settle()
     assert scene.served() == scene.verified.fingerprint
     recover([scene.section], allowed=allowed, state_dir=state, now=NOW)
-    expected = 0 if scene.layout is Layout.COMBINED else 1
+    expected = 0 if scene.layout in {Layout.COMBINED, Layout.PKCS12} else 1
     assert len(list(leftovers(scene.folder))) == expected
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from broker.app.assembly import Broker, assembled
 from broker.config import Config
-from broker.issuance.errors import Broken
+from broker.issuance.errors import Broken, Unreachable
 from broker.issuance.events import Actor, Event, EventKind
 from tests.fakes.clock import START
 from tests.unit.config.conftest import parsed
@@ -55,6 +55,33 @@ async def test_what_a_flood_left_out_is_told_for_every_room(config: Config) -> N
         rows = await broker.outside.store.read_events(after=0, limit=100, order_id=None)
         told = [event for _, event in rows if event.kind is EventKind.REFUSALS_LEFT_OUT]
         assert [event.data["left_out"] for event in told] == [3, 3]
+
+
+async def test_room_that_cannot_tell_keeps_no_other_from_it(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is tried; the first that failed is what the job hears of, and is told later."""
+
+    class Away:
+        async def append(self, event: Event, *, durable: bool) -> None:
+            raise Unreachable(f"away for {event.data['left_out']}")
+
+    async with assembled(config) as broker:
+        first, second = broker.orders.refusals, broker.freezes.refusals
+        first._left_out, second._left_out = 3, 4
+        with monkeypatch.context() as patch:
+            patch.setattr(first, "_log", Away())
+            with pytest.raises(Unreachable, match="away for 3"):
+                await broker.tell_left_out()
+            assert (first._left_out, second._left_out) == (3, 0)
+            second._left_out = 5
+            patch.setattr(second, "_log", Away())
+            with pytest.raises(Unreachable, match="away for 3"):
+                await broker.tell_left_out()
+        await broker.tell_left_out()
+        rows = await broker.outside.store.read_events(after=0, limit=100, order_id=None)
+        told = [event for _, event in rows if event.kind is EventKind.REFUSALS_LEFT_OUT]
+    assert [event.data["left_out"] for event in told] == [4, 3, 5]
 
 
 async def test_operator_sees_what_was_assembled(config: Config) -> None:

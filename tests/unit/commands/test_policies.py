@@ -1,6 +1,7 @@
 """``penstock policy``."""
 
 import json
+from typing import Any
 
 from tests.unit.commands.conftest import FakeOperations, Run
 
@@ -13,6 +14,13 @@ EXPLAINED = {
     "frozen": "community 'default'",
     "policy_sha256": "ab12",
     "caa": "report",
+    "request": {
+        "address": "192.0.2.7",
+        "client_names": ["build.corp.example"],
+        "client_fingerprint": "ab12",
+        "at": "2027-03-15T08:00:00Z",
+        "renewal": True,
+    },
     "checks": [
         {
             "check": "profile-offered",
@@ -77,6 +85,41 @@ def test_explanation_comes_as_json_too(run: Run, operations: FakeOperations) -> 
     """For programs."""
     operations.answers["policy_explain"] = EXPLAINED
     assert json.loads(run("policy", "explain", "a", "--json")[1]) == EXPLAINED
+
+
+def given_to(operations: FakeOperations) -> dict[str, Any]:
+    """Return the arguments of the last command, without who asked."""
+    return {name: one for name, one in operations.asked[-1][1].items() if name != "actor"}
+
+
+def test_what_is_supposed_of_the_request_is_asked_and_told(
+    run: Run, operations: FakeOperations
+) -> None:
+    """Each option by its own name; what is left out is not sent, and not told."""
+    operations.answers["policy_explain"] = EXPLAINED
+    words = ("--address", "192.0.2.7", "--client-name", "build.corp.example", "--client-name", "b")
+    more = ("--client-fingerprint", "ab12", "--at", "2027-03-15T08:00:00Z", "--renewal")
+    status, out, _ = run("policy", "explain", "a", *words, *more)
+    assert status == 0
+    assert given_to(operations) == {
+        "names": ["a"],
+        "community": "default",
+        "address": "192.0.2.7",
+        "client_names": ["build.corp.example", "b"],
+        "client_fingerprint": "ab12",
+        "at": "2027-03-15T08:00:00Z",
+        "renewal": True,
+    }
+    assert "address: 192.0.2.7" in out
+    assert "client certificate: build.corp.example, ab12" in out
+    assert "at: 2027-03-15T08:00:00Z" in out
+    assert "it renews unchanged names" in out
+    plain = {name: value for name, value in EXPLAINED.items() if name != "request"}
+    operations.answers["policy_explain"] = plain
+    _, out, _ = run("policy", "explain", "a", "--no-renewal")
+    assert given_to(operations) == {"names": ["a"], "community": "default", "renewal": False}
+    assert "address:" not in out
+    assert "renews" not in out
 
 
 def test_schema_needs_no_configuration(run: Run) -> None:

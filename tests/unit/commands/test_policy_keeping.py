@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from broker.issuance.errors import Unreachable
 from tests.unit.commands.conftest import FakeOperations, Run
 
 IN_FORCE: dict[str, Any] = {
@@ -72,6 +73,15 @@ def test_reload_says_who_and_why(run: Run, operations: FakeOperations) -> None:
     assert status == 0
     assert "changed:" in out
     assert operations.asked[0][0] == "policy_reload"
+
+
+def test_reload_of_files_that_go_on_changing_fails(run: Run, operations: FakeOperations) -> None:
+    """Nobody is told that they are in force."""
+    operations.error = Unreachable("policy files are being changed")
+    status, out, err = run("policy", "reload")
+    assert (status, out) == (1, "")
+    assert "penstock: error: policy files are being changed" in err
+    assert "try again" in err
 
 
 def test_history_is_a_table(run: Run, operations: FakeOperations) -> None:

@@ -118,6 +118,31 @@ def test_limits_of_whoever_asked_hold(
     assert report.touched[ReplayKind.ORDER] == touched
 
 
+@pytest.mark.parametrize(
+    ("kept", "now", "touched"),
+    [
+        pytest.param("token", "approval", 0, id="kept and let in so"),
+        pytest.param("approval", "token", 1, id="kept and let in otherwise"),
+        pytest.param(None, "token", 0, id="from before and let in so"),
+        pytest.param(None, "approval", 1, id="from before and let in otherwise"),
+    ],
+)
+def test_how_a_node_was_let_in_is_what_was_kept_with_the_order(
+    kept: str | None, now: str, touched: int
+) -> None:
+    """Its record is asked only about orders from before that was kept."""
+    asking = {} if kept is None else {"node": "n", "attestation": kept}
+    desk = Desk(
+        {"order": [row("one.a.example", requester=asking)]},
+        node="n",
+        node_names=["**.a.example"],
+        attestation=now,
+    )
+    strict = policy(rules=[{"name": "n", "because": "x", "attestation": ["token"]}])
+    report = replay_all(desk.ask, world(OLD), world(strict), days=30, limits={})
+    assert report.touched[ReplayKind.ORDER] == touched
+
+
 def test_many_are_asked_in_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the same outcome, and no process is left behind."""
     names = [f"h{number}.a.example" for number in range(7)]

@@ -138,6 +138,19 @@ async def test_ca_may_certify_the_e_mail_that_policy_allows(office: Office) -> N
     assert names == (*before, "@corp.example")
 
 
+async def test_ca_for_every_address_of_e_mail_alone_has_to_be_asked_for(office: Office) -> None:
+    """No constraint says that, and without one it could certify every DNS name."""
+    before = office.world.policies.current("default").allow.bases
+    office.world.policies.change(f'"**.{before[0]}"', '"@**"')
+    with pytest.raises(OperationError, match="every address of e-mail and nothing else") as caught:
+        await office.desk.ca_init(actor=ANNA)
+    assert "--permit-name" in (caught.value.hint or "")
+    assert office.authorities.made == []
+    await office.desk.ca_init(actor=ANNA, permitted_names=["@corp.example"])
+    await office.desk.ca_init(actor=ANNA, unconstrained=True)
+    assert [made[2] for made in office.authorities.made] == [("@corp.example",), ()]
+
+
 async def test_ca_may_certify_the_addresses_that_policy_allows(office: Office) -> None:
     """Networks in the policy become networks in the constraints."""
     before = office.world.policies.current("default").allow.bases

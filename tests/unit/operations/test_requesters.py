@@ -160,35 +160,3 @@ async def test_unknown_id_is_told_so(office: Office, command: str) -> None:
     argument = {"order_show": "order_id", "cert_show": "certificate", "account_show": "account_id"}
     with pytest.raises(OperationError, match=r"there is no .* 'x'"):
         await getattr(office.desk, command)(**{argument[command]: "x"})
-
-
-async def test_policy_is_explained_for_whoever_asks(office: Office) -> None:
-    """A name of the robot's is free for the robot and needs a challenge from others."""
-    name = "a.robots.example.com"
-    robot = await office.world.robot()
-    free = await office.desk.policy_explain(names=[name], account=robot.account.account_id)
-    by_key = await office.desk.policy_explain(names=[name], eab="robot")
-    other = await office.desk.policy_explain(names=[name])
-    assert free["allowed"]
-    assert free["requirements"] == by_key["requirements"]
-    assert free["requirements"][name]["granted_by"] is not None
-    assert other["requirements"][name]["granted_by"] is None
-    assert other["plan"]["lever"] == "ask"
-    assert [each["taken"] for each in other["upstreams"]] == [True]
-    json.dumps(free)
-
-
-async def test_refusal_is_explained_with_its_rule(office: Office) -> None:
-    """Which check, which sentence, which line of which file."""
-    found = await office.desk.policy_explain(names=["denied.example.com"])
-    assert not found["allowed"]
-    (finding,) = [each for step in found["checks"] for each in step["findings"]]
-    assert finding["name"] == "denied.example.com"
-    assert "names.deny" in finding["rule"]
-    assert found["plan"] is None
-
-
-async def test_policy_of_an_unknown_community_is_not_explained(office: Office) -> None:
-    """Nor guessed."""
-    with pytest.raises(OperationError, match="no community is called 'nowhere'"):
-        await office.desk.policy_explain(names=[NAME], community="nowhere")

@@ -20,8 +20,11 @@ from broker.upstreams.authorizing import (
     Authorizer,
     AuthorizingSettings,
 )
+from broker.upstreams.breaker import Breaker
+from broker.upstreams.client import AcmeClient
 from tests.fakes.ca_simulator import problem, with_header
 from tests.fakes.hostile_ca.script import FOREVER, Behaviour, ChallengeResult, Fault, Resource
+from tests.fakes.standing_store import FakeStandingStore
 from tests.unit.upstreams.given import FakeSolver, Given, dns, given
 
 NAME = "www.example.com"
@@ -57,6 +60,32 @@ def _settling(known: Given) -> Callable[[Honest], HttpResponse]:
         return honest()
 
     return settled
+
+
+class Guarded(Given):
+    """A CA that thinks about it, is away from the first wait on, and is left alone meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__(Behaviour(challenge_result=ChallengeResult.PROCESSING))
+        self.away: timedelta | None = None
+        self.store = FakeStandingStore()
+        self.client = AcmeClient(
+            directory_url=self.ca.directory_url,
+            transport=self.ca,
+            signer=self.signer,
+            clock=self.clock,
+            breaker=Breaker("ca", self.store, self.clock),
+        )
+        self.upstream = self.started()
+
+    async def pause(self, duration: timedelta) -> None:
+        """Let the time pass; the CA is back, and has decided, once it was away for so long."""
+        if self.away is not None and not self.waits:
+            self.ca.script.faults.append(Fault.outage())
+        await super().pause(duration)
+        if self.away is not None and sum(self.waits, timedelta()) >= self.away:
+            self.ca.script.faults.clear()
+            self.ca.intercept(Resource.AUTHORIZATION, _settling(self))
 
 
 async def test_the_answer_stands_while_the_ca_looks() -> None:
@@ -141,6 +170,29 @@ async def test_an_outage_that_lasts_means_later() -> None:
         await known.upstream.authorize(order)
     assert (known.solver.published, len(known.solver.withdrawn)) == ([], 1)
     assert sum(known.waits, timedelta()) == POLL_INTERVAL + OUTAGE_TIME
+
+
+@pytest.mark.parametrize("seconds", [3, 9, 17])
+async def test_ca_that_is_back_is_met_though_it_was_left_alone(seconds: int) -> None:
+    """The watch ends behind the time in which nobody was let through."""
+    known = Guarded()
+    await known.registered()
+    order = await known.opened()
+    known.away = timedelta(seconds=seconds)
+    await known.upstream.authorize(order)
+    assert known.ca.asked(Resource.CHALLENGE) == 1
+
+
+async def test_front_that_answers_is_watched_for_the_whole_round() -> None:
+    """503 is an answer, also of a CA that is left alone for it."""
+    known = Guarded()
+    await known.registered()
+    order = await known.opened()
+    known.ca.script.faults.append(Fault(Resource.AUTHORIZATION, skip=1, times=FOREVER, status=503))
+    with pytest.raises(Unreachable):
+        await known.upstream.authorize(order)
+    assert known.store.events, "it is not left alone"
+    assert sum(known.waits, timedelta()) == AUTHORIZATION_TIME
 
 
 async def test_outages_with_answers_between_them_are_outlasted() -> None:

@@ -82,7 +82,7 @@ def test_names_are_told_once_and_ids_are_unique(described: dict[str, Any]) -> No
 
 
 def test_answers_that_people_work_with_have_types(described: dict[str, Any]) -> None:
-    """The rest are objects, which the page says."""
+    """Of the rest it is told whether they are objects or lists of such."""
     found = operations(described)
     for name, kind in {
         "order_show": "OrderDetail",
@@ -90,6 +90,31 @@ def test_answers_that_people_work_with_have_types(described: dict[str, Any]) -> 
         "account_show": "Account",
         "node_show": "Node",
         "approval_show": "ApprovalDetail",
+        "policy_explain": "PolicyExplanation",
+        "quota_show": "Quotas",
+        "upstream_show": "Upstream",
+        "cert_trace": "DeliveryTrace",
+        "cert_evidence": "CertificateEvidence",
     }.items():
         content = found[name]["responses"]["200"]["content"]["application/json"]
         assert content["schema"] == {"$ref": f"#/components/schemas/{kind}"}
+
+
+def test_every_answer_says_whether_it_is_an_object_or_a_list(described: dict[str, Any]) -> None:
+    """A client that is made from the description knows what to expect of each command."""
+    for name, one in operations(described).items():
+        schema = one["responses"]["200"]["content"]["application/json"]["schema"]
+        said = schema.get("type", "object" if "$ref" in schema else None)
+        kinds = set(said) if isinstance(said, list) else {said}
+        assert kinds & {"object", "array"}, name
+        assert kinds <= {"object", "array", "null"}, name
+        if "array" in kinds:
+            assert schema["items"].keys() & {"type", "$ref"}, name
+
+
+def test_routes_answer_lists_where_rows_are_left_out(described: dict[str, Any]) -> None:
+    """What a person may not see is taken from a list, row by row."""
+    for name, one in operations(described).items():
+        if RIGHTS[name].by_rows:
+            schema = one["responses"]["200"]["content"]["application/json"]["schema"]
+            assert schema["type"] == "array", name

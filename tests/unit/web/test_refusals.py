@@ -123,6 +123,30 @@ async def test_flood_that_lasts_is_counted_each_minute(
     assert [one.data["left_out"] for one in kept] == [2, 1]
 
 
+async def test_flood_is_counted_though_the_count_was_being_written(
+    kept: list[Event], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopping cuts it short, and tells it again."""
+    monkeypatch.setattr(refusals, "PER_MINUTE", 0)
+    writing = asyncio.Event()
+
+    async def record(event: Event) -> None:
+        if not writing.is_set():
+            writing.set()
+            await asyncio.Event().wait()
+        kept.append(event)
+
+    async def pause(_seconds: float) -> None:
+        await asyncio.sleep(0)
+
+    log = RefusalLog(record, clock, pause=pause)
+    async with log.running():
+        for _ in range(3):
+            note(log)
+        await writing.wait()
+    assert [one.data["left_out"] for one in kept] == [3]
+
+
 async def test_full_queue_never_blocks_a_request(clock: FakeClock) -> None:
     """A store that hangs costs rows and no answers."""
 
