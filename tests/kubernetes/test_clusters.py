@@ -249,7 +249,10 @@ def ended(cluster: Cluster, *names: str) -> dict[str, str]:
 
 def nodes(release: Release) -> set[str]:
     """Return the names of the nodes that the broker knows."""
-    return {one["node"] for one in json.loads(release.penstock("node", "list", "--json"))}
+    return {
+        one["node"]
+        for one in json.loads(release.penstock("node", "list", "--limit", "1000", "--json"))
+    }
 
 
 def test_each_cluster_has_its_own_names(two: Release, other: SecondApi) -> None:
