@@ -27,7 +27,8 @@ from broker.upstreams.hook import HookSettings, HookZone
 from broker.upstreams.http01 import Http01Answers
 from broker.upstreams.lookup import Lookup, NameServer
 from broker.upstreams.node_solver import NodePublisher, NodeSolver
-from broker.upstreams.provider import ProviderSettings, ProviderZone, ZoneLocks
+from broker.upstreams.placement import ZoneLocks
+from broker.upstreams.provider import ProviderSettings, ProviderZone
 from broker.upstreams.rfc2136 import DynamicZone, Rfc2136Settings
 from broker.upstreams.selfcheck import SelfCheck
 from broker.upstreams.solvers import (
@@ -185,7 +186,7 @@ class SolverMaker:
                 resolvers=resolvers,
                 timeout=made.timeout,
             )
-            return HookZone(settings)
+            return HookZone(settings, self._locks)
 
         return zone_of_secrets(self._secrets, made.secrets, make), resolvers
 

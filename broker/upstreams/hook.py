@@ -2,7 +2,8 @@
 
 The same call as lego's ``exec`` provider makes, so that programs written for it serve here.  The
 program is started directly, never through a shell, and knows only the environment that the
-configuration gives it.  Nothing that it prints reaches a client.
+configuration gives it.  Nothing that it prints reaches a client.  Changes of one zone wait for each
+other, as lego's do: a program may read a whole record set, or a whole zone, and write it back.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import structlog
 from broker.issuance.errors import Broken
 from broker.upstreams.children import run_child
 from broker.upstreams.lookup import Lookup, NameServer
-from broker.upstreams.placement import PlacedRecord, ZoneMap, parse_name, place
+from broker.upstreams.placement import PlacedRecord, ZoneLocks, ZoneMap, parse_name, place
 
 __all__ = ["HookSettings", "HookZone"]
 
@@ -45,7 +46,9 @@ class HookSettings:
 class HookZone:
     """Adds and removes single TXT values by running the program."""
 
-    def __init__(self, settings: HookSettings, *, zones: ZoneMap | None = None) -> None:
+    def __init__(
+        self, settings: HookSettings, locks: ZoneLocks, *, zones: ZoneMap | None = None
+    ) -> None:
         """Take the settings; nothing is started before the first call.
 
         Raises:
@@ -54,6 +57,7 @@ class HookZone:
         self._settings = settings
         self._zone = None if settings.zone is None else parse_name(settings.zone, "zone")
         self._zones = zones or Lookup(settings.resolvers)
+        self._locks = locks
 
     async def publish(self, name: str, value: str) -> PlacedRecord:
         """Have *value* added at *name*, or where its aliases lead, and return where that is.
@@ -79,12 +83,13 @@ class HookZone:
         settings = self._settings
         program = settings.command[0]
         what = f"{program} {action} {placed.name}"
-        done = await run_child(
-            [*settings.command, action, placed.name, placed.value],
-            what=what,
-            timeout=settings.timeout,
-            environment=settings.environment,
-        )
+        async with self._locks.of(program, placed.zone):
+            done = await run_child(
+                [*settings.command, action, placed.name, placed.value],
+                what=what,
+                timeout=settings.timeout,
+                environment=settings.environment,
+            )
         if done.status != 0:
             said = done.complaint.decode("utf-8", "replace")
             log.warning("program of a solver failed", program=program, action=action, said=said)

@@ -6,6 +6,8 @@ same by dynamic update, through a provider's API, a webhook and a program.
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -14,7 +16,15 @@ import dns.name
 
 from broker.issuance.errors import Broken, Unreachable
 
-__all__ = ["PlacedRecord", "ZoneMap", "follow_aliases", "parse_name", "place", "verify_inside"]
+__all__ = [
+    "PlacedRecord",
+    "ZoneLocks",
+    "ZoneMap",
+    "follow_aliases",
+    "parse_name",
+    "place",
+    "verify_inside",
+]
 
 MAX_ALIASES: Final = 8
 """Longest chain of aliases that is followed; two are usual, a circle has no end."""
@@ -27,6 +37,21 @@ class PlacedRecord:
     zone: str
     name: str
     value: str
+
+
+class ZoneLocks:
+    """One lock for each zone of each writer, shared by all who write there.
+
+    A writer is what replaces whole record sets where it should change one value: two changes at
+    once would lose one.
+    """
+
+    def __init__(self) -> None:
+        self._locks: dict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    def of(self, writer: str, zone: str) -> asyncio.Lock:
+        """Return the lock of a zone."""
+        return self._locks[writer, zone]
 
 
 class ZoneMap(Protocol):

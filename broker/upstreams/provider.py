@@ -7,10 +7,8 @@ record set, and two at once would lose a value.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -22,9 +20,9 @@ import structlog
 from broker.issuance.errors import Broken, Unreachable
 from broker.upstreams.children import run_child
 from broker.upstreams.lookup import Lookup, NameServer
-from broker.upstreams.placement import PlacedRecord, ZoneMap, parse_name, place
+from broker.upstreams.placement import PlacedRecord, ZoneLocks, ZoneMap, parse_name, place
 
-__all__ = ["ProviderSettings", "ProviderZone", "ZoneLocks"]
+__all__ = ["ProviderSettings", "ProviderZone"]
 
 log = structlog.get_logger(__name__)
 
@@ -59,17 +57,6 @@ class ProviderSettings:
     ca_bundle: Path | None = None
     ttl: timedelta = RECORD_TTL
     timeout: timedelta = CHANGE_TIME
-
-
-class ZoneLocks:
-    """One lock for each zone at each provider, shared by all that may change it."""
-
-    def __init__(self) -> None:
-        self._locks: dict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
-
-    def of(self, provider: str, zone: str) -> asyncio.Lock:
-        """Return the lock of a zone."""
-        return self._locks[provider, zone]
 
 
 class ProviderZone:

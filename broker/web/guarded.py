@@ -12,7 +12,7 @@ import errno
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -31,10 +31,6 @@ PAUSE_WHEN_FULL: Final = 1.0
 HANDSHAKES_SECONDS: Final = 2.0
 """How long handshakes that are under way may take once their listener ends, in seconds: a client
 far away needs half of one, and nobody is to hold the listener's end up by saying nothing."""
-
-FIRST_REQUEST_SECONDS: Final = 0.1
-"""How long a connection whose handshake has just ended is left for its request, in seconds: clients
-send it with their last message."""
 
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -57,16 +53,40 @@ class _Acceptor:
 
     def __init__(self, sockets: list[socket.socket]) -> None:
         self.sockets = sockets
-        self._accepting: set[asyncio.Task[None]] = set()
+        self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
         self._handshakes: set[asyncio.Task[None]] = set()
 
-    def accept(self, coroutine: Any) -> None:
-        """Run what accepts, until the listener ends."""
-        _run_in(self._accepting, coroutine)
+    def accept(self, admit: Callable[[socket.socket, str], None]) -> None:
+        """Give *admit* each connection and its peer's address, until the listener ends."""
+        loop = asyncio.get_running_loop()
+        for listening in self.sockets:
+            loop.add_reader(listening, self._take, listening, admit)
 
-    def shake_hands(self, coroutine: Any) -> None:
+    def _take(self, listening: socket.socket, admit: Callable[[socket.socket, str], None]) -> None:
+        # From the kernel's queue into our hands in one step: a task that is cancelled between the
+        # two would lose a client that the next listener could have served.
+        try:
+            connection, peer = listening.accept()
+        except OSError as error:
+            if error.errno in _EXHAUSTED:
+                _log.error("no connection can be accepted", reason=error.strerror)
+                self._pause(listening, admit)
+            return  # else it is gone again
+        connection.settimeout(0)
+        admit(connection, peer[0])
+
+    def _pause(self, listening: socket.socket, admit: Callable[[socket.socket, str], None]) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listening)
+        self._pauses[listening] = loop.call_later(
+            PAUSE_WHEN_FULL, loop.add_reader, listening, self._take, listening, admit
+        )
+
+    def shake_hands(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a handshake, a moment longer than that."""
-        _run_in(self._handshakes, coroutine)
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
 
     def close(self) -> None:
         """Let go of the sockets; nobody may be waiting for them any more."""
@@ -75,24 +95,16 @@ class _Acceptor:
 
     async def end(self) -> None:
         """Accept no more, and give up the handshakes that do not end soon."""
-        await _cancel(self._accepting)
+        loop = asyncio.get_running_loop()
+        for listening in self.sockets:
+            loop.remove_reader(listening)
+        for pause in self._pauses.values():
+            pause.cancel()
         if self._handshakes:
-            ended, _ = await asyncio.wait(self._handshakes, timeout=HANDSHAKES_SECONDS)
-            if ended:
-                await asyncio.sleep(FIRST_REQUEST_SECONDS)
-        await _cancel(self._handshakes)
-
-
-def _run_in(tasks: set[asyncio.Task[None]], coroutine: Any) -> None:
-    task = asyncio.get_running_loop().create_task(coroutine)
-    tasks.add(task)
-    task.add_done_callback(tasks.discard)
-
-
-async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.wait(self._handshakes, timeout=HANDSHAKES_SECONDS)
+        for task in self._handshakes:
+            task.cancel()
+        await asyncio.gather(*self._handshakes, return_exceptions=True)
 
 
 class GuardedSite(web.BaseSite):
@@ -124,27 +136,12 @@ class GuardedSite(web.BaseSite):
         """Accept."""
         await super().start()
         self._server = self._acceptor  # type: ignore[assignment]  # has what aiohttp asks of it
-        for listening in self._acceptor.sockets:
-            self._acceptor.accept(self._accept(listening))
+        self._acceptor.accept(self._admit)
 
     async def stop(self) -> None:
         """Accept no more; connections that are being served go on."""
         await self._acceptor.end()
         await super().stop()
-
-    async def _accept(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                connection, peer = await loop.sock_accept(listening)
-            except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    _log.error("no connection can be accepted", reason=error.strerror)
-                    await asyncio.sleep(PAUSE_WHEN_FULL)
-                continue
-            self._admit(connection, peer[0])
-            # Where connections wait already, accepting them never gives way to anything else.
-            await asyncio.sleep(0)
 
     def _admit(self, connection: socket.socket, peer: str) -> None:
         address = client_network(peer)

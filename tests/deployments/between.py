@@ -46,6 +46,8 @@ class Aim:
     """Headers of the answer, besides its type or instead of it: where a redirect leads."""
     seconds: float | None = None
     """Pass on what the CA says, so much later; what is asked waits before it gets there."""
+    gate: threading.Event | None = None
+    """Pass on what the CA says once this is set; what is asked waits before it gets there."""
     is_cut: bool = False
     """Whether the connection is cut instead of an answer."""
     stays: bool = False
@@ -133,6 +135,10 @@ class Between:
         aim.count += 1
         if not aim.stays:
             self.aims.remove(aim)
+        if aim.gate is not None:
+            aim.struck.set()
+            await asyncio.to_thread(aim.gate.wait, HELD_SECONDS)
+            return await self._ask(request, body)
         if aim.seconds is not None:
             aim.struck.set()
             await asyncio.sleep(aim.seconds)

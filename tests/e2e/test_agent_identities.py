@@ -178,6 +178,15 @@ def test_one_that_was_away_for_too_long_comes_back_by_another_token(tmp_path: Pa
         assert broker.events("node-returned") == []
 
 
+def wait_until_seen(broker: TrustingPenstock, host: Host) -> None:
+    """Wait until the broker has heard that a host serves its one certificate: a delivery that is
+    open still is gone on with, where another is asked for."""
+    statement = "SELECT d.stage FROM deliveries d JOIN nodes n USING (node_id) WHERE n.name = ?"
+    process.wait_until(
+        lambda: broker.rows(statement, host.node) == [("seen",)], SECONDS, "its receipt"
+    )
+
+
 def issuer_of(identity: dict[str, Any]) -> bytes | None:
     """Return the identifier of the key that an identity was signed with."""
     leaf = x509.load_pem_x509_certificates(identity["chain_pem"].encode())[0]
@@ -219,8 +228,10 @@ def test_node_ca_rolls_over_with_one_agent_away_and_nobody_is_locked_out(tmp_pat
         with present:
             with away:
                 away.wait_for(READY)
+                wait_until_seen(broker, away)
             gone = len(ways_in(broker))
             present.wait_for(READY)
+            wait_until_seen(broker, present)
             old, chain, first = away.identity(), away.chain(), present.identity()
             for step in ("prepare", "activate"):
                 broker.run("ca", "rotate", step, NODE_CA)

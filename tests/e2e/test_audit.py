@@ -17,7 +17,7 @@ from broker.clock import SystemClock
 from broker.commands.audit_reading import read_file
 from broker.issuance.audit_chain import ChainedRecord
 from broker.web.operator import user_name
-from tests.deployments.audited import ACCOUNT, MAC_KEY, MOUNT, Audited
+from tests.deployments.audited import ACCOUNT, MAC_KEY, MOUNT, SEEN_SECONDS, Audited
 from tests.deployments.requester import Requester
 from tests.peers import process
 
@@ -110,9 +110,11 @@ async def test_file_of_a_sink_verifies_as_the_store_does(
     last = await place.covered()
 
     def is_there() -> bool:
-        return f'"seq":{last}' in place.file.read_text("utf-8")
+        lines = place.file.read_text("utf-8").splitlines(keepends=True)
+        whole = [json.loads(line) for line in lines if line.endswith("\n")]
+        return any("checkpoint" in one and one["seq"] >= last for one in whole)
 
-    await asyncio.to_thread(process.wait_until, is_there, 15, "file has it")
+    await asyncio.to_thread(process.wait_until, is_there, SEEN_SECONDS, "file has it")
     key = str(place.public_key())
     exported = place.tmp / "export.jsonl"
     exported.unlink(missing_ok=True)
@@ -292,9 +294,13 @@ async def test_refused_request_without_an_account_is_a_record(
     async with AcmeClient(place.penstock.directory_url, place.penstock.ca_bundle) as stranger:
         answer = await stranger.register(onlyReturnExisting=True)
     assert answer.status == 400
-    await place.covered()
-    lines = [line for line in place.collector.lines() if " request-refused " in line]
-    assert any('actor="anonymous"' in line for line in lines)
+
+    def is_there() -> bool:
+        lines = [line for line in place.collector.lines() if " request-refused " in line]
+        return any('actor="anonymous"' in line for line in lines)
+
+    # It is written behind the answer, so that a checkpoint of now may not cover it.
+    await asyncio.to_thread(process.wait_until, is_there, SEEN_SECONDS, "refusal is there")
     await place.issue(requester, "twin.example.test")
 
 

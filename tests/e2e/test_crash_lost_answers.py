@@ -10,7 +10,7 @@ import email.utils
 import itertools
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -20,6 +20,7 @@ from broker.clock import SystemClock
 from tests.e2e.scene import Scene
 from tests.e2e.survivor import Survivor
 from tests.fakes.hostile_ca import AfterFinalize, Behaviour, Fault, Resource, Script
+from tests.peers import process
 
 pytestmark = pytest.mark.e2e
 
@@ -41,6 +42,9 @@ LATEST_SECONDS = 10.0
 the machine may be busy.  Half a minute is what the broker would choose itself after some tries."""
 
 OUTAGE_SECONDS = 3.0
+
+SEEN_SECONDS = 60.0
+"""Longest wait for what clients see of an outage; on an idle core they have by its end."""
 
 CLOCK_SECONDS = 0.05
 """How far apart the CA's clock and the broker's may be read, one being monotonic."""
@@ -193,6 +197,16 @@ async def test_slow_ca_is_polled_at_the_pace_it_names(shown: AfterFinalize, scen
     assert min(pauses) >= 1 - CLOCK_SECONDS
 
 
+async def until_processing(survivors: Sequence[Survivor]) -> None:
+    """Wait until each client has seen its order processing."""
+    await asyncio.to_thread(
+        process.wait_until,
+        lambda: all(one.statuses[-1:] == ["processing"] for one in survivors),
+        SEEN_SECONDS,
+        "all orders are processing",
+    )
+
+
 async def test_ca_that_is_away_fails_no_order(scene: Scene) -> None:
     """An outage: orders wait as processing, few calls are made, all complete when it is back."""
     assert scene.ca is not None
@@ -204,6 +218,7 @@ async def test_ca_that_is_away_fails_no_order(scene: Scene) -> None:
         first = len(scene.ca.ledger().requests)
         work = [asyncio.create_task(scene.obtain(one)) for one in survivors]
         done, _ = await asyncio.wait(work, timeout=OUTAGE_SECONDS)
+        await until_processing(survivors)
         assert not done
         asked = scene.ca.ledger().requests[first:]
         await asyncio.to_thread(scene.ca.set_script, Script())

@@ -7,6 +7,7 @@ issue is fetched under it.  How often it issued is counted by Pebble itself.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,10 +28,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.peers]
 
 MAC_KEY: Final = "bWFjLWtleS1vZi10aGUtdGVzdHMtMzItYnl0ZXMtbG9uZw"
 KEY: Final = "farm"
-
-LATE_SECONDS: Final = 3.0
-"""How much later Pebble hears of a request that is aimed at: a freeze over the socket takes some
-milliseconds, on a busy machine a second."""
 
 PATIENCE_SECONDS: Final = 90.0
 """Longest wait for a step of the broker, which looks each 5 s whether it may go on."""
@@ -127,10 +124,12 @@ async def test_processing_order_of_a_frozen_ca_waits_and_is_issued_once_after_it
     place: Place,
 ) -> None:
     """The CA made its order meanwhile, and is told to issue only after the freeze."""
-    aim = place.between.aim("/order-plz", seconds=LATE_SECONDS)
+    gate = threading.Event()
+    aim = place.between.aim("/order-plz", gate=gate)
     async with Requester(place.broker.directory_url, place.broker.ca_bundle) as requester:
         placed = await place.begun(requester, "waits.example.test", aim)
         await place.change("freeze")
+        gate.set()
         await until(lambda: place.work() == ("opened", "upstream 'pebble' is frozen"))
         assert (await placed.read())["status"] == "processing"
         assert place.pebble.issued() == []
@@ -152,13 +151,15 @@ async def test_processing_order_of_a_frozen_ca_waits_and_is_issued_once_after_it
 
 async def test_order_whose_ca_was_told_to_issue_is_fetched_under_the_freeze(place: Place) -> None:
     """The certificate exists, and only what is known here can be revoked; a new order is none."""
-    aim = place.between.aim("/finalize-order/", seconds=LATE_SECONDS)
+    gate = threading.Event()
+    aim = place.between.aim("/finalize-order/", gate=gate)
     async with Requester(place.broker.directory_url, place.broker.ca_bundle) as requester:
         placed = await place.begun(requester, "told.example.test", aim)
         await place.change("freeze")
         assert place.pebble.issued() == []
         refused = await requester.order("new.example.test")
         assert "upstream 'pebble' is frozen" in refused.json()["detail"]
+        gate.set()
         assert await placed.settled() == "valid", placed.order
         assert len(await placed.chain()) >= 1
     assert len(place.pebble.issued()) == 1

@@ -131,7 +131,7 @@ def test_deliveries_of_another_node_cannot_be_touched(
     _, other = thief.post(unknown)
     # Nothing tells whether another node has such a delivery.
     assert other["refused"][0]["reason"] == reply["refused"][0]["reason"]
-    assert len(broker.events("node-request-refused")) > recorded
+    wait_for(lambda: len(broker.events("node-request-refused")) > recorded, "it is recorded")
     assert stages(broker, "victim.example.test") == ["asked"]
 
 
@@ -204,16 +204,35 @@ def test_reload_that_fails_everywhere_touches_the_canaries_alone(tmp_path: Path)
             "all others have their certificate and wait",
         )
         wait_for(lambda: broker.rows(statement, "restored")[0][0], "a canary was put back")
+        wait_for(lambda: broker.events("rollout-halted"), "the wave is halted")
         shown = broker.json("rollout", "show", "all")
         assert shown["halted"], shown
-        touched = {node for node, _, what, _ in fleet.times() if what == "got certificate"}
+        touched = reached(fleet, broker)
     assert touched
     assert touched <= set(canaries)
-    pushed = broker.rows(
+    assert pushed(broker) == touched
+
+
+def reached(fleet: Fleet, broker: TrustingPenstock) -> set[str]:
+    """Return the nodes that say that they got a certificate, once what was pushed has come."""
+    found: set[str] = set()
+
+    def has_come() -> bool:
+        times = fleet.times()  # what was noted since the last look
+        found.update(node for node, _, what, _ in times if what == "got certificate")
+        return found >= pushed(broker)
+
+    wait_for(has_come, "what was pushed has come")
+    return found
+
+
+def pushed(broker: TrustingPenstock) -> set[str]:
+    """Return the nodes that the broker says it pushed one to."""
+    rows = broker.rows(
         "SELECT DISTINCT n.name FROM deliveries d JOIN nodes n ON n.node_id = d.node_id"
         " WHERE d.pushed_at IS NOT NULL"
     )
-    assert {name for (name,) in pushed} == touched
+    return {name for (name,) in rows}
 
 
 # ---------------------------------------------------------------------------- at a broker that lies

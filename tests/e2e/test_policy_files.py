@@ -139,3 +139,32 @@ async def test_two_directories_are_compared_beside_a_broker(scene: Scene, tmp_pa
     assert await compared(folders["stricter"], folders["stricter"]) == set()
     widened = await compared(folders["stricter"], folders["strict"])
     assert widened == {("allowed", f"www.two.{ZONE}")}
+
+
+async def test_last_good_set_outlives_the_broker(scene: Scene) -> None:
+    """Nobody signed it: broken files and `kill -9` leave it in force; mended ones come alive."""
+    scene.put_back()
+    rule = scene.folder / "shared" / "kept.yaml"
+    rule.parent.mkdir(exist_ok=True)
+    rule.write_text(shared("kept", refuse="no longer"))
+    before = (await scene.reload())["in_force"]
+    names = f"www.kept.{ZONE}", f"www.other.{ZONE}"
+    rule.write_text("")
+    scene.policy_file.write_text("cap: [")
+    assert (await scene.reload())["in_force"] == before
+    scene.broker.kill()
+    scene.broker.start()
+    told = await scene.status()
+    assert (told["in_force"]["sha256"], told["in_force"]["since"]) == (
+        before["sha256"],
+        before["since"],
+    )
+    assert any("default.yaml:" in fault for fault in told["refused"]["faults"])
+    assert "[!] policies" in scene.readyz()
+    assert "penstock_policy_last_good 1.0" in scene.broker.metrics()
+    assert await answers(scene, *names) == [400, 201]
+    rule.unlink()
+    scene.put_back()
+    mended = await scene.reload()
+    assert (mended["refused"], mended["in_force"]["sha256"] != before["sha256"]) == (None, True)
+    assert await answers(scene, *names) == [201, 201]

@@ -6,6 +6,7 @@ alias into a zone that holds nothing else.  What was written is counted at the n
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
 import secrets
@@ -42,6 +43,13 @@ TRUSTED: Final = "trusted-tests"
 
 WATCHED_SECONDS: Final = 3.0
 """How long an order is watched that cannot go on: two or three tries."""
+
+
+LOOK_SECONDS: Final = 0.2
+"""Pause between two looks at what an order waits for."""
+
+TOLD_SECONDS: Final = 60.0
+"""Longest wait for the reason of an order that cannot go on, on a machine that is busy."""
 
 
 class Delegated:
@@ -157,6 +165,16 @@ class Delegated:
         shown: dict[str, Any] = await self.operator.ask("order_show", order_id=placed.order_id)
         return shown
 
+    async def waits_for(self, placed: Placed, why: str) -> dict[str, Any]:
+        """Watch an order that cannot go on; return what it waits for once *why* is told."""
+        assert await placed.settled(WATCHED_SECONDS) == "processing"
+        async with asyncio.timeout(TOLD_SECONDS):
+            while True:
+                waiting: dict[str, Any] = (await self.shown(placed))["waiting"] or {}
+                if why in (waiting.get("for") or ""):
+                    return waiting
+                assert await placed.settled(LOOK_SECONDS) == "processing"
+
 
 def fresh_secret() -> str:
     """Return 32 random octets in base64."""
@@ -235,9 +253,8 @@ async def test_name_without_an_alias_waits_until_it_has_one(
     """Where `_acme-challenge` leads nowhere nothing is written; the operator reads what to do."""
     name = f"h{secrets.token_hex(4)}.{NAMES_ZONE}"
     placed = await requester.request(name, profile="right")
-    assert await placed.settled(WATCHED_SECONDS) == "processing"
-    waiting = (await delegated.shown(placed))["waiting"]
-    assert f"lies outside the zone {CHALLENGE_ZONE}., make it an alias" in waiting["for"]
+    why = f"lies outside the zone {CHALLENGE_ZONE}., make it an alias"
+    await delegated.waits_for(placed, why)
     assert delegated.changes_of(name) == []
 
     delegated.named.add_cname(f"_acme-challenge.{name}", delegated.target_of(name))
@@ -251,9 +268,7 @@ async def test_aliases_in_a_circle_are_told(delegated: Delegated, requester: Req
     delegated.named.add_cname(f"_acme-challenge.{name}", f"round.{name}")
     delegated.named.add_cname(f"round.{name}", f"_acme-challenge.{name}")
     placed = await requester.request(name, profile="right")
-    assert await placed.settled(WATCHED_SECONDS) == "processing"
-    waiting = (await delegated.shown(placed))["waiting"]
-    assert "circle" in waiting["for"]
+    await delegated.waits_for(placed, "circle")
 
     delegated.named.delete(f"_acme-challenge.{name}", "CNAME")
     delegated.named.add_cname(f"_acme-challenge.{name}", delegated.target_of(name))
@@ -266,9 +281,8 @@ async def test_order_waits_for_the_right_key_and_then_completes(
     """With a wrong TSIG key nothing is refused to the client; set right, the order goes on."""
     name = delegated.delegate()
     placed = await requester.request(name, profile="wrong")
-    assert await placed.settled(WATCHED_SECONDS) == "processing"
-    waiting = (await delegated.shown(placed))["waiting"]
-    assert "does not know TSIG key 'penstock-test.', or has another secret" in waiting["for"]
+    why = "does not know TSIG key 'penstock-test.', or has another secret"
+    waiting = await delegated.waits_for(placed, why)
     assert 1 <= waiting["attempts"] <= 6
     assert "error" not in placed.order
     assert delegated.changes_of(name) == []
@@ -287,8 +301,6 @@ async def test_key_that_the_server_does_not_know_is_told(
 ) -> None:
     """The name of an unknown key is in the reason, and other upstreams go on as before."""
     placed = await requester.request(delegated.delegate(), profile="unknown")
-    assert await placed.settled(WATCHED_SECONDS) == "processing"
-    waiting = (await delegated.shown(placed))["waiting"]
-    assert "does not know TSIG key 'nobodys-key.'" in waiting["for"]
+    await delegated.waits_for(placed, "does not know TSIG key 'nobodys-key.'")
     other = await requester.request(delegated.delegate(), profile="right")
     assert await other.settled() == "valid"

@@ -66,6 +66,7 @@ class Service:
     def __init__(self, tmp: Path, pdns: PowerDns) -> None:
         self.wishes: list[dict[str, Any]] = []
         self._values: dict[str, list[str]] = {}
+        self._lock = threading.Lock()
         service = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -96,16 +97,17 @@ class Service:
         if headers["Authorization"] != f"Bearer {TOKEN}":
             return 401
         wish = json.loads(body)
-        self.wishes.append(wish)
-        if len(self.wishes) % 2:
-            return 503
-        values = self._values.setdefault(wish["fqdn"], [])
-        if wish["value"] in values:
-            values.remove(wish["value"])
-        if wish["action"] == "present":
-            values.append(wish["value"])
-        pdns.set_txt(wish["fqdn"].removesuffix("."), values)
-        return 204
+        with self._lock:
+            self.wishes.append(wish)
+            if len(self.wishes) % 2:
+                return 503
+            values = self._values.setdefault(wish["fqdn"], [])
+            if wish["value"] in values:
+                values.remove(wish["value"])
+            if wish["action"] == "present":
+                values.append(wish["value"])
+            pdns.set_txt(wish["fqdn"].removesuffix("."), values)
+            return 204
 
     def __enter__(self) -> Service:
         self._thread.start()

@@ -15,7 +15,7 @@ import structlog.testing
 
 from broker.issuance.errors import Broken, Unreachable
 from broker.upstreams.hook import HookSettings, HookZone
-from broker.upstreams.placement import PlacedRecord
+from broker.upstreams.placement import PlacedRecord, ZoneLocks
 from tests.fakes.zones import FakeZoneMap
 from tests.peers.process import wait_until
 
@@ -27,7 +27,7 @@ PATIENCE_SECONDS = (1, 5, 25)
 start what it starts."""
 
 
-def hook(tmp_path: Path, body: str, **more: Any) -> HookZone:
+def hook(tmp_path: Path, body: str, *, locks: ZoneLocks | None = None, **more: Any) -> HookZone:
     """Return a zone whose program runs *body*, with its arguments in ``words``."""
     program = tmp_path / "hook"
     program.write_text(
@@ -35,7 +35,7 @@ def hook(tmp_path: Path, body: str, **more: Any) -> HookZone:
     )
     program.chmod(0o755)
     settings = HookSettings(command=(str(program), "--zone"), **more)
-    return HookZone(settings, zones=FakeZoneMap(ALIASES, ("acme.example",)))
+    return HookZone(settings, locks or ZoneLocks(), zones=FakeZoneMap(ALIASES, ("acme.example",)))
 
 
 def state_of(pid: int) -> str:
@@ -125,10 +125,31 @@ async def test_a_grandchild_that_got_away_does_not_hold_the_answer(tmp_path: Pat
     os.kill(grandchild, 9)
 
 
+async def test_values_that_come_at_once_all_stand(tmp_path: Path) -> None:
+    """The program writes whole record sets: without turns, one would overwrite the others."""
+    stored = tmp_path / "zone"
+    stored.write_text("[]")
+    body = (
+        f"path = {str(stored)!r}\nvalues = json.load(open(path))\ntime.sleep(0.2)\n"
+        "values = [one for one in values if one != words[3]]\n"
+        "values += [words[3]] if words[1] == 'present' else []\n"
+        "json.dump(values, open(path, 'w'))"
+    )
+    locks = ZoneLocks()
+    zones = [hook(tmp_path, body, locks=locks) for _ in range(2)]
+    values = ["one", "two", "three", "four"]
+    placed = await asyncio.gather(
+        *(zones[place % 2].publish(NAME, value) for place, value in enumerate(values))
+    )
+    assert sorted(json.loads(stored.read_text())) == sorted(values)
+    await asyncio.gather(*(zones[0].remove(record) for record in placed[:3]))
+    assert json.loads(stored.read_text()) == ["four"]
+
+
 async def test_a_program_that_is_not_there_is_broken() -> None:
     """The operator reads which one."""
     settings = HookSettings(command=("/nonexistent/hook",))
-    zone = HookZone(settings, zones=FakeZoneMap())
+    zone = HookZone(settings, ZoneLocks(), zones=FakeZoneMap())
     with pytest.raises(Broken, match=r"/nonexistent/hook present .* cannot be started: no such"):
         await zone.publish(NAME, "value")
 

@@ -20,8 +20,8 @@ import uvloop
 
 from broker.upstreams import provider
 from broker.upstreams.children import ChildResult, run_child
-from broker.upstreams.placement import PlacedRecord
-from broker.upstreams.provider import ProviderSettings, ProviderZone, ZoneLocks
+from broker.upstreams.placement import PlacedRecord, ZoneLocks
+from broker.upstreams.provider import ProviderSettings, ProviderZone
 
 SECRET = "the passphrase of the broker's keys"
 

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from broker.clock import SystemClock
 from broker.issuance.errors import Broken, Unreachable
 from broker.upstreams.lookup import Lookup, NameServer
-from broker.upstreams.placement import PlacedRecord
-from broker.upstreams.provider import ProviderSettings, ProviderZone, ZoneLocks
+from broker.upstreams.placement import PlacedRecord, ZoneLocks
+from broker.upstreams.provider import ProviderSettings, ProviderZone
 from broker.upstreams.selfcheck import SelfCheck
 from broker.upstreams.solvers import Dns01Solver
 from tests.contract.upstreams.standing import leaf_of, names_of, request, standing

@@ -17,7 +17,8 @@ from structlog.testing import capture_logs
 from broker.issuance.errors import Broken
 from broker.web.guarded import Guard
 from broker.web.listeners import Listener, start_tcp
-from tests.peers import authority
+from broker.web.sockets import ListeningSockets
+from tests.peers import authority, process
 
 SECONDS = 30.0
 """Longest wait for what takes milliseconds, in seconds."""
@@ -40,6 +41,8 @@ class Guarded:
 
     listener: Listener
     client: ssl.SSLContext
+    files: tuple[Path, Path, Path]
+    """Certificate, key and roots."""
     refused: list[str] = field(default_factory=list)
 
     async def connect(self, source: str = "127.0.0.1") -> Connection:
@@ -76,19 +79,27 @@ async def close(connection: Connection) -> None:
     await asyncio.sleep(0)
 
 
+def server_files(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """Return the certificate, key and roots of a server of ours."""
+    root = authority.make_root("guard test")
+    made = authority.make_server(root, ("localhost", "127.0.0.1"))
+    return authority.write_server_files(tmp_path, made, root)
+
+
 @asynccontextmanager
 async def guarded(
     tmp_path: Path,
+    files: tuple[Path, Path, Path] | None = None,
     *,
     connections: int,
     handshake: timedelta = timedelta(seconds=SECONDS),
     proxy: str | None = None,
     anchors: bytes | None = None,
+    port: int = 0,
+    sockets: ListeningSockets | None = None,
 ) -> AsyncIterator[Guarded]:
-    """Serve on a free port."""
-    root = authority.make_root("guard test")
-    made = authority.make_server(root, ("localhost", "127.0.0.1"))
-    certificate, key, bundle = authority.write_server_files(tmp_path, made, root)
+    """Serve on a free port, or at one whose sockets outlive the listener."""
+    certificate, key, bundle = files = files or server_files(tmp_path)
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certificate, key)
     if anchors is not None:
@@ -100,7 +111,7 @@ async def guarded(
     listener = await start_tcp(
         app,
         host="127.0.0.1",
-        port=0,
+        port=port,
         tls=tls,
         guard=Guard(
             handshake_time=handshake,
@@ -108,9 +119,10 @@ async def guarded(
             on_refused=lambda: refused.append("one"),
             is_unbounded=lambda peer: peer == proxy,
         ),
+        sockets=sockets,
     )
     try:
-        yield Guarded(listener, ssl.create_default_context(cafile=str(bundle)), refused)
+        yield Guarded(listener, ssl.create_default_context(cafile=str(bundle)), files, refused)
     finally:
         await listener.stop()
 
@@ -284,6 +296,66 @@ def test_client_certificate_that_is_not_believed_leaves_a_line(loop: Loop, tmp_p
             assert (line["event"], line["peer"]) == ("client certificate refused", "127.0.0.1")
             assert line["reason"] == "unable to get local issuer certificate"
             assert line["log_level"] == "warning"
+
+    on(loop, play)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_who_has_come_before_the_end_is_heard_out(loop: Loop, tmp_path: Path) -> None:
+    """Its handshake was over and its request was not there yet; a silent twin holds nobody up."""
+
+    async def play() -> None:
+        async with guarded(tmp_path, connections=8) as site:
+            asking, silent = await site.connect(), await site.connect()
+            # Connections are served in their order: with this one's answer, those are known.
+            third = await site.connect()
+            assert b"200 OK" in await get(third)
+            stopping = asyncio.ensure_future(site.listener.stop())
+            port = site.listener.port
+            await asyncio.to_thread(
+                process.wait_until, lambda: not process.is_listening(port), SECONDS, "it has begun"
+            )
+            assert b"200 OK" in await get(asking)
+            await stopping
+            assert await silent[0].read() == b""
+            for one in (asking, silent, third):
+                await close(one)
+
+    on(loop, play)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_nobody_is_lost_from_one_listener_to_the_next(loop: Loop, tmp_path: Path) -> None:
+    """Clients that come anew all the time, and thirty listeners one after the other."""
+
+    async def play() -> None:
+        sockets, port, is_over = ListeningSockets(), process.free_port(), asyncio.Event()
+        answers = asyncio.Semaphore(0)
+
+        async def ask(client: ssl.SSLContext) -> None:
+            while not is_over.is_set():
+                made = await asyncio.open_connection(
+                    "127.0.0.1", port, ssl=client, server_hostname="localhost"
+                )
+                assert b"200 OK" in await get(made)
+                answers.release()
+                await close(made)
+
+        files = server_files(tmp_path)
+        client = ssl.create_default_context(cafile=str(files[2]))
+        async with asyncio.TaskGroup() as group:
+            for turn in range(30):
+                sockets.begin_turn({("127.0.0.1", port)})
+                async with guarded(tmp_path, files, connections=64, port=port, sockets=sockets):
+                    if turn == 0:
+                        asking = [group.create_task(ask(client)) for _ in range(8)]
+                    for _ in range(8):
+                        await answers.acquire()
+            is_over.set()
+            sockets.begin_turn({("127.0.0.1", port)})
+            async with guarded(tmp_path, files, connections=64, port=port, sockets=sockets):
+                await asyncio.gather(*asking)
+        sockets.close()
 
     on(loop, play)
 

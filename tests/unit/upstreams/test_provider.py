@@ -10,8 +10,8 @@ import pytest
 from broker.issuance.errors import Broken, Unreachable
 from broker.upstreams import provider
 from broker.upstreams.children import ChildResult
-from broker.upstreams.placement import PlacedRecord
-from broker.upstreams.provider import ProviderSettings, ProviderZone, ZoneLocks
+from broker.upstreams.placement import PlacedRecord, ZoneLocks
+from broker.upstreams.provider import ProviderSettings, ProviderZone
 from tests.fakes.zones import FakeZoneMap
 
 SETTINGS = ProviderSettings(
