@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -57,9 +58,11 @@ class KeptSignature:
 class Reconciled:
     """Two lists of signatures, held against each other."""
 
-    ours: frozenset[str]
-    """Keys that are this broker's, as mount and name."""
+    made: list[VaultSignature] = field(default_factory=list)
+    """All that were read of the log, by whatever key: the trail, which tells the keys that are
+    ours, is read after it."""
     signed: list[VaultSignature] = field(default_factory=list)
+    """Those by keys of this broker."""
     others: dict[str, int] = field(default_factory=dict)
     """Keys that are not, and how often they signed."""
     first: datetime | None = None
@@ -81,28 +84,39 @@ class Reconciled:
         self.first = at if self.first is None else min(self.first, at)
         self.last = at if self.last is None else max(self.last, at)
         made = read_signature(document)
-        if made is None:
-            return
-        if made.key in self.ours:
-            self.signed.append(made)
-        else:
-            self.others[made.key] = self.others.get(made.key, 0) + 1
+        if made is not None:
+            self.made.append(made)
 
-    def compare(self, kept: Iterable[KeptSignature]) -> None:
-        """Hold what was read against *kept*."""
+    def compare(self, kept: Collection[KeptSignature], own: Collection[str] = ()) -> None:
+        """Hold what was read against *kept*; what an earlier comparison found is forgotten.
+
+        Ours are the keys in *kept*, and those in *own*, as mount and name.
+        """
+        ours = {one.key for one in kept} | set(own)
+        self.signed = [one for one in self.made if one.key in ours]
+        self.others = dict(Counter(one.key for one in self.made if one.key not in ours))
+        self.matched = 0
+        self.only_here = []
         there = {one.request: one for one in self.signed}
         unanswered: list[KeptSignature] = []
+        outside: list[KeptSignature] = []
         for one in kept:
-            if one.request is not None and there.pop(one.request, None) is not None:
+            if one.request is None:
+                unanswered.append(one)
+            elif there.pop(one.request, None) is not None:
                 self.matched += 1
             elif not self._is_within(one.at):
-                self.outside += 1
-            elif one.request is None:
-                unanswered.append(one)
+                outside.append(one)
             else:
                 self.only_here.append(one)
         left = sorted(there.values(), key=lambda made: made.at)
-        self.only_there = self._explained(left, unanswered)
+        self.only_there, unused = self._explained(left, unanswered)
+        outside += [one for one in unused if not self._is_within(one.at)]
+        self.unanswered, self.outside = len(unanswered) - len(unused), len(outside)
+
+    def has_made_since(self, since: datetime) -> bool:
+        """Return whether one that is only there was made after *since*."""
+        return any(one.at > since for one in self.only_there)
 
     def _is_within(self, at: datetime) -> bool:
         if self.first is None or self.last is None:
@@ -111,18 +125,22 @@ class Reconciled:
 
     def _explained(
         self, left: Sequence[VaultSignature], unanswered: Sequence[KeptSignature]
-    ) -> list[VaultSignature]:
-        """Return those that no request of ours without an answer can have been."""
+    ) -> tuple[list[VaultSignature], list[KeptSignature]]:
+        """Return those that no request of ours without an answer can have been, and the requests
+        that explain nothing.
+
+        A request is given up seconds after it was made, so one that was made at the end of the log
+        stands here after that end.
+        """
         waiting = list(unanswered)
         found = []
         for made in left:
             fits = [one for one in waiting if one.key == made.key and _is_before(made, one)]
             if fits:
                 waiting.remove(fits[0])
-                self.unanswered += 1
             else:
                 found.append(made)
-        return found
+        return found, waiting
 
 
 def read_signature(document: Mapping[str, Any]) -> VaultSignature | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from broker.audit.reconciling import (
+    AROUND,
     KeptSignature,
     Reconciled,
     VaultSignature,
@@ -14,6 +17,7 @@ from broker.audit.reconciling import (
     signatures_of,
 )
 from broker.audit.verification import ChainReading
+from broker.clock import SystemClock
 from broker.commands.audit_reading import (
     KeptCheckpoint,
     Trail,
@@ -27,9 +31,20 @@ from broker.config import Config
 from broker.issuance.audit_chain import ChainedRecord
 from broker.issuance.checkpoints import Checkpoint, parse_public_keys, verify_checkpoint
 from broker.issuance.errors import Broken
+from broker.issuance.ports import Clock
 from broker.protocol.encoding import format_timestamp
 
-__all__ = ["reconciled", "verified"]
+__all__ = ["COMMIT_LAG", "LOOK_SECONDS", "reconciled", "verified"]
+
+COMMIT_LAG: Final = timedelta(seconds=6)
+"""How long a signature that Vault has answered may be missing in the store: a second until a commit
+takes it along (``broker/app/audit.py``), and five that the commit may wait for a lock
+(``broker/storage/database.py``).  The answer itself may take as long as ``vault.timeout`` says."""
+
+LOOK_SECONDS: Final = 0.5
+"""Pause before the trail is read again, in seconds: most records come within a second."""
+
+_CLOCK: Final = SystemClock()
 
 
 def verified(
@@ -65,22 +80,24 @@ def verified(
 
 
 def reconciled(
-    config: Config, file: Path | None, logs: Sequence[Path], *, also: Collection[str]
+    config: Config,
+    file: Path | None,
+    logs: Sequence[Path],
+    *,
+    also: Collection[str],
+    clock: Clock = _CLOCK,
+    pause: Callable[[float], None] = time.sleep,
 ) -> dict[str, Any]:
     """Return what is only in Vault's log, and what is only in the trail.
+
+    The trail is read after the log, so that it has the record of whatever stands there.  A record
+    is made after its signature: where the newest may still come, the store is looked at again.  A
+    file gets no more records, and is not waited for.
 
     Raises:
         CommandFailed: Something cannot be read.
     """
-    kept: list[KeptSignature] = []
-
-    def take(record: ChainedRecord) -> None:
-        kept.extend(signatures_of(record))
-
-    trail = read_store(config, take) if file is None else read_file(file, take)
-    kept += [_of_checkpoint(one) for one in trail.checkpoints if one.vault_request is not None]
-    ours = {one.key for one in kept} | set(also) | set(_own_keys(config))
-    found = Reconciled(ours=frozenset(ours))
+    found = Reconciled()
     for log in logs:
         for line in lines_of(log):
             found.read(line)
@@ -89,10 +106,22 @@ def reconciled(
             f"there is no entry of Vault in {', '.join(str(one) for one in logs)}",
             "give what a file audit device wrote: vault audit enable file file_path=…",
         )
-    found.compare(kept)
+    own = {*also, *_own_keys(config)}
+    lag = _lag(config) if file is None else timedelta()
+    now = clock.now()
+    until = now + lag
+    found.compare(_kept(config, file), own)
+    while now < until and found.has_made_since(now - lag - AROUND):
+        pause(LOOK_SECONDS)
+        now = clock.now()  # before the look: what is too old by then was to be seen in it
+        found.compare(_kept(config, file), own)
+    return _told(found.first, found.last, found)
+
+
+def _told(first: datetime, last: datetime, found: Reconciled) -> dict[str, Any]:
     return {
-        "from": format_timestamp(found.first),
-        "to": format_timestamp(found.last),
+        "from": format_timestamp(first),
+        "to": format_timestamp(last),
         "signed": len(found.signed),
         "matched": found.matched,
         "unanswered": found.unanswered,
@@ -101,6 +130,24 @@ def reconciled(
         "only_there": [_there(one) for one in found.only_there],
         "only_here": [_here(one) for one in found.only_here],
     }
+
+
+def _lag(config: Config) -> timedelta:
+    """Return how long after a signature its record may still come."""
+    return COMMIT_LAG + (timedelta() if config.vault is None else config.vault.timeout)
+
+
+def _kept(config: Config, file: Path | None) -> Sequence[KeptSignature]:
+    """Return every signature that the trail tells of."""
+    kept: list[KeptSignature] = []
+
+    def take(record: ChainedRecord) -> None:
+        kept.extend(signatures_of(record))
+
+    trail = read_store(config, take) if file is None else read_file(file, take)
+    return kept + [
+        _of_checkpoint(one) for one in trail.checkpoints if one.vault_request is not None
+    ]
 
 
 def _read(config: Config | None, file: Path | None, reading: ChainReading) -> Trail:

@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,15 +49,16 @@ class Requester(AcmeClient):
         self,
         *names: str,
         csr: x509.CertificateSigningRequest | None = None,
-        pause_seconds: float = 0.0,
+        before_finalize: Callable[[], Awaitable[None]] | None = None,
         **members: Any,
     ) -> Placed:
-        """Order *names*, which need no proof, and finalize at once or after a pause."""
+        """Order *names*, which need no proof, and finalize at once or after *before_finalize*."""
         ordered = await self.order(*names, **members)
         if ordered.status != 201:
             raise PeerFailed(f"newOrder was answered {ordered.status}: {ordered.body!r}")
         csr = csr or make_csr(names)
-        await asyncio.sleep(pause_seconds)
+        if before_finalize is not None:
+            await before_finalize()
         placed = Placed(self, ordered.headers["Location"], csr)
         finalized = await self.finalize(ordered.json(), csr)
         if finalized.status != 200:

@@ -116,7 +116,7 @@ def test_rules_know_namespace_and_service_account_of_a_node(
     )
     node = f"{pod}.{namespace}.prod"
     with agent:
-        process.wait_until(lambda: len(outcomes(scene, node)) == len(wanted), 40, "all are decided")
+        process.wait_until(lambda: len(outcomes(scene, node)) == len(wanted), 90, "all are decided")
     found = outcomes(scene, node)
     assert {name for name, why in found.items() if why is None} == set(had)
     assert all((one.directory / "fullchain.pem").exists() == (one.name in had) for one in wanted)

@@ -70,7 +70,7 @@ async def test_diff_says_what_then_happens(broker: Penstock) -> None:
         await client.bind(minted["key_id"], minted["mac_key"])
         for name in ("one", "two", "three", "four", "five"):
             placed = await client.request(f"{name}.farm.example.test")
-            assert placed.order["status"] == "valid"
+            assert await placed.settled() == "valid", placed.order
         refused = await client.order("denied.farm.example.test")
         assert refused.status == 400
 

@@ -148,13 +148,13 @@ def test_quota_counts_what_it_says_and_nothing_else(door: FrontDoor, kind: str) 
 def test_share_is_kept_for_renewals(door: FrontDoor) -> None:
     """New names get half of it; names that were certified before get the rest, then nobody."""
     client, name = door.trusted(), fresh_name(domain("kept"))
-    client.certificate(name)
+    obtain(client, name, "server")
     assert client.order(fresh_name(domain("kept"))).status == 201
     says = r"orders under rule 'kept' are limited to 4/7d and "
     new = client.order(fresh_name(domain("kept")))
     check_limited(new, says + "what is left is kept for renewals")
-    client.certificate(name)
-    client.certificate(name)
+    obtain(client, name, "server")
+    obtain(client, name, "server")
     check_limited(client.order(name), says + "none is left")
 
 

@@ -89,7 +89,8 @@ def test_certificate_is_pushed_renewed_and_traced(
     assert traced["certificate_id"]
     known = broker.json("cert", "trace", traced["fingerprint"])
     assert known["delivery"] == rows[0]["delivery"]
-    assert 'penstock_deliveries_ended_total{outcome="seen"} 2.0' in broker.metrics()
+    # It is counted just after it is in the store.
+    wait_for(lambda: 'penstock_deliveries_ended_total{outcome="seen"} 2.0' in broker.metrics())
 
 
 @pytest.fixture

@@ -213,6 +213,9 @@ def test_agent_writes_nowhere_else_than_its_drop_in_says(host: SystemdHost) -> N
     machine.run("systemctl", "reload", AGENT)
     refused = "Read-only file system"
     wait_until(lambda: refused in machine.journal(AGENT), SECONDS, "writing is refused")
+    # A delivery of which the broker has not heard the end would be gone on with.
+    asked = ("renew", "shop.apps.corp.example", "--dry-run", "--json")
+    wait_until(lambda: json.loads(host.penstock(*asked))[0]["fault"], SECONDS, "it is told")
     assert machine.read("find", SHOP) == SHOP
     host.drop_in(AGENT, f"ReadWritePaths={SHOP}")
     machine.run("systemctl", "restart", AGENT)

@@ -242,15 +242,15 @@ async def test_ca_that_answers_oddly(
 
 async def test_orders_wait_while_the_key_is_in_doubt(scene: Scene, requester: Requester) -> None:
     """The CA is away just when it is asked: an order of that time waits, and is not refused."""
-    probes = [scene.between.aim(NEW_ACCOUNT, status=500) for _ in range(4)]
+    probe = scene.between.aim(NEW_ACCOUNT, status=500, stays=True)
     scene.between.aim(KEY_CHANGE, status=502)
     with pytest.raises(process.PeerFailed, match="500"):
         await scene.change()
-    assert probes[0].struck.is_set()
+    assert probe.struck.is_set()
     assert "has not ended" in (await scene.faults())[0]
     placed = await requester.request(f"h{secrets.token_hex(4)}.example.test")
     assert placed.status == "processing"
-    scene.between.aims.clear()
+    scene.between.stop_aiming()
     await scene.sound()
     assert await placed.settled() == "valid"
 

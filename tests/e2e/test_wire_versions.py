@@ -47,6 +47,15 @@ def told(broker: TrustingPenstock, node: str) -> str | None:
     return said
 
 
+def stages(broker: TrustingPenstock, node: str) -> list[str]:
+    """Return how far each delivery to a node has come, as the broker knows, oldest first."""
+    statement = (
+        "SELECT d.stage FROM deliveries d JOIN nodes n USING (node_id) WHERE n.name = ?"
+        " ORDER BY d.generation"
+    )
+    return [stage for (stage,) in broker.rows(statement, node)]
+
+
 def test_real_agent_enrols_streams_and_is_renewed(
     pair: tuple[BrokerOfMinor, str], tmp_path: Path
 ) -> None:
@@ -65,9 +74,11 @@ def test_real_agent_enrols_streams_and_is_renewed(
     )
     agent.version = version
     with agent:
+        # Ready is told by the agent, before the broker has heard that its delivery has ended.
         process.wait_until(
-            lambda: "penstock_agent_ready 1" in agent.metrics(), SECONDS, "its certificate"
+            lambda: stages(broker, node) == ["seen"], SECONDS, "its certificate is seen"
         )
+        assert "penstock_agent_ready 1" in agent.metrics()
         first = (tmp_path / "tls" / "fullchain.pem").read_bytes()
         (row,) = broker.json("renew", node)
         assert row["stage"] == "seen"

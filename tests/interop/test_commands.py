@@ -414,6 +414,11 @@ class Scene:
         }
         backup = self.penstock.json("backup", "--output", str(tmp / "first.backup"))
         self.values["BACKUP_FILE"] = backup["file"]
+        # The order is invalid before its certificate is revoked, which would look like a change.
+        process.wait_until(self._has_revoked, 60, "what came for bad.example.test is revoked")
+
+    def _has_revoked(self) -> bool:
+        return any(event["kind"] == "certificate-revoked" for event in self.events())
 
     def _another(self, name: str, options: Mapping[str, Any] | None = None) -> AcmeCa:
         """Return a further upstream that is Pebble, too."""

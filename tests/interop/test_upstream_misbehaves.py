@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import re
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -43,11 +44,14 @@ MENDED_SECONDS: Final = 90.0
 ENDED_SECONDS: Final = 90.0
 """Longest wait for an order that ought to end."""
 
+LOOK_SECONDS: Final = 0.2
+"""Pause between two looks at an order that waits."""
+
 SUPERSEDED: Final = 4
 """Reason of a revocation that says nothing bad of the requester (RFC 5280 §5.3.1)."""
 
 LATE_SECONDS: Final = SEEN_TIME.total_seconds() + 1.0
-"""Pause after newOrder, so that the broker reads the CA's order before it finalizes that."""
+"""Pause once the CA was asked for an order, so that the broker reads that before it finalizes."""
 
 TOLERANCE: Final = datetime.timedelta(seconds=60)
 LONGEST_WAIT: Final = datetime.timedelta(hours=24)
@@ -95,12 +99,22 @@ async def play(deployment: BehindHostileCas, case: Case) -> Played:
         names = [name.replace(NAME, f"{case.id}.example.test") for name in case.names]
         deployment.script(lane, case.script, names[0])
         before, faults = Marks.of(lane), list(lane.ca.script.faults)
-        pause = LATE_SECONDS if case.is_late else 0.0
+        opened = lane.ca.ledger.count(Resource.NEW_ORDER)
+
+        async def be_late() -> None:
+            await lane.ca.seen(Resource.NEW_ORDER, opened + 1)
+            await asyncio.sleep(LATE_SECONDS)
+
         placed = await requester.request(
-            *names, profile=lane.name, pause_seconds=pause, **case.members()
+            *names,
+            profile=lane.name,
+            before_finalize=be_late if case.is_late else None,
+            **case.members(),
         )
         seconds = WATCHED_SECONDS if case.ending is Ending.WAITING else ENDED_SECONDS
         ended = await placed.settled(seconds)
+        if case.ending is Ending.WAITING:
+            ended = await watched(deployment, lane, placed, faults, case.says)
         played = await observe(deployment, lane, placed, before, ended)
         played.spared = unstruck(lane, faults)
         if case.ending is Ending.WAITING and case.is_mended:
@@ -122,6 +136,23 @@ async def play(deployment: BehindHostileCas, case: Case) -> Played:
         told = requester.told()
         played.leaked = sorted(secret for secret in lane.secrets() if secret in told)
         return played
+
+
+async def watched(
+    deployment: BehindHostileCas, lane: Lane, placed: Placed, faults: Sequence[Fault], says: str
+) -> str:
+    """Watch an order on until each of *faults* was met and the operator reads why it waits.
+
+    A busy machine may need longer for that than orders are watched for; returns the status.
+    """
+    deadline = time.monotonic() + ENDED_SECONDS
+    while time.monotonic() < deadline and placed.status == "processing":
+        shown = await deployment.operator.ask("order_show", order_id=placed.order_id)
+        why = (shown["waiting"] or {}).get("for") or ""
+        if re.search(says, why) and not unstruck(lane, faults):
+            break
+        await placed.settled(LOOK_SECONDS)
+    return placed.status
 
 
 def unstruck(lane: Lane, faults: Sequence[Fault]) -> Sequence[Fault]:

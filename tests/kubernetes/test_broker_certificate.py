@@ -108,7 +108,7 @@ def managed(release: Release, manager: CertManager) -> Iterator[Release]:
     release.wait()
     release.upgrade(yaml.safe_load(EXAMPLE.read_text("utf-8")))
     manager.wait_certificate(NAME, NAMESPACE, seconds=ISSUE_SECONDS)
-    wait_until(lambda: is_reached(release), TAKEN_SECONDS, "the Service leads to the new pod")
+    wait_until(lambda: is_reached(release), TAKEN_SECONDS, "the Services lead to the new pod")
     yield release
     release.upgrade()
     # Admission verifies the broker by the roots of before until the kubelet brings it the new ones.
@@ -131,10 +131,18 @@ def shown(release: Release) -> Any:
     return look(cluster, roots(cluster), address_of(cluster, NAME, NAMESPACE), HOST, port=8443)
 
 
+def shown_to_agents(release: Release) -> Any:
+    """Return what the broker shows to agents, verified the same way."""
+    cluster, agents = release.cluster, f"{NAME}-agents"
+    address = address_of(cluster, agents, NAMESPACE)
+    return look(cluster, roots(cluster), address, f"{agents}.{NAMESPACE}.svc", port=8445)
+
+
 def is_reached(release: Release) -> bool:
-    """Say whether a client gets through and verifies what it is shown."""
+    """Say whether clients and agents verify what they are shown, each by their own Service."""
     try:
         shown(release)
+        shown_to_agents(release)
     except ClusterFailed:
         return False
     return True
@@ -148,11 +156,7 @@ def test_broker_shows_what_cert_manager_gave_it(managed: Release, manager: CertM
     names = served.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     found = set(names.get_values_for_type(x509.DNSName))
     assert {HOST, f"{NAME}.{NAMESPACE}.svc", f"{NAME}-agents.{NAMESPACE}.svc"} <= found
-    cluster = managed.cluster
-    agents = f"{NAME}-agents"
-    address = address_of(cluster, agents, NAMESPACE)
-    at_agents = look(cluster, roots(cluster), address, f"{agents}.{NAMESPACE}.svc", port=8445)
-    assert at_agents.serial_number == leaf.serial_number
+    assert shown_to_agents(managed).serial_number == leaf.serial_number
 
 
 def test_clients_and_pods_verify_it(managed: Release) -> None:

@@ -355,6 +355,7 @@ def take_as_published(peer: GoPeer, go: str, source: Path, env: dict[str, str]) 
 def install_everything() -> None:
     """Bring the machine to where every peer can be started."""
     from tests.peers.debian_building import install_debian  # which builds with what is here
+    from tests.peers.published import install_published  # and so does this
 
     install_system_packages()
     install_debian()
@@ -363,6 +364,7 @@ def install_everything() -> None:
     if go_toolchain() is None:
         install_venv(GO)
         go_toolchain.cache_clear()
+    install_published()
     for peer in GO_PEERS:
         install_go_peer(peer)
 

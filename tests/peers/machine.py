@@ -194,6 +194,8 @@ class Machine:
 
     def journal(self, unit: str) -> str:
         """Return what a unit logged, and what systemd logged about it, in plain lines."""
+        # What was said before now is in the journal after this.
+        self.run("journalctl", "--sync")
         return self.read("journalctl", "--no-pager", "--output=cat", f"--unit={unit}")
 
 

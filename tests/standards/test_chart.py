@@ -1,13 +1,11 @@
 """What the chart says of itself, as far as it can be seen without rendering it."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jsonschema
 import pytest
-from ruamel.yaml import YAML
 
 from tests.standards.chart_pages import (
     CHART,
@@ -17,7 +15,7 @@ from tests.standards.chart_pages import (
     readme,
     values,
 )
-from tests.standards.sources import read, table_rows
+from tests.standards.sources import read
 
 SCHEMA = CHART / "values.schema.json"
 
@@ -137,88 +135,3 @@ def test_versions_of_chart_library_and_program_are_one() -> None:
         assert f"\nversion: {program}\n" in read(chart)
         assert f"\nappVersion: {program}\n" in read(chart)
     assert f"    version: {program}\n" in read("helm/penstock/Chart.yaml")
-
-
-METRIC = re.compile(r"\bpenstock_[a-z_]+")
-
-
-def known_metrics() -> set[str]:
-    """Return what a broker shows, a histogram's parts included."""
-    rows = [(row[0].strip("`"), row[1]) for row in table_rows("docs/metrics.md", "Metric")]
-    parts = {f"{name}_{part}" for name, kind in rows if kind == "histogram" for part in PARTS}
-    return {name for name, _ in rows} | parts
-
-
-PARTS = ("bucket", "sum", "count")
-
-
-def alerts() -> list[dict[str, Any]]:
-    """Return the alerts of the chart."""
-    text = (CHART / "files" / "alerts.yaml").read_text("utf-8")
-    (group,) = YAML(typ="safe", pure=True).load(text)["groups"]
-    made: list[dict[str, Any]] = group["rules"]
-    return made
-
-
-def expressions() -> dict[str, list[str]]:
-    """Return every expression of alerts and dashboard, by what it is of."""
-    dashboard = json.loads((CHART / "files" / "dashboard.json").read_text("utf-8"))
-    found = {
-        f"panel {panel['title']}": [target["expr"] for target in panel.get("targets", ())]
-        for panel in dashboard["panels"]
-        if panel["type"] != "row"
-    }
-    return found | {one["alert"]: [one["expr"]] for one in alerts()}
-
-
-@pytest.mark.parametrize("of", sorted(expressions()))
-def test_alerts_and_panels_speak_of_metrics_that_are_there(of: str) -> None:
-    """A misspelt name would be silent for ever."""
-    texts = expressions()[of]
-    used = {name for text in texts for name in METRIC.findall(text)}
-    assert used
-    assert used <= known_metrics()
-
-
-def test_labels_that_are_asked_for_are_there() -> None:
-    """As `kind="fulfil"` of a metric that has such a label."""
-    labels = {
-        row[0].strip("`"): set(re.findall(r"`(\w+)`", row[2]))
-        for row in table_rows("docs/metrics.md", "Metric")
-    }
-    asked = [
-        (re.sub(r"_(bucket|sum|count)$", "", name), label)
-        for texts in expressions().values()
-        for text in texts
-        for name, inside in re.findall(r"(penstock_\w+)\{([^}]*)\}", text)
-        for label in re.findall(r'(\w+)="', inside)
-        if label != "namespace"
-    ]
-    assert asked
-    assert [one for one in asked if one[1] not in labels[one[0]]] == []
-
-
-def test_alerts_are_told_with_what_to_do() -> None:
-    """Each has its row on the page, a severity, a sentence, and a page that is there."""
-    told = [row[0].strip("`") for row in table_rows("docs/operations/alerts.md", "Alert")]
-    assert told == [one["alert"] for one in alerts()]
-    for one in alerts():
-        assert one["labels"]["severity"] in {"warning", "critical"}
-        page, _, heading = (
-            one["annotations"]["runbook_url"].removeprefix("RUNBOOKS/").partition("#")
-        )
-        text = read(f"docs/{page.removesuffix('.html')}.md")
-        titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-        assert not heading or heading in {title.lower().replace(" ", "-") for title in titles}
-
-
-def test_panels_of_the_dashboard_stand_beside_each_other() -> None:
-    """No two overlap, and none is wider than the page."""
-    taken = set[tuple[int, int]]()
-    dashboard = json.loads((CHART / "files" / "dashboard.json").read_text("utf-8"))
-    for panel in dashboard["panels"]:
-        at = panel["gridPos"]
-        cells = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
-        assert not cells & taken
-        assert at["x"] + at["w"] <= 24
-        taken |= cells

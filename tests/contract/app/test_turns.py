@@ -111,6 +111,22 @@ class Site:
         )
 
 
+def is_accepted(at: int, came_from: int) -> bool:
+    """Tell whether a connection was accepted at a port; until then it has no inode."""
+    lines = Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]
+    ends = (f":{at:04X}", f":{came_from:04X}")
+    rows = [line.split() for line in lines]
+    return any((row[1][8:], row[2][8:]) == ends and row[9] != "0" for row in rows)
+
+
+async def wait_accepted(writer: asyncio.StreamWriter) -> None:
+    """Wait until the connection has left the queue of the listener: the kernel says so."""
+    at, came_from = (writer.get_extra_info(end)[1] for end in ("peername", "sockname"))
+    async with asyncio.timeout(SECONDS):
+        while not is_accepted(at, came_from):  # noqa: ASYNC110 - nobody else tells
+            await asyncio.sleep(0.02)
+
+
 @asynccontextmanager
 async def serving(site: Site) -> AsyncIterator[asyncio.Task[None]]:
     """Serve until the block ends."""
@@ -150,10 +166,13 @@ async def test_probes_are_answered_throughout_and_a_slow_client_holds_nobody(sit
         reader, writer = await site.connect()
         writer.write(
             b"POST /acme/default/new-account HTTP/1.1\r\nHost: acme.corp.example\r\n"
-            b"Content-Type: application/jose+json\r\nContent-Length: 500\r\n\r\n{"
+            b"Content-Type: application/jose+json\r\nContent-Length: 500\r\n"
+            b"Expect: 100-continue\r\n\r\n"
         )
+        async with asyncio.timeout(SECONDS):  # its head is read, and its body waited for
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
+        writer.write(b"{")
         await writer.drain()
-        await asyncio.sleep(0.2)  # it is read, and waited for
         other = site.text(limits__body="70KiB")
         site.change(other)
         slowest, told = 0.0, set[str]()
@@ -174,7 +193,7 @@ async def test_handshake_under_way_is_not_cut_off(site: Site) -> None:
     """A client that is in the middle of it when the turn ends is served."""
     async with serving(site):
         reader, writer = await site.connect(tls=False)
-        await asyncio.sleep(0.2)  # it is accepted
+        await wait_accepted(writer)
         site.change(site.text(limits__body="70KiB"))
         async with asyncio.timeout(SECONDS):
             with capture_logs() as logs:

@@ -48,7 +48,7 @@ def kept(request: str | None, minutes: float = 10) -> KeptSignature:
 
 def reconciled(*lines: str) -> Reconciled:
     """Return what was read of a log from noon to half past one."""
-    found = Reconciled(ours=frozenset({KEY}))
+    found = Reconciled()
     for line in (json.dumps(entry("a", 0)), *lines, json.dumps(entry("z", 90)), "", "no json"):
         found.read(line)
     return found
@@ -92,8 +92,43 @@ def test_signature_outside_of_the_log_is_counted() -> None:
 def test_keys_of_others_are_counted_by_name() -> None:
     """They are not this broker's affair, and are not hidden."""
     found = reconciled(signed("r1", key="other/app"))
-    found.compare([])
+    found.compare([], {KEY})
     assert (found.others, found.only_there) == ({"other/app": 1}, [])
+
+
+def test_key_that_is_named_is_ours_without_a_record() -> None:
+    """Whoever used it alone is found."""
+    found = reconciled(signed("r1"))
+    found.compare([], {KEY})
+    assert ([one.request for one in found.only_there], found.others) == (["r1"], {})
+
+
+def test_comparing_again_begins_anew() -> None:
+    """Nothing of the first time is counted twice, and what came meanwhile has its place."""
+    found = reconciled(signed("r1"), signed("r2"), signed("r3"), signed("o1", key="other/app"))
+    early = [kept("r1"), kept("r8"), kept("r9", minutes=-60), kept(None, minutes=10.5)]
+    found.compare(early)
+    assert (found.matched, [one.request for one in found.only_there]) == (1, ["r3"])
+    for _ in range(2):
+        found.compare([*early, kept("r3")])
+        assert (found.matched, found.unanswered, found.outside) == (2, 1, 1)
+        assert (found.only_there, [one.request for one in found.only_here]) == ([], ["r8"])
+        assert (len(found.signed), found.others) == (3, {"other/app": 1})
+
+
+def test_request_given_up_after_the_log_ends_explains_one_in_it() -> None:
+    """It was made before that; one that explains nothing is outside of the log."""
+    found = reconciled(signed("r1", minutes=89.99))
+    found.compare([kept(None, minutes=90.05), kept(None, minutes=90.06)])
+    assert (found.unanswered, found.outside, found.only_there) == (1, 1, [])
+
+
+def test_youngest_that_is_only_there_is_told() -> None:
+    """By the log's own time; one that has its record is none."""
+    found = reconciled(signed("r1", minutes=10), signed("r2", minutes=20))
+    found.compare([kept("r2", minutes=20)])
+    assert found.has_made_since(NOON + timedelta(minutes=9))
+    assert not found.has_made_since(NOON + timedelta(minutes=11))
 
 
 @pytest.mark.parametrize(
