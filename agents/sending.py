@@ -7,6 +7,7 @@ for it is kept.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -15,11 +16,11 @@ from agents.errors import NotKnown, Refused, Unreachable
 from agents.identity import Identities
 from agents.log import Log
 from agents.mailbox import SENT_AT_ONCE, Inbox, Outbox, new_id
-from agents.pauses import Pauses
+from agents.pauses import Pauses, draw
 from agents.state import StateFault
 from agents.transport import Transport
 
-__all__ = ["Sender"]
+__all__ = ["Sender", "patience_of"]
 
 GATHER_SECONDS: Final = 0.05
 """How long a message waits for others to travel with, in seconds."""
@@ -37,6 +38,9 @@ KEEP_SECONDS: Final = 10.0
 """How long the connection is kept for the next request, in seconds: reloads and looks take a few,
 and who waits for longer shall be small."""
 
+LONGEST_PATIENCE_SECONDS: Final = 60.0
+"""Longest time that the broker may have this node wait before it tells, in seconds."""
+
 URGENT_KINDS: Final = frozenset({"csr"})
 """What waits for nothing: the broker orders a certificate as soon as it has this."""
 
@@ -47,6 +51,15 @@ STACK_BYTES: Final = 512 * 1024
 def is_on_the_way(kind: str, body: Mapping[str, Any]) -> bool:
     """Return whether this tells a stage of a delivery that others will follow."""
     return kind == "receipt" and body.get("stage") not in wire.ENDS
+
+
+def patience_of(message: wire.Message, draw: Callable[[], float] = draw) -> float:
+    """Return how many seconds the node waits before it tells how it went with *message*: drawn from
+    those that the broker leaves it, so that a wave of thousands does not tell at once."""
+    asked = message.body.get("tell_within") if message.kind == "certificate" else None
+    if not isinstance(asked, int) or asked <= 0:
+        return 0.0
+    return draw() * min(asked, LONGEST_PATIENCE_SECONDS)
 
 
 class Sender:
@@ -78,6 +91,8 @@ class Sender:
         self._is_statement_due = False
         self._is_urgent = False
         self._is_awaited = False
+        self._patient_until = 0.0
+        """By the monotonic clock: until then what went well is not told."""
         self._acknowledged = -1
         self._at_once = SENT_AT_ONCE
         self._pauses = Pauses()
@@ -104,7 +119,7 @@ class Sender:
         """Send what waits, now such a message too, if the broker can be reached."""
         with self._changed:
             self._is_urgent = self._is_urgent or kind in URGENT_KINDS
-            if body is not None and not is_on_the_way(kind, body):
+            if body is not None and not self._may_wait(kind, body):
                 self._is_awaited = True
             if not self._is_open or not self._has_work():
                 return
@@ -112,6 +127,18 @@ class Sender:
                 self._thread = threading.Thread(target=self._run, name="send", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
+
+    def be_patient(self, seconds: float) -> None:
+        """Tell nothing of what went well for so long, unless something else is to be told.
+
+        One patience is never made longer by the next, so that what is to be told is told.
+        """
+        if seconds <= 0:
+            return
+        with self._changed:
+            now = time.monotonic()
+            if self._patient_until <= now:
+                self._patient_until = now + seconds
 
     def send_once(self) -> None:
         """Send one batch now; raises Unreachable, Refused."""
@@ -174,14 +201,26 @@ class Sender:
             return False
 
     def _gather(self) -> None:
-        """Wait for what may travel together."""
+        """Wait for what may travel together, and until it is time to tell."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_over() or self._has_messages(), COMPANY_SECONDS)
+            self._changed.wait_for(
+                lambda: self._is_over() or self._has_messages(), self._at_least(COMPANY_SECONDS)
+            )
             self._changed.wait_for(lambda: self._is_over() or self._is_urgent, GATHER_SECONDS)
             if self._has_messages():
                 self._changed.wait_for(
-                    lambda: self._is_over() or self._is_awaited or self._is_full(), STAGES_SECONDS
+                    lambda: self._is_over() or self._is_awaited or self._is_full(),
+                    self._at_least(STAGES_SECONDS),
                 )
+
+    def _at_least(self, seconds: float) -> float:
+        """Return *seconds*, or what is left of the patience where that is longer."""
+        return max(seconds, self._patient_until - time.monotonic())
+
+    def _may_wait(self, kind: str, body: Mapping[str, Any]) -> bool:
+        """Whether nobody waits for this now: a stage on the way, or a good end while patient."""
+        is_well = kind == "receipt" and body.get("stage") == "seen"
+        return is_on_the_way(kind, body) or (is_well and time.monotonic() < self._patient_until)
 
     def _is_full(self) -> bool:
         """Whether no other message could travel along: for none is waited then."""

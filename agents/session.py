@@ -19,7 +19,7 @@ from agents.identity import Identities, Waiting
 from agents.log import Log
 from agents.mailbox import Inbox
 from agents.pauses import Pauses
-from agents.sending import Sender
+from agents.sending import Sender, patience_of
 from agents.state import StateFault
 from agents.transport import SILENT_SECONDS, Stream, Transport
 
@@ -302,6 +302,7 @@ class Session:
             self._log.error("a message that is no broker's", kind=message.kind)
             return
         taken = self._inbox.take(message)
+        self._sender.be_patient(patience_of(message))
         self._sender.kick()
         if taken is not None and taken.is_known:
             self._on_message(taken)

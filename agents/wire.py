@@ -133,6 +133,8 @@ BROKER_KINDS: Final[Mapping[str, Mapping[str, type]]] = {
         "is_new_key": _TRUTH,
     },
     # A certificate to check, install, reload and look at.  Generations of one name only go up.
+    # "tell_within" may be there too: how many seconds the node may take to tell that it went well,
+    # where many are sent one at once.
     "certificate": {
         "delivery": _TEXT,
         "certificate": _TEXT,

@@ -42,7 +42,7 @@ EFFORTS: Final[Mapping[str, Effort]] = {
         wave=2_000,
         managed=(100, 100_000),
         due=100,
-        rounds=3,
+        rounds=9,
     ),
     "quick": Effort(
         held=(100, 1_000),

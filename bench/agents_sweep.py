@@ -3,13 +3,15 @@
 Rows are copies of one that a node really stated and got, put into the store past the broker, each
 with its order, its certificate, what its CA said about it and a look of the watch over clients.  Of
 all of these the same number is due: deliveries are begun as ever (a delivery, a job, an event and a
-message each), the CA is asked, the watch looks.
+message each), the CA is asked, the watch looks.  A broker with few and one with very many stand
+side by side and are counted in the same minutes, so whatever the machine does is done to both.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -89,8 +91,8 @@ class Swept:
     idle_cpu_ms: float
     """Processor time of the broker in a window in which nothing is due, in milliseconds."""
     cpu_ms: float
-    """The same with *due* of them due: the least of the rounds.  What a broker does once
-    a minute or once in five falls into some windows; nothing makes a sweep cheaper by accident."""
+    """The same with *due* of them due: the median of the rounds.  What a broker does once a minute
+    or once in five falls into some windows and not into others."""
     rounds: Sequence[float]
     window_seconds: float
 
@@ -98,25 +100,27 @@ class Swept:
 def measure_sweeps(
     home: Path, sizes: Sequence[int], due: int, rounds: int, tell: Tell
 ) -> list[Swept]:
-    """Measure each size with the same number due."""
-    made = []
-    for size in sizes:
-        with make_broker(home / f"{size}") as broker:
+    """Measure each size with the same number due, all in the same minutes."""
+    with contextlib.ExitStack() as stack:
+        brokers = [stack.enter_context(make_broker(home / f"{size}")) for size in sizes]
+        for size, broker in zip(sizes, brokers, strict=True):
             _fill(home / f"fleet-{size}", broker, size)
-            time.sleep(WINDOW_SECONDS)
-            idle = _window(broker)
-            spent = [_round(broker, due) for _ in range(rounds)]
-        made.append(
-            Swept(
-                managed=size,
-                due=due,
-                idle_cpu_ms=idle,
-                cpu_ms=min(spent),
-                rounds=spent,
-                window_seconds=WINDOW_SECONDS,
-            )
+        time.sleep(WINDOW_SECONDS)
+        idle = _window(brokers)
+        spent = [_round(brokers, due) for _ in range(rounds)]
+    made = [
+        Swept(
+            managed=size,
+            due=due,
+            idle_cpu_ms=idle[place],
+            cpu_ms=statistics.median(one[place] for one in spent),
+            rounds=[one[place] for one in spent],
+            window_seconds=WINDOW_SECONDS,
         )
-        tell(str(made[-1]))
+        for place, size in enumerate(sizes)
+    ]
+    for one in made:
+        tell(str(one))
     return made
 
 
@@ -156,34 +160,49 @@ def _copy(db: sqlite3.Connection, table: str, changed: Mapping[str, str], size: 
     )
 
 
-def _round(broker: TrustingPenstock, due: int) -> float:
-    """Make so many due, and return the processor time until well after they were begun."""
+def _round(brokers: Sequence[TrustingPenstock], due: int) -> list[float]:
+    """Make so many due at each, and return the processor time until well after they were begun."""
+    for broker in brokers:
+        _make_due(broker, due)
+    spent = _window(brokers)
+    process.wait_until(
+        lambda: all(_begun(broker) >= due for broker in brokers), BEGIN_SECONDS, f"{due} are begun"
+    )
+    process.wait_until(
+        lambda: not any(_left(broker) for broker in brokers), LOOK_SECONDS, "all due were looked at"
+    )
+    return spent
+
+
+def _make_due(broker: TrustingPenstock, due: int) -> None:
+    """Make so many due, and nothing else."""
     chosen = f"IN (SELECT certificate_id FROM managed WHERE name LIKE 'copy-%' LIMIT {due:d})"
     now, far = _micro(0), _micro(FAR_SECONDS)
-    with contextlib.closing(sqlite3.connect(broker.database, timeout=30)) as db, db:
-        for table in ("node_messages", "deliveries"):
-            db.execute(f"DELETE FROM {table}")
-        db.execute("DELETE FROM jobs WHERE kind = 'deliver'")
-        db.execute("UPDATE managed SET next_at = ?", (far,))
-        db.execute(
-            f"UPDATE managed SET next_at = ?, generation = 1 WHERE certificate_id {chosen}", (now,)
-        )
-        # Their CA said that it is time, and is to be asked again.
-        db.execute(
-            "UPDATE renewals SET window_start = ?, window_end = ?, due_at = ?"
-            f" WHERE certificate_id {chosen}",
-            (now - _HOUR, now - _HOUR // 2, now),
-        )
-        # One that belongs to a node is looked at once by the watch over clients, and no more.
-        db.execute(
-            "INSERT OR REPLACE INTO renewal_looks (certificate_id, look_at)"
-            f" SELECT certificate_id, ? FROM managed WHERE certificate_id {chosen}",
-            (now,),
-        )
-    spent = _window(broker)
-    process.wait_until(lambda: _begun(broker) >= due, BEGIN_SECONDS, f"{due} deliveries are begun")
-    process.wait_until(lambda: not _left(broker), LOOK_SECONDS, "what is due was looked at")
-    return spent
+    with contextlib.closing(sqlite3.connect(broker.database, timeout=30)) as db:
+        with db:
+            for table in ("node_messages", "deliveries"):
+                db.execute(f"DELETE FROM {table}")
+            db.execute("DELETE FROM jobs WHERE kind = 'deliver'")
+            # Only what the round before had due: the broker would have to read again, and to move
+            # from the journal, all that is written here.
+            db.execute("UPDATE managed SET next_at = ? WHERE next_at < ?", (far, (now + far) // 2))
+            db.execute(
+                f"UPDATE managed SET next_at = ?, generation = 1 WHERE certificate_id {chosen}",
+                (now,),
+            )
+            # Their CA said that it is time, and is to be asked again.
+            db.execute(
+                "UPDATE renewals SET window_start = ?, window_end = ?, due_at = ?"
+                f" WHERE certificate_id {chosen}",
+                (now - _HOUR, now - _HOUR // 2, now),
+            )
+            # One that belongs to a node is looked at once by the watch over clients, and no more.
+            db.execute(
+                "INSERT OR REPLACE INTO renewal_looks (certificate_id, look_at)"
+                f" SELECT certificate_id, ? FROM managed WHERE certificate_id {chosen}",
+                (now,),
+            )
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _left(broker: TrustingPenstock) -> int:
@@ -205,10 +224,11 @@ def _begun(broker: TrustingPenstock) -> int:
     return int(found)
 
 
-def _window(broker: TrustingPenstock) -> float:
-    before = usage_of(broker.pid).cpu_seconds
+def _window(brokers: Sequence[TrustingPenstock]) -> list[float]:
+    before = [usage_of(broker.pid).cpu_seconds for broker in brokers]
     time.sleep(WINDOW_SECONDS)
-    return 1000 * (usage_of(broker.pid).cpu_seconds - before)
+    after = [usage_of(broker.pid).cpu_seconds for broker in brokers]
+    return [1000 * (late - early) for early, late in zip(before, after, strict=True)]
 
 
 def _micro(seconds: float) -> int:

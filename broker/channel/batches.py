@@ -7,8 +7,10 @@ acknowledged and left alone, so that an agent that is newer than this broker is 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any, Final
 
 import structlog
@@ -109,12 +111,12 @@ class Batches:
         await self._acknowledge(node, batch.ack)
         await self._note(node, batch)
         accepted, refused = [], list(unread)
-        for message in batch.messages:
-            refusal = await self._hand_on(node, message)
-            if refusal is None:
-                accepted.append(message.id)
-            else:
-                refused.append(refusal)
+        for told in _together(batch.messages):
+            for message, refusal in await self._hand_on(node, told):
+                if refusal is None:
+                    accepted.append(message.id)
+                else:
+                    refused.append(refusal)
         return wire.Reply(version, tuple(accepted), tuple(refused))
 
     async def _acknowledge(self, node: NodeRecord, seq: int) -> None:
@@ -135,7 +137,23 @@ class Batches:
             wire_version=version,
         )
 
-    async def _hand_on(self, node: NodeRecord, message: wire.Message) -> wire.Refusal | None:
+    async def _hand_on(
+        self, node: NodeRecord, told: Sequence[wire.Message]
+    ) -> list[tuple[wire.Message, wire.Refusal | None]]:
+        """Hand on messages that go together, and return with each why it is not kept, if so.
+
+        Where one of several is at fault each is handed on by itself: what is said of it is said of
+        no other.
+        """
+        if len(told) > 1:
+            with suppress(Problem, Refused, wire.WireFault, Unreachable, Conflict, Broken):
+                await self._rooms.reports.receipted(node, [_receipt(one.body) for one in told])
+                for one in told:
+                    self._rooms.observer.received(one.kind, "accepted")
+                return [(one, None) for one in told]
+        return [(one, await self._hand_on_alone(node, one)) for one in told]
+
+    async def _hand_on_alone(self, node: NodeRecord, message: wire.Message) -> wire.Refusal | None:
         """Hand one message to whom it concerns, and return why it is not kept, if it is not."""
         handler = self._handlers.get(message.kind)
         if handler is None:
@@ -204,20 +222,7 @@ class Batches:
         await self._rooms.reports.offered(node, body["delivery"], csr_der)
 
     async def _receipted(self, node: NodeRecord, body: Mapping[str, Any]) -> None:
-        if body["stage"] not in wire.STAGES:
-            raise wire.WireFault(
-                f"stage {body['stage'][:40]!r} is none of {', '.join(wire.STAGES)}"
-            )
-        note = body.get("note")
-        receipt = Receipt(
-            delivery_id=body["delivery"],
-            generation=_count(body["generation"], "generation"),
-            stage=DeliveryStage(body["stage"]),
-            fingerprint=body["fingerprint"],
-            at=_moment(body["at"]),
-            note=printable(note, MAX_NOTE_CHARS) if isinstance(note, str) else None,
-        )
-        await self._rooms.reports.receipted(node, receipt)
+        await self._rooms.reports.receipted(node, [_receipt(body)])
 
     async def _unable(self, node: NodeRecord, body: Mapping[str, Any]) -> None:
         reason = printable(body["reason"], MAX_NOTE_CHARS)
@@ -234,6 +239,32 @@ class Batches:
         await self._rooms.bundles.installed(
             node.node_id, body["bundle"], _count(body["version"], "version")
         )
+
+
+def _together(messages: Sequence[wire.Message]) -> Iterator[Sequence[wire.Message]]:
+    """Yield what is handed on in one go: receipts of one delivery that follow each other, and every
+    other message alone."""
+
+    def subject(message: wire.Message) -> tuple[str, str]:
+        is_receipt = message.kind == "receipt"
+        return ("delivery", message.body["delivery"]) if is_receipt else ("message", message.id)
+
+    for _, told in groupby(messages, subject):
+        yield tuple(told)
+
+
+def _receipt(body: Mapping[str, Any]) -> Receipt:
+    if body["stage"] not in wire.STAGES:
+        raise wire.WireFault(f"stage {body['stage'][:40]!r} is none of {', '.join(wire.STAGES)}")
+    note = body.get("note")
+    return Receipt(
+        delivery_id=body["delivery"],
+        generation=_count(body["generation"], "generation"),
+        stage=DeliveryStage(body["stage"]),
+        fingerprint=body["fingerprint"],
+        at=_moment(body["at"]),
+        note=printable(note, MAX_NOTE_CHARS) if isinstance(note, str) else None,
+    )
 
 
 def _statement(told: Mapping[str, Any]) -> Statement:

@@ -75,9 +75,10 @@ class RolloutGroup(Section):
     """When its nodes may be reloaded, in UTC. One such as `22:00-04:00` goes on over midnight. An
     empty list means always."""
 
-    answer_within: Duration = timedelta(minutes=15)
+    answer_within: Duration = Field(default=timedelta(minutes=15), ge=timedelta(minutes=1))
     """How long a node may take to say what became of its certificate before that counts as a
-    failure, and how long the others wait for a canary that cannot be asked."""
+    failure, and how long the others wait for a canary that cannot be asked. At least a minute: the
+    nodes of a large wave are told to take up to 20 seconds."""
 
     @model_validator(mode="after")
     def _check_canaries(self) -> RolloutGroup:

@@ -129,9 +129,9 @@ class Deliveries:
         """See the port."""
         await self.asking.offered(node, delivery_id, csr_der)
 
-    async def receipted(self, node: NodeRecord, receipt: Receipt) -> None:
+    async def receipted(self, node: NodeRecord, receipts: Sequence[Receipt]) -> None:
         """See the port."""
-        await self._receipts.receipted(node, receipt)
+        await self._receipts.receipted(node, receipts)
 
     async def unable(
         self, node: NodeRecord, delivery_id: str, reason: str, *, is_final: bool

@@ -52,9 +52,16 @@ class DeliveryEnds:
         self._times = times
 
     async def seen(
-        self, view: DeliveryView, delivery: DeliveryRecord, certificate: CertificateRecord
+        self,
+        view: DeliveryView,
+        delivery: DeliveryRecord,
+        certificate: CertificateRecord,
+        *,
+        earlier: Sequence[Event] = (),
     ) -> None:
         """Keep that the server serves it; *delivery* is as it is from now on.
+
+        What is told with it of the way there, *earlier*, is kept with it.
 
         Raises:
             Conflict: It has changed meanwhile.
@@ -79,7 +86,8 @@ class DeliveryEnds:
             fingerprint=certificate.fingerprint,
             seconds=seconds,
         )
-        await self._end(view, delivery, (event,), managed=await self._planned(managed, view.node))
+        planned = await self._planned(managed, view.node)
+        await self._end(view, delivery, (*earlier, event), managed=planned)
 
     async def fail(self, view: DeliveryView, event: DeliveryEvent, why: str) -> None:
         """End a delivery that came to nothing; the old certificate stays and is tried again."""

@@ -128,7 +128,7 @@ class Stating:
                 why = "the node does not want this certificate any more"
                 await self._ends.withdraw_open(delivery.delivery_id, why)
         for delivery, statement in changes.seen:
-            await self._receipts.receipted(node, self._receipt(delivery, statement))
+            await self._receipts.receipted(node, [self._receipt(delivery, statement)])
         for record in changes.compelled:
             try:
                 await self._asking.begin(record.managed_id, reason="changed")

@@ -7,6 +7,7 @@ sent, or of another node's delivery, is told so.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -22,7 +23,7 @@ from broker.issuance.delivery_stages import (
     is_news,
 )
 from broker.issuance.errors import Conflict
-from broker.issuance.events import EventKind
+from broker.issuance.events import Event, EventKind
 from broker.issuance.node_ports import (
     DeliveryRecord,
     DeliveryStage,
@@ -61,47 +62,62 @@ class Receipts:
         self._releasing = releasing
         self._ends = ends
 
-    async def receipted(self, node: NodeRecord, receipt: Receipt) -> None:
-        """Take a receipt; one that says nothing new changes nothing.
+    async def receipted(self, node: NodeRecord, receipts: Sequence[Receipt]) -> None:
+        """Take *receipts* of one delivery as they were told one after the other.
+
+        Those that say nothing new change nothing; all that do are kept in one transaction, an end
+        that is none of success in one of its own.
 
         Raises:
-            Problem: It is no receipt for what was sent to this node.
+            Problem: One of them is no receipt for what was sent to this node; those before it may
+                have been kept.
         """
-        event = event_of_receipt(receipt.stage)
-        if event is None:
-            raise Problem(ProblemType.MALFORMED, f"no node reaches the stage '{receipt.stage}'")
+        for receipt in receipts:
+            if event_of_receipt(receipt.stage) is None:
+                raise Problem(ProblemType.MALFORMED, f"no node reaches the stage '{receipt.stage}'")
         while True:
-            view = await self._asking.find(node, receipt.delivery_id)
-            if receipt.generation != view.delivery.generation:
+            view = await self._asking.find(node, receipts[0].delivery_id)
+            if any(one.generation != view.delivery.generation for one in receipts):
                 raise Problem(ProblemType.MALFORMED, "the receipt is for another generation")
-            if not is_news(view.delivery.stage, receipt.stage):
-                return
-            if view.delivery.stage not in AT_NODE:
-                raise Problem(ProblemType.MALFORMED, "nothing of this delivery was sent yet")
             try:
-                await self._take(view, receipt, event)
+                await self._take(view, receipts)
             except Conflict:
-                continue  # another receipt was taken meanwhile: see whether this one is news still
+                continue  # others were taken meanwhile: see whether these are news still
             return
 
-    async def _take(self, view: DeliveryView, receipt: Receipt, event: DeliveryEvent) -> None:
-        note = printable(receipt.note, MAX_NOTE_CHARS) if receipt.note else None
-        if event in _ENDS:
-            why = f"{receipt.stage} by the node" + (f": {note}" if note else "")
-            await self._ends.fail(view, event, why)
-            return
-        certificate = await self._releasing.certificate(view)
-        if receipt.fingerprint.lower() != certificate.fingerprint:
-            raise Problem(ProblemType.MALFORMED, "the receipt is for another certificate")
-        now = self._rooms.clock.now()
-        moved = _reached(view.delivery, event, now, note)
-        if moved.stage is DeliveryStage.SEEN:
-            await self._ends.seen(view, moved, certificate)
-            return
-        told = delivery_event(
-            EventKind.DELIVERY_MOVED, view, moved, now, at_node=receipt.at.isoformat()
-        )
-        await self._store.change_delivery(moved, expected=(view.delivery.stage,), events=(told,))
+    async def _take(self, view: DeliveryView, receipts: Sequence[Receipt]) -> None:
+        moved, events, certificate = view.delivery, list[Event](), None
+        for receipt in receipts:
+            event = event_of_receipt(receipt.stage)
+            if event is None or not is_news(moved.stage, receipt.stage):
+                continue
+            if moved.stage not in AT_NODE:
+                raise Problem(ProblemType.MALFORMED, "nothing of this delivery was sent yet")
+            note = printable(receipt.note, MAX_NOTE_CHARS) if receipt.note else None
+            if event in _ENDS:
+                await self._keep(view, moved, events)
+                why = f"{receipt.stage} by the node" + (f": {note}" if note else "")
+                await self._ends.fail(replace(view, delivery=moved), event, why)
+                return
+            certificate = certificate or await self._releasing.certificate(view)
+            if receipt.fingerprint.lower() != certificate.fingerprint:
+                raise Problem(ProblemType.MALFORMED, "the receipt is for another certificate")
+            now = self._rooms.clock.now()
+            moved = _reached(moved, event, now, note)
+            if moved.stage is DeliveryStage.SEEN:
+                await self._ends.seen(view, moved, certificate, earlier=events)
+                return
+            at_node = receipt.at.isoformat()
+            events.append(
+                delivery_event(EventKind.DELIVERY_MOVED, view, moved, now, at_node=at_node)
+            )
+        await self._keep(view, moved, events)
+
+    async def _keep(
+        self, view: DeliveryView, moved: DeliveryRecord, events: Sequence[Event]
+    ) -> None:
+        if events:
+            await self._store.change_delivery(moved, expected=(view.delivery.stage,), events=events)
 
 
 def _reached(

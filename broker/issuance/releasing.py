@@ -212,8 +212,13 @@ class Releasing:
         certificate: CertificateRecord,
         cap_seconds: int,
         group: str | None,
+        *,
+        tell_within: int = 0,
     ) -> Push:
-        """Return the delivery as it is once it is pushed, and what goes with that."""
+        """Return the delivery as it is once it is pushed, and what goes with that.
+
+        The node may take *tell_within* seconds to tell how it went, where it went well.
+        """
         now = self._rooms.clock.now()
         delivery = replace(
             view.delivery,
@@ -226,6 +231,8 @@ class Releasing:
             EventKind.DELIVERY_MOVED, view, delivery, now, fingerprint=certificate.fingerprint
         )
         message = self._message(view, certificate, cap_seconds)
+        if tell_within:
+            message = replace(message, body={**message.body, "tell_within": tell_within})
         return Push(delivery=delivery, message=message, event=event)
 
     async def message(self, view: DeliveryView) -> NodeMessage:

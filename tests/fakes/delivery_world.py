@@ -232,20 +232,24 @@ class Node:
             if stage == self.ends:
                 return
 
-    async def tell(self, message: QueuedMessage, stage: str, **changes: Any) -> None:
-        """Give one receipt."""
+    async def tell(self, message: QueuedMessage, *stages: str, **changes: Any) -> None:
+        """Give one receipt, or several at once."""
+        receipts = [replace(self.receipt(message, stage), **changes) for stage in stages]
+        await self.world.deliveries.receipted(self.record, receipts)
+        await self.world.settle()
+
+    def receipt(self, message: QueuedMessage, stage: str) -> Receipt:
+        """Return a receipt for what a message brought."""
         pem = str(message.body["chain_pem"]).encode()
         generation = message.body["generation"]
         assert isinstance(generation, int)
-        receipt = Receipt(
+        return Receipt(
             delivery_id=str(message.body["delivery"]),
             generation=generation,
             stage=DeliveryStage(stage),
             fingerprint=parse_chain(pem).leaf.fingerprint,
             at=self.world.clock.now(),
         )
-        await self.world.deliveries.receipted(self.record, replace(receipt, **changes))
-        await self.world.settle()
 
     async def managed(self, name: str = "www") -> ManagedRecord:
         """Return what the broker keeps of a certificate."""

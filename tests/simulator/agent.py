@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from agents import wire
 from agents.pauses import Pauses
-from agents.sending import URGENT_KINDS, is_on_the_way
+from agents.sending import URGENT_KINDS, is_on_the_way, patience_of
 from tests.simulator.behaviour import Behaviour, Seen
 from tests.simulator.http import Answer, Broken, Connection
 from tests.simulator.identity import make_csr, spki_sha256
@@ -48,6 +48,8 @@ class Agent:
         """Set while one waits that shall wait for no other."""
         self._awaited = asyncio.Event()
         """Set while one waits that is no stage with others to follow."""
+        self._patient_until = 0.0
+        """By the monotonic clock: until then what went well is not told."""
         self._kept: Connection | None = None
         """Nobody speaks on it now."""
         self._used: set[Connection] = set()
@@ -173,7 +175,8 @@ class Agent:
         self._company.set()
         if kind in URGENT_KINDS:
             self._urgent.set()
-        if not is_on_the_way(kind, body):
+        is_well = kind == "receipt" and body.get("stage") == "seen"
+        if not (is_on_the_way(kind, body) or (is_well and self._patience() > 0)):
             self._awaited.set()
         self._wake()
 
@@ -185,16 +188,20 @@ class Agent:
         pauses = Pauses()
         while self._waiting or self._told < self._taken:
             if not self._waiting:
-                await _wait(self._company, self.behaviour.company_seconds)
+                await _wait(self._company, max(self.behaviour.company_seconds, self._patience()))
             await _wait(self._urgent, self.behaviour.gather_seconds)
             if self._waiting:
-                await _wait(self._awaited, self.behaviour.stages_seconds)
+                await _wait(self._awaited, max(self.behaviour.stages_seconds, self._patience()))
             try:
                 await self._post()
                 pauses.reset()
             except Broken as error:
                 self._seen.counts[f"post broken: {str(error)[:60]}"] += 1
                 await asyncio.sleep(pauses.next())
+
+    def _patience(self) -> float:
+        """Return for how many seconds more what went well is not told."""
+        return max(self._patient_until - time.monotonic(), 0.0)
 
     async def _post(self) -> None:
         sent = tuple(self._waiting.values())[: wire.MAX_BATCH]
@@ -267,6 +274,8 @@ class Agent:
             self._seen.counts["repeated"] += 1
             return
         self._taken = message.seq
+        if self._patience() <= 0:
+            self._patient_until = time.monotonic() + patience_of(message)
         answer = _ANSWERS.get(message.kind)
         subject = str(message.body.get("delivery") or message.body.get("bundle") or "")
         self._note(subject, f"got {message.kind}")

@@ -108,9 +108,9 @@ class Reports:
         """See NodeReports."""
         self.told.append(("csr", delivery_id))
 
-    async def receipted(self, node: NodeRecord, receipt: Receipt) -> None:
+    async def receipted(self, node: NodeRecord, receipts: Sequence[Receipt]) -> None:
         """See NodeReports."""
-        self.told.append(("receipt", str(receipt.stage)))
+        self.told += [("receipt", str(receipt.stage)) for receipt in receipts]
 
     async def unable(
         self, node: NodeRecord, delivery_id: str, reason: str, *, is_final: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +16,7 @@ from agents.errors import Refused, Unreachable
 from agents.identity import Identities
 from agents.log import Log
 from agents.mailbox import Inbox, Outbox
-from agents.sending import Sender
+from agents.sending import Sender, patience_of
 from agents.state import State
 from agents.transport import Answer, Transport
 from tests.fakes.node_clock import NodeClock
@@ -318,3 +319,89 @@ def test_nothing_else_waits_for_stages(tmp_path: Path, monkeypatch: pytest.Monke
         node.greet()
         begin(node)
         assert node.line.arrived.wait(60)
+
+
+STAGES = ("checked", "installed", "reloaded")
+
+
+def test_a_patient_node_tells_what_went_well_together_and_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wave of thousands does not tell at once: nothing goes before the time, also no
+    acknowledgement, and then all of it goes in one request."""
+    monkeypatch.setattr("agents.sending.COMPANY_SECONDS", 0.0)
+    monkeypatch.setattr("agents.sending.STAGES_SECONDS", 0.0)
+    node = Node(tmp_path)
+    node.greet()
+    begun = time.monotonic()
+    node.sender.be_patient(1.0)
+    node.take()
+    for stage in (*STAGES, "seen"):
+        node.tell(stage)
+    assert node.line.arrived.wait(60)
+    assert time.monotonic() - begun >= 1.0
+    assert [one.body["stage"] for one in node.line.batches[1].messages] == [*STAGES, "seen"]
+    assert node.line.batches[1].ack == 5
+
+
+def restored(node: Node) -> None:
+    """Tell that the former certificate was put back."""
+    node.tell("restored")
+
+
+def offered(node: Node) -> None:
+    """Send a CSR."""
+    node.outbox.put("csr", {"delivery": "d", "certificate": "c", "csr_der": "AA"})
+
+
+@pytest.mark.parametrize("urgent", [restored, offered, Node.put_any, Node.state])
+def test_nothing_else_is_patient(tmp_path: Path, urgent: Callable[[Node], None]) -> None:
+    """What went wrong is told at once, for the wave has to halt; so is all else, and it takes along
+    what has been waiting."""
+    node = Node(tmp_path)
+    node.greet()
+    node.sender.be_patient(3600.0)
+    node.tell("checked")
+    urgent(node)
+    assert node.line.arrived.wait(60)
+    assert "receipt" in names(node.line.batches[1])
+    assert len(node.line.batches[1].messages) == 2
+
+
+def test_patience_is_not_made_longer_while_it_lasts(tmp_path: Path) -> None:
+    """A host of thousands of certificates would tell nothing for as long as others come."""
+    node = Node(tmp_path)
+    node.greet()
+    node.sender.be_patient(0.5)
+    node.sender.be_patient(3600.0)
+    node.tell("seen")
+    assert node.line.arrived.wait(60)
+    assert names(node.line.batches[1]) == ["receipt"]
+
+
+def test_a_node_that_is_to_stop_does_not_wait_for_its_patience(tmp_path: Path) -> None:
+    """What it has to tell lies on disk, unless it was told just then."""
+    node = Node(tmp_path)
+    node.greet()
+    node.sender.be_patient(3600.0)
+    node.tell("seen")
+    node.line.released.clear()
+    node.sender.close()
+    assert node.line.released.wait(60)
+    assert len(node.outbox) + sum(len(batch.messages) for batch in node.line.batches) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "expected"),
+    [
+        ("certificate", 8, 4.0), ("certificate", 10**9, 30.0), ("certificate", 0, 0.0),
+        ("certificate", -5, 0.0), ("certificate", "8", 0.0), ("certificate", None, 0.0),
+        ("certificate", [8], 0.0), ("want-csr", 8, 0.0),
+    ],
+)  # fmt: skip
+def test_patience_is_drawn_from_what_the_broker_leaves(
+    kind: str, asked: object, expected: float
+) -> None:
+    """Within bounds of the node's own; what makes no sense is none."""
+    message = wire.Message("m", kind, {} if asked is None else {"tell_within": asked}, 1)
+    assert patience_of(message, draw=lambda: 0.5) == expected

@@ -128,6 +128,8 @@ class Sending:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.patience: list[float] = []
+        self.be_patient = self.patience.append
 
     def __getattr__(self, name: str) -> Callable[[], None]:
         return lambda: self.asked.append(name)
@@ -175,6 +177,17 @@ def test_a_message_is_written_down_acknowledged_and_handed_on(tmp_path: Path) ->
     assert node.sending.asked == ["state_anew", "open", "kick", "close"]
     node.turn(ENDED)
     assert node.line.queries == ["after=0", "after=3"]
+
+
+def test_the_nodes_of_a_wave_are_patient(tmp_path: Path) -> None:
+    """As long as the broker lets them, and with nothing else."""
+    node = Node(tmp_path)
+    pushed = dict.fromkeys(("delivery", "certificate", "chain_pem", "spki_sha256"), "x")
+    numbers = dict.fromkeys(("generation", "longest_seconds", "keep_previous_seconds"), 1)
+    body = {**pushed, **numbers, "tell_within": 8}
+    node.turn(Lines([": beat", *event(3, "certificate", body), *event(4)], ENDED))
+    assert 0 < node.sending.patience[0] < 8
+    assert node.sending.patience[1:] == [0]
 
 
 def test_another_node_than_before_begins_anew(tmp_path: Path) -> None:

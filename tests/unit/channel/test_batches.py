@@ -31,6 +31,8 @@ class FakeDesk:
         self.seen: list[tuple[str | None, str | None]] = []
         self.counts: list[tuple[str, str]] = []
         self.fault: Exception | None = None
+        self.misfits: set[str] = set()
+        """Fingerprints that no receipt may have."""
 
     def _tell(self, *what: Any) -> None:
         if self.fault is not None:
@@ -48,8 +50,10 @@ class FakeDesk:
     async def offered(self, who: NodeRecord, delivery_id: str, csr_der: bytes) -> None:
         self._tell("offered", delivery_id, csr_der)
 
-    async def receipted(self, who: NodeRecord, receipt: Receipt) -> None:
-        self._tell("receipted", receipt)
+    async def receipted(self, who: NodeRecord, receipts: Sequence[Receipt]) -> None:
+        if any(one.fingerprint in self.misfits for one in receipts):
+            raise Problem(ProblemType.MALFORMED, "the receipt is for another certificate")
+        self._tell("receipted", *receipts)
 
     async def unable(self, who: NodeRecord, delivery: str, why: str, *, is_final: bool) -> None:
         self._tell("unable", delivery, why, is_final)
@@ -238,3 +242,57 @@ def test_readable_batch_has_no_refusals() -> None:
     """The ordinary case reads it once."""
     batch, refusals = read_batch(body(message("teleport")))
     assert (len(batch.messages), refusals) == (1, ())
+
+
+def receipt(number: int, stage: str, delivery: str = "d1", **changes: Any) -> dict[str, Any]:
+    """Return a receipt as it is posted."""
+    return message(
+        "receipt", number, **{**RECEIPT, "stage": stage, "delivery": delivery, **changes}
+    )
+
+
+def told_together(desk: FakeDesk) -> list[tuple[str, ...]]:
+    """Return what was handed on in one go, by delivery and stage."""
+    return [tuple(f"{one.delivery_id} {one.stage}" for one in told[1:]) for told in desk.told]
+
+
+async def test_receipts_of_one_delivery_are_handed_on_together() -> None:
+    """In their order, and only those that follow each other; all are answered and counted."""
+    made, desk = batches()
+    reply = await made.take(
+        node(),
+        body(receipt(1, "checked"), receipt(2, "installed"), receipt(3, "checked", "d2"),
+             receipt(4, "reloaded"), receipt(5, "seen")),
+    )  # fmt: skip
+    assert (reply.accepted, reply.refused) == (("m1", "m2", "m3", "m4", "m5"), ())
+    assert told_together(desk) == [
+        ("d1 checked", "d1 installed"), ("d2 checked",), ("d1 reloaded", "d1 seen"),
+    ]  # fmt: skip
+    assert desk.counts == [("receipt", "accepted")] * 5
+
+
+async def test_receipt_at_fault_is_refused_alone() -> None:
+    """Those that were handed on with it are handed on again, each by itself, and kept."""
+    made, desk = batches()
+    desk.misfits = {"00"}
+    reply = await made.take(
+        node(),
+        body(receipt(1, "checked"), receipt(2, "installed", fingerprint="00"), receipt(3, "seen"),
+             receipt(4, "seen", at=10**17)),
+    )  # fmt: skip
+    assert reply.accepted == ("m1", "m3")
+    assert [(one.id, one.is_final) for one in reply.refused] == [("m2", True), ("m4", True)]
+    assert told_together(desk) == [("d1 checked",), ("d1 seen",)]
+    assert desk.counts == [
+        ("receipt", "accepted"), ("receipt", "refused"), ("receipt", "accepted"),
+        ("receipt", "refused"),
+    ]  # fmt: skip
+
+
+async def test_receipts_that_cannot_be_kept_now_are_all_to_be_sent_again() -> None:
+    """None of them is lost."""
+    made, desk = batches()
+    desk.fault = Unreachable("the disk is full")
+    reply = await made.take(node(), body(receipt(1, "checked"), receipt(2, "seen")))
+    assert reply.accepted == ()
+    assert [(one.id, one.is_final) for one in reply.refused] == [("m1", False), ("m2", False)]

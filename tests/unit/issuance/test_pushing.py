@@ -121,6 +121,23 @@ async def test_wave_whose_canary_was_seen_is_pushed_in_batches(tmp_path: Path) -
         assert await world.jobs() == 0
 
 
+@pytest.mark.parametrize(("per_second", "expected"), [(2, 2), (1, 5), (0.01, 20), (6, None)])
+async def test_nodes_of_a_large_wave_are_told_to_take_their_time(
+    tmp_path: Path, per_second: float, expected: int | None
+) -> None:
+    """Also those of its last batch; where few are pushed to, and for a canary, nothing is said."""
+    async with hosts_of(tmp_path) as hosts:
+        hosts.world.deliveries.pushing.told_per_second = per_second
+        await hosts.free()
+        told = []
+        for index in (0, 1, 2, 3, 5, 6):
+            node = hosts.nodes[index]
+            await node.read()
+            (message,) = [one for one in node.heard if one.kind == "certificate"]
+            told.append(message.body.get("tell_within"))
+        assert told == [None] + [expected] * 5
+
+
 @pytest.mark.parametrize("side", list(Cut), ids=str)
 @pytest.mark.parametrize("occurrence", [1, 2])
 @pytest.mark.parametrize("step", ["releasable", "push_deliveries"])

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from broker.issuance.events import EventKind
 from broker.issuance.node_ports import DeliveryStage, QueuedMessage
 from broker.protocol.problems import Problem
 from tests.fakes.delivery_world import DeliveryWorld, Node
@@ -126,3 +127,59 @@ async def test_receipt_before_anything_was_sent_is_refused(hosts: DeliveryWorld)
     assert [one.stage for one in await node.deliveries()] == [
         DeliveryStage.ASKED, DeliveryStage.SUPERSEDED,
     ]  # fmt: skip
+
+
+async def at_node(hosts: DeliveryWorld) -> list[object]:
+    """Return the stages at a node that were recorded, in their order."""
+    events = await hosts.events(EventKind.DELIVERY_MOVED, EventKind.DELIVERY_SEEN)
+    told = [event.data["stage"] for event in events]
+    return told[told.index("pushed") + 1 :]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+async def test_receipts_told_at_once_count_like_those_told_apart(
+    hosts: DeliveryWorld, count: int
+) -> None:
+    """Each has its time and its event, and what was told before has no other."""
+    node, message = await pushed(hosts)
+    await node.tell(message, *STAGES[:count])
+    assert await node.stage() is DeliveryStage(STAGES[count - 1])
+    await node.tell(message, *STAGES)
+    (delivery,) = await node.deliveries()
+    assert delivery.stage is DeliveryStage.SEEN
+    assert None not in (delivery.checked_at, delivery.installed_at, delivery.reloaded_at)
+    assert await at_node(hosts) == list(STAGES)
+    assert (await node.managed()).certificate_id == delivery.certificate_id
+    assert [end for _, end in hosts.rollout.ends] == ["seen"]
+
+
+async def test_receipts_told_at_once_are_one_transaction(hosts: DeliveryWorld) -> None:
+    """Thousands that tell at once are waited for by everybody else."""
+    node, message = await pushed(hosts)
+    before = hosts.traffic.seen("store.change_delivery")
+    await node.tell(message, *STAGES)
+    assert hosts.traffic.seen("store.change_delivery") - before == 1
+
+
+@pytest.mark.parametrize("end", ["failed", "restored"])
+async def test_what_was_reached_before_the_end_is_kept(hosts: DeliveryWorld, end: str) -> None:
+    """Also where all of it is told at once; nothing after the end is."""
+    node, message = await pushed(hosts)
+    await node.tell(message, "checked", "installed", end, "reloaded", note="no room")
+    (delivery,) = await node.deliveries()
+    assert delivery.stage is DeliveryStage(end)
+    assert None not in (delivery.checked_at, delivery.installed_at)
+    assert delivery.reloaded_at is None
+    assert await at_node(hosts) == ["checked", "installed"]
+    assert await hosts.count(EventKind.DELIVERY_FAILED) == 1
+
+
+async def test_one_receipt_at_fault_has_none_kept(hosts: DeliveryWorld) -> None:
+    """Each is looked at again by itself then."""
+    node, message = await pushed(hosts)
+    right = [node.receipt(message, stage) for stage in STAGES]
+    wrong = [*right[:2], replace(right[2], fingerprint="00" * 32), right[3]]
+    with pytest.raises(Problem, match="another certificate"):
+        await hosts.deliveries.receipted(node.record, wrong)
+    assert await node.stage() is DeliveryStage.PUSHED
+    assert await at_node(hosts) == []
