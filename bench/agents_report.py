@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -188,4 +189,17 @@ def _swept_table(swept: Sequence[Swept]) -> str:
         return ""
     seconds = f"{swept[0].window_seconds:.0f}"
     head = ["managed", "due", f"ms CPU in {seconds} s with nothing due", "with them due", "rounds"]
-    return "### The sweep\n\n" + table(head, rows)
+    return "### The sweep\n\n" + table(head, rows) + _difference(swept)
+
+
+def _difference(swept: Sequence[Swept]) -> str:
+    """Return how much more the largest took than the smallest in the same minutes."""
+    if len(swept) < 2 or len(swept[0].rounds) < 2:
+        return ""
+    more = [late - early for early, late in zip(swept[0].rounds, swept[-1].rounds, strict=True)]
+    error = statistics.stdev(more) / len(more) ** 0.5
+    return (
+        f"\n\nIn the same minutes {swept[-1].managed} took {statistics.mean(more):.0f} ms more "
+        f"than {swept[0].managed}, with a standard error of {error:.0f} ms over {len(more)} "
+        f"rounds; the middle one of the differences is {statistics.median(more):.0f} ms."
+    )

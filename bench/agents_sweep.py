@@ -91,8 +91,8 @@ class Swept:
     idle_cpu_ms: float
     """Processor time of the broker in a window in which nothing is due, in milliseconds."""
     cpu_ms: float
-    """The same with *due* of them due: the median of the rounds.  What a broker does once a minute
-    or once in five falls into some windows and not into others."""
+    """The same with *due* of them due: the mean of the rounds.  What a broker does once a minute or
+    once in five falls into some windows and not into others, and into as many of each size."""
     rounds: Sequence[float]
     window_seconds: float
 
@@ -113,7 +113,7 @@ def measure_sweeps(
             managed=size,
             due=due,
             idle_cpu_ms=idle[place],
-            cpu_ms=statistics.median(one[place] for one in spent),
+            cpu_ms=statistics.mean(one[place] for one in spent),
             rounds=[one[place] for one in spent],
             window_seconds=WINDOW_SECONDS,
         )
