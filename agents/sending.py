@@ -34,6 +34,10 @@ COMPANY_SECONDS: Final = 0.15
 """How long an acknowledgement waits before that for a message to travel with, in seconds: most
 messages are answered at once, and the broker repeats what is not acknowledged only much later."""
 
+UNTOLD: Final = 16
+"""How many messages may have come in before they are acknowledged whatever else is waited for: the
+broker sends no more than twice as many ahead."""
+
 KEEP_SECONDS: Final = 10.0
 """How long the connection is kept for the next request, in seconds: reloads and looks take a few,
 and who waits for longer shall be small."""
@@ -204,7 +208,8 @@ class Sender:
         """Wait for what may travel together, and until it is time to tell."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self._is_over() or self._has_messages(), self._at_least(COMPANY_SECONDS)
+                lambda: self._is_over() or self._has_messages() or self._is_full(),
+                self._at_least(COMPANY_SECONDS),
             )
             self._changed.wait_for(lambda: self._is_over() or self._is_urgent, GATHER_SECONDS)
             if self._has_messages():
@@ -223,8 +228,9 @@ class Sender:
         return is_on_the_way(kind, body) or (is_well and time.monotonic() < self._patient_until)
 
     def _is_full(self) -> bool:
-        """Whether no other message could travel along: for none is waited then."""
-        return len(self._outbox) >= self._at_once
+        """Whether no other message could travel along, or come in: for none is waited then."""
+        untold = self._inbox.taken - self._acknowledged
+        return len(self._outbox) >= self._at_once or untold >= UNTOLD
 
     def _is_over(self) -> bool:
         return not self._is_open or self._stopped.is_set()

@@ -122,17 +122,18 @@ class Pushing:
     async def _tried(self, batch: Sequence[str], wave: int) -> Sequence[str]:
         """Push what may be, and return the others."""
         try:
-            pushed = await self._push(batch, min(int(wave / self.told_per_second), LONGEST_TELLING))
+            pushed = await self._push(batch, wave)
         except (Unreachable, Broken, Conflict) as error:
             log.warning("not pushed together", deliveries=len(batch), reason=error.reason)
             return batch
         return [one for one in batch if one not in pushed]
 
-    async def _push(self, batch: Sequence[str], tell_within: int) -> set[str]:
-        """Push what may be, and return the ids of what was pushed."""
+    async def _push(self, batch: Sequence[str], wave: int) -> set[str]:
+        """Push what may be of a batch out of so many, and return the ids of what was pushed."""
         store, gate, now = self._rooms.store, self._rooms.gate, self._rooms.clock.now()
         found = [one for one in await store.releasable(batch) if self._is_plain(one)]
         verdicts = await gate.judge_all([one.view for one in found], now)
+        tell_within = self._tell_within(wave, found)
         pushes: list[Push] = [
             self._releasing.pushed(
                 one.view, one.certificate, one.cap_seconds, verdict.group, tell_within=tell_within
@@ -147,6 +148,13 @@ class Pushing:
             if push.delivery.delivery_id not in late:
                 self._rooms.connections.wake(push.delivery.node_id)
         return {one.delivery.delivery_id for one in pushes} - late
+
+    def _tell_within(self, wave: int, found: Sequence[Releasable]) -> int:
+        """Return how many seconds the nodes of a wave of so many deliveries, of which some were
+        *found*, may take to tell: a node with many tells of them together."""
+        nodes = {one.view.node.node_id for one in found}
+        share = len(nodes) / max(len(found), 1)
+        return min(int(wave * share / self.told_per_second), LONGEST_TELLING)
 
     def _is_plain(self, one: Releasable) -> bool:
         """Return whether nothing but its rollout may keep it; all else is its job's matter."""

@@ -16,9 +16,10 @@ from agents.errors import Refused, Unreachable
 from agents.identity import Identities
 from agents.log import Log
 from agents.mailbox import Inbox, Outbox
-from agents.sending import Sender, patience_of
+from agents.sending import UNTOLD, Sender, patience_of
 from agents.state import State
 from agents.transport import Answer, Transport
+from broker.channel.feeds import WINDOW
 from tests.fakes.node_clock import NodeClock
 
 Judge = Callable[[wire.Batch], wire.Reply]
@@ -366,6 +367,19 @@ def test_nothing_else_is_patient(tmp_path: Path, urgent: Callable[[Node], None])
     assert node.line.arrived.wait(60)
     assert "receipt" in names(node.line.batches[1])
     assert len(node.line.batches[1].messages) == 2
+
+
+def test_a_patient_node_acknowledges_before_the_broker_stops_sending(tmp_path: Path) -> None:
+    """The broker sends so many ahead and no more, and a host may wait for thousands."""
+    node = Node(tmp_path)
+    node.greet()
+    node.sender.be_patient(3600.0)
+    for seq in range(1, UNTOLD + 1):
+        node.inbox.take(wire.Message(f"m{seq}", "renew-identity", {}, seq))
+        node.sender.kick()
+    assert node.line.arrived.wait(60)
+    assert node.line.batches[1].ack == UNTOLD
+    assert UNTOLD <= WINDOW // 2
 
 
 def test_patience_is_not_made_longer_while_it_lasts(tmp_path: Path) -> None:

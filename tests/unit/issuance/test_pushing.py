@@ -138,6 +138,20 @@ async def test_nodes_of_a_large_wave_are_told_to_take_their_time(
         assert told == [None] + [expected] * 5
 
 
+async def test_a_host_of_many_certificates_counts_as_one_that_tells(tmp_path: Path) -> None:
+    """It tells of them together, and would install them ever later for a word about the others."""
+    async with hosts_of(tmp_path) as hosts:
+        host, pushing = hosts.nodes[1], hosts.world.deliveries.pushing
+        for name in ("a", "b", "c", "d", "e"):
+            await host.wants(name)
+            await host.work()
+        pushing.told_per_second, pushing.batch = 1, 100
+        await hosts.free()
+        await host.read()
+        told = [one.body["tell_within"] for one in host.heard if one.kind == "certificate"]
+        assert told == [5] * 6
+
+
 @pytest.mark.parametrize("side", list(Cut), ids=str)
 @pytest.mark.parametrize("occurrence", [1, 2])
 @pytest.mark.parametrize("step", ["releasable", "push_deliveries"])
